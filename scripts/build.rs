@@ -1,0 +1,27 @@
+//! Compiles the protos with `protox`, so that no `protoc` is needed.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use protox::prost::Message as _;
+
+const PUBLIC: &[&str] = &["common", "session", "cart", "kv", "cluster", "exchange"];
+const INTERNAL: &[&str] = &["record", "command", "raft"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("proto");
+    println!("cargo:rerun-if-changed={}", root.display());
+
+    let public = PUBLIC.iter().map(|name| format!("trolley/v1/{name}.proto"));
+    let internal = INTERNAL.iter().map(|name| format!("trolley/internal/v1/{name}.proto"));
+    let descriptors = protox::compile(public.chain(internal), [&root])?;
+
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // Maps are ordered, so that equal records have equal bytes; bytes fields share their buffer.
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! The public gRPC services: parse, ask the node, encode.

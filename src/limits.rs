@@ -1,0 +1,111 @@
+//! Every bound of the system, in one place, with the relations between them asserted at compile time.
+//!
+//! Invariant: whatever queues, buffers or is stored has its bound here. Sizes are bytes, times are
+//! milliseconds, unless the name says otherwise.
+
+/// Longest namespace.
+pub const NAMESPACE_BYTES: usize = 64;
+/// Longest caller-chosen request id.
+pub const REQUEST_ID_BYTES: usize = 64;
+/// A client id of the exchange stream, exactly.
+pub const CLIENT_ID_BYTES: usize = 16;
+/// Shortest session token that a caller may bring, decoded.
+pub const TOKEN_MIN_BYTES: usize = 16;
+/// Longest session token, decoded.
+pub const TOKEN_MAX_BYTES: usize = 128;
+/// Longest user id.
+pub const USER_ID_BYTES: usize = 256;
+/// Longest key of the key space.
+pub const KEY_BYTES: usize = 1024;
+/// Largest value of a key.
+pub const VALUE_BYTES: usize = 1 << 20;
+/// Most fields of one session.
+pub const SESSION_FIELDS: usize = 256;
+/// Longest name of a session field.
+pub const FIELD_NAME_BYTES: usize = 256;
+/// Largest session, all names and values together.
+pub const SESSION_BYTES: usize = 256 << 10;
+/// Longest SKU.
+pub const SKU_BYTES: usize = 128;
+/// Most lines of one cart.
+pub const CART_LINES: usize = 500;
+/// Most pieces of one line.
+pub const QUANTITY_MAX: u32 = 1_000_000;
+/// Most attributes of one cart line.
+pub const LINE_ATTRIBUTES: usize = 32;
+/// All attribute names and values of one cart line together.
+pub const LINE_ATTRIBUTE_BYTES: usize = 4 << 10;
+/// Largest absolute amount of one unit price, in minor units.
+pub const PRICE_MAX_MINOR_UNITS: i64 = 1_000_000_000_000;
+
+/// Idle TTL of a session whose creator names none.
+pub const SESSION_IDLE_TTL_DEFAULT_MS: u64 = 30 * 60 * 1000;
+/// Absolute TTL of a session whose creator names none.
+pub const SESSION_ABSOLUTE_TTL_DEFAULT_MS: u64 = 14 * 24 * 3600 * 1000;
+/// Longest TTL of anything: ten years.
+pub const TTL_MAX_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// How long the reply to a request id is kept.
+pub const REPLY_WINDOW_MS: u64 = 24 * 3600 * 1000;
+
+/// Page size of a listing whose caller names none.
+pub const LIST_DEFAULT: usize = 100;
+/// Largest page of a listing, in items.
+pub const LIST_MAX: usize = 1000;
+/// Largest page of a listing, in bytes; a page ends with the item that crosses it.
+pub const LIST_PAGE_BYTES: usize = 2 << 20;
+
+/// Most replies that one client of the exchange stream may leave unconfirmed.
+pub const CLIENT_WINDOW: usize = 4096;
+/// Due records deleted by one log entry.
+pub const SWEEP_PER_ENTRY: usize = 64;
+
+/// Largest gRPC message that a node accepts from a client.
+pub const MESSAGE_BYTES: usize = 4 << 20;
+/// Largest gRPC message between nodes.
+pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
+/// Operations in one exchange frame.
+pub const FRAME_OPERATIONS: usize = 4096;
+/// Operations of one exchange stream that a node works on at a time; the stream is not read beyond.
+pub const STREAM_IN_FLIGHT: usize = 8192;
+/// Concurrent HTTP/2 streams of one connection.
+pub const HTTP2_STREAMS: u32 = 1024;
+/// HTTP/2 header list of one request.
+pub const HTTP2_HEADER_BYTES: u32 = 16 << 10;
+/// HTTP/2 streams that a peer may reset before they were served, see CVE-2023-44487.
+pub const HTTP2_PENDING_RESETS: usize = 64;
+
+/// Entries of one AppendEntries request.
+pub const APPEND_ENTRIES: u64 = 4096;
+/// Bytes of one AppendEntries request; a request ends with the entry that crosses it.
+pub const APPEND_BYTES: usize = 2 << 20;
+/// AppendEntries requests under way to one follower.
+pub const APPEND_PIPELINE: usize = 16;
+/// Recent log entries kept in memory, because replication and apply both read what was just appended.
+pub const LOG_TAIL_BYTES: usize = 16 << 20;
+/// Commands that may wait for the commit thread.
+pub const COMMIT_QUEUE: usize = 4096;
+/// Entries applied in one state batch.
+pub const APPLY_BATCH: usize = 1024;
+/// Bytes of one snapshot chunk.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Files of one snapshot.
+pub const SNAPSHOT_FILES: usize = 65_536;
+
+/// Longest time that a request may ask for; a request without a deadline gets it.
+pub const REQUEST_DEADLINE_MS: u64 = 30_000;
+/// How long a drain waits for what is in flight.
+pub const DRAIN_MS: u64 = 10_000;
+
+const _: () = {
+    assert!(TOKEN_MIN_BYTES < TOKEN_MAX_BYTES);
+    assert!(LIST_DEFAULT <= LIST_MAX);
+    assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
+    assert!(SESSION_BYTES < MESSAGE_BYTES);
+    assert!(CART_LINES * (SKU_BYTES + LINE_ATTRIBUTE_BYTES + 64) < MESSAGE_BYTES);
+    assert!(APPEND_BYTES + MESSAGE_BYTES < PEER_MESSAGE_BYTES);
+    assert!(SNAPSHOT_CHUNK_BYTES < PEER_MESSAGE_BYTES);
+    assert!(SESSION_IDLE_TTL_DEFAULT_MS <= SESSION_ABSOLUTE_TTL_DEFAULT_MS);
+    assert!(SESSION_ABSOLUTE_TTL_DEFAULT_MS <= TTL_MAX_MS);
+    assert!(CLIENT_WINDOW <= STREAM_IN_FLIGHT);
+    assert!(FRAME_OPERATIONS <= STREAM_IN_FLIGHT);
+};

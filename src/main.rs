@@ -1,0 +1,3 @@
+//! The `trolley` binary. It only maps to exit codes; see [`trolley::cli`].
+
+fn main() {}

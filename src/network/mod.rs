@@ -1,0 +1,1 @@
+//! Raft between nodes: dialling out and serving what comes in.

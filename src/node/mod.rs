@@ -1,0 +1,1 @@
+//! One shard's life without transport: open, ready, drain; propose, read, status.

@@ -1,0 +1,23 @@
+//! Generated messages and services, and nothing else but their names.
+//!
+//! `v1` is the public API, `internal` what nodes say to each other and what they store. Conversions into
+//! `types` stand in the modules of their kind beside this one.
+
+#![allow(missing_docs, clippy::pedantic, reason = "generated from the protos, which carry the documentation")]
+
+/// `trolley.v1`: the public API.
+pub mod v1 {
+    tonic::include_proto!("trolley.v1");
+}
+
+/// `trolley.internal.v1`: peers and stored records.
+pub mod internal {
+    /// The only version there is.
+    pub mod v1 {
+        tonic::include_proto!("trolley.internal.v1");
+    }
+    pub use v1::*;
+}
+
+/// The encoded descriptors of every proto file, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,207 @@
+//! What a log entry asks the state machine to do, valid by construction.
+//!
+//! A command is encoded once, at the edge, and travels as bytes through log and wire; each replica decodes
+//! it once. Whatever is random or read from a clock was drawn before the proposal.
+
+use bytes::Bytes;
+use prost::Message as _;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::Fault;
+use crate::limits;
+use crate::proto::{internal as pb, v1};
+use crate::types::{
+    Attributes, ClientId, Fields, Invalid, Key, LineId, Money, Namespace, Quantity, RequestId, Revision, Sku,
+    TokenHash, Ttl, UserId, Value,
+};
+
+/// One replicated command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Whose records it touches.
+    pub namespace: Namespace,
+    /// How its retries are recognised.
+    pub identity: Identity,
+    /// Of the request as the caller gave it, without anything that the server drew.
+    pub fingerprint: u64,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// The name under which a retry is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// None: a retry is a new request.
+    Anonymous,
+    /// A plain request id; only its hash is kept, see [`super::seal`].
+    Request(RequestHash),
+    /// A place in one client's sequence.
+    Client {
+        /// The client.
+        client: ClientId,
+        /// Its number for this operation.
+        sequence: u64,
+        /// Replies below this sequence may be forgotten.
+        confirmed_below: u64,
+    },
+}
+
+/// The first 16 bytes of a request id's SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestHash([u8; 16]);
+
+impl RequestHash {
+    /// Of a request id.
+    #[must_use]
+    pub fn of(id: &RequestId) -> Self {
+        use sha2::Digest as _;
+        let full: [u8; 32] = sha2::Sha256::digest(id.as_str().as_bytes()).into();
+        let mut half = [0; 16];
+        half.copy_from_slice(full.split_at(16).0);
+        Self(half)
+    }
+
+    /// From its bytes.
+    #[must_use]
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+/// Whose cart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CartOwner {
+    /// A user's.
+    User(UserId),
+    /// A session's own; it lives as long as the session.
+    Session(TokenHash),
+}
+
+/// Which line of a cart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineRef {
+    /// By its number.
+    Id(LineId),
+    /// The only line with this SKU.
+    Sku(Sku),
+}
+
+/// What a put requires of the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PutCondition {
+    /// Nothing.
+    Always,
+    /// The key exists at this revision.
+    IfRevision(Revision),
+    /// The key does not exist.
+    IfAbsent,
+}
+
+/// What a command does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields say what the messages of the same names document")]
+pub enum Operation {
+    SessionCreate {
+        token: TokenHash,
+        /// The token under a key that only the request id gives; empty when the caller brought its own.
+        sealed_token: Bytes,
+        user: Option<UserId>,
+        fields: Fields,
+        idle_ttl: Ttl,
+        absolute_ttl: Ttl,
+    },
+    SessionUpdate { token: TokenHash, set: Fields, remove: Vec<String>, if_revision: Option<Revision> },
+    SessionTouch { token: TokenHash },
+    SessionDestroy { token: TokenHash },
+    CartAdd {
+        owner: CartOwner,
+        sku: Sku,
+        quantity: Quantity,
+        unit_price: Option<Money>,
+        attributes: Attributes,
+        if_revision: Option<Revision>,
+    },
+    CartSetQuantity { owner: CartOwner, line: LineRef, quantity: Quantity, if_revision: Option<Revision> },
+    CartRemove { owner: CartOwner, line: LineRef, if_revision: Option<Revision> },
+    CartClear { owner: CartOwner, if_revision: Option<Revision> },
+    KeyPut { key: Key, value: Value, ttl: Option<Ttl>, condition: PutCondition },
+    KeyDelete { key: Key, if_revision: Option<Revision> },
+    /// Moves log time on, sweeps, and now and then compares digests.
+    Tick { checkpoint: bool, expect: Option<pb::DigestCheckpoint> },
+}
+
+impl Command {
+    /// A command whose fingerprint is taken from its own encoding: right wherever the server drew nothing.
+    #[must_use]
+    pub fn new(namespace: Namespace, identity: Identity, operation: Operation) -> Self {
+        let mut command = Self { namespace, identity, fingerprint: 0, operation };
+        command.fingerprint = command.body_fingerprint();
+        command
+    }
+
+    /// A session's creation, whose drawn token must not count as part of the request.
+    /// `fingerprint` is taken before the token was drawn.
+    #[must_use]
+    pub fn with_fingerprint(namespace: Namespace, identity: Identity, fingerprint: u64, operation: Operation) -> Self {
+        Self { namespace, identity, fingerprint, operation }
+    }
+
+    /// XXH3-64 of namespace and operation. Only requests with an identity need one.
+    fn body_fingerprint(&self) -> u64 {
+        if self.identity == Identity::Anonymous {
+            return 0;
+        }
+        let body = pb::Command {
+            namespace: self.namespace.as_str().to_owned(),
+            operation: Some((&self.operation).into()),
+            ..pb::Command::default()
+        };
+        fingerprint(&body.encode_to_vec())
+    }
+
+    /// The bytes that log and wire carry.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let (request_hash, client) = match &self.identity {
+            Identity::Anonymous => (Bytes::new(), None),
+            Identity::Request(hash) => (Bytes::copy_from_slice(hash.as_bytes()), None),
+            Identity::Client { client, sequence, confirmed_below } => (
+                Bytes::new(),
+                Some(pb::ClientSequence {
+                    client_id: Bytes::copy_from_slice(client.as_bytes()),
+                    sequence: *sequence,
+                    confirmed_below: *confirmed_below,
+                }),
+            ),
+        };
+        let message = pb::Command {
+            namespace: self.namespace.as_str().to_owned(),
+            request_hash,
+            client,
+            fingerprint: self.fingerprint,
+            operation: Some((&self.operation).into()),
+        };
+        message.encode_to_vec().into()
+    }
+
+    /// Back from bytes of the log or of a peer. Whatever does not decode was damaged, or written by a newer
+    /// version: a fault, never skipped.
+    pub fn decode(bytes: Bytes) -> Result<Self, Fault> {
+        let message = pb::Command::decode(bytes).map_err(|e| Fault::corrupt("log command", e.to_string()))?;
+        Self::try_from(message).map_err(|e| Fault::corrupt("log command", e.to_string()))
+    }
+}
+
+/// XXH3-64, the fingerprint of request bodies.
+#[must_use]
+pub fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(bytes);
+    hasher.digest()
+}

@@ -1,0 +1,110 @@
+//! What a command may be refused for: a replicated value, the same on every replica and in every replay.
+
+use crate::limits;
+use crate::proto::internal as pb;
+use crate::types::Revision;
+
+/// Why a valid command changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No live session has this token.
+    #[error("there is no such session; it may have expired or been destroyed")]
+    SessionNotFound,
+    /// The token that the caller brought is in use.
+    #[error("a session with this token exists already; draw another")]
+    SessionExists,
+    /// The session would have too many fields.
+    #[error("the session would have more than {} fields", limits::SESSION_FIELDS)]
+    SessionFieldsLimit,
+    /// The session would be too large.
+    #[error("the session would be larger than {} bytes", limits::SESSION_BYTES)]
+    SessionBytesLimit,
+    /// The cart has no such line.
+    #[error("the cart has no such line")]
+    CartLineNotFound,
+    /// Several lines have the SKU that was given.
+    #[error("several lines have this SKU; name the line by its line_id")]
+    AmbiguousLine,
+    /// The cart is full.
+    #[error("the cart would have more than {} lines", limits::CART_LINES)]
+    CartLinesLimit,
+    /// The line's sum would pass the limit.
+    #[error("the line would have more than {} pieces", limits::QUANTITY_MAX)]
+    QuantityLimit,
+    /// The cart's prices are in another currency.
+    #[error("the cart's prices are in another currency")]
+    CurrencyMismatch,
+    /// No live key has this name.
+    #[error("there is no such key")]
+    KeyNotFound,
+    /// `if_absent` was asked for and the key exists.
+    #[error("the key exists already, at revision {actual}")]
+    KeyExists {
+        /// The key's mod revision.
+        actual: Revision,
+    },
+    /// `if_revision` was asked for and the record is at another.
+    #[error("the record is at revision {actual}, not at the one that was asked for; read it again")]
+    RevisionMismatch {
+        /// The record's mod revision; 0 when there is no record.
+        actual: Revision,
+    },
+    /// The request id was used before with another body.
+    #[error("this request id was used before with another request; use a new id for a new request")]
+    RequestIdReused,
+    /// The client asks again for what it had confirmed.
+    #[error("this sequence was confirmed by the client before; its reply is forgotten")]
+    SequenceConfirmed,
+    /// The client confirms nothing.
+    #[error("the client has {} unconfirmed replies; confirm some first", limits::CLIENT_WINDOW)]
+    ClientWindowFull,
+}
+
+impl Rejection {
+    /// The stored form. Codes are never reused.
+    #[must_use]
+    pub fn to_stored(self) -> pb::Rejected {
+        let (code, detail) = match self {
+            Self::SessionNotFound => (1, 0),
+            Self::SessionExists => (2, 0),
+            Self::SessionFieldsLimit => (3, 0),
+            Self::SessionBytesLimit => (4, 0),
+            Self::CartLineNotFound => (5, 0),
+            Self::AmbiguousLine => (6, 0),
+            Self::CartLinesLimit => (7, 0),
+            Self::QuantityLimit => (8, 0),
+            Self::CurrencyMismatch => (9, 0),
+            Self::KeyNotFound => (10, 0),
+            Self::KeyExists { actual } => (11, actual.get()),
+            Self::RevisionMismatch { actual } => (12, actual.get()),
+            Self::RequestIdReused => (13, 0),
+            Self::SequenceConfirmed => (14, 0),
+            Self::ClientWindowFull => (15, 0),
+        };
+        pb::Rejected { code, detail }
+    }
+
+    /// Back from the stored form; `None` for a code that this version does not know.
+    #[must_use]
+    pub fn from_stored(stored: pb::Rejected) -> Option<Self> {
+        let actual = Revision::new(stored.detail);
+        Some(match stored.code {
+            1 => Self::SessionNotFound,
+            2 => Self::SessionExists,
+            3 => Self::SessionFieldsLimit,
+            4 => Self::SessionBytesLimit,
+            5 => Self::CartLineNotFound,
+            6 => Self::AmbiguousLine,
+            7 => Self::CartLinesLimit,
+            8 => Self::QuantityLimit,
+            9 => Self::CurrencyMismatch,
+            10 => Self::KeyNotFound,
+            11 => Self::KeyExists { actual },
+            12 => Self::RevisionMismatch { actual },
+            13 => Self::RequestIdReused,
+            14 => Self::SequenceConfirmed,
+            15 => Self::ClientWindowFull,
+            _ => return None,
+        })
+    }
+}

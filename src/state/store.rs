@@ -1,0 +1,77 @@
+//! What the state machine stands on: typed records under ordered keys.
+//!
+//! A [`Store`] is committed state. [`super::Batch`] lays the changes of the entries being applied over it and
+//! becomes [`Changes`], which the store commits in one atomic step or not at all. Two implementations exist:
+//! [`super::MemoryStore`] for tests and models, and `storage::machine`'s over RocksDB. Equal commands give equal
+//! bytes and digests on both.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Fault;
+use super::keys::{Key, KeyRange};
+use crate::proto::internal as pb;
+
+/// A decoded record. Cloning shares it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// Under [`Key::Session`].
+    Session(Arc<pb::SessionRecord>),
+    /// Under [`Key::UserCart`] and [`Key::SessionCart`].
+    Cart(Arc<pb::CartRecord>),
+    /// Under [`Key::Kv`].
+    Kv(Arc<pb::KvRecord>),
+    /// Under [`Key::Client`].
+    Client(Arc<pb::ClientWindow>),
+    /// Under [`Key::Request`].
+    Request(Arc<pb::RequestRecord>),
+    /// Under [`Key::Deadline`]: the key says it all, the value is empty.
+    Index,
+}
+
+/// A record as a store holds it: with the hash that it adds to the digest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// [`super::digest::hash`] of its encoded key and value.
+    pub hash: u128,
+}
+
+/// One write of a batch.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Where.
+    pub key: Key,
+    /// The key, encoded.
+    pub key_bytes: Bytes,
+    /// The new record with its encoding; `None` deletes.
+    pub value: Option<(Stored, Bytes)>,
+}
+
+/// What applying a batch of entries changed.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Each key at most once, in key order.
+    pub writes: Vec<Change>,
+    /// Revision, log time and digest after the batch.
+    pub header: pb::StateHeader,
+}
+
+/// Committed records.
+pub trait Store {
+    /// Revision, log time and digest of what is committed.
+    fn header(&self) -> pb::StateHeader;
+
+    /// The record under a key.
+    fn get(&self, key: &Key) -> Result<Option<Stored>, Fault>;
+
+    /// Visits keys and encoded values of a range, ascending, until told to break. One consistent view.
+    fn scan(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Fault>,
+    ) -> Result<(), Fault>;
+}

@@ -1,0 +1,18 @@
+//! Values that are valid because they exist: everything from outside is parsed into these once, at the edge.
+//!
+//! Invariant: no function behind the edge checks again what a type here already promises.
+//! Deliberately absent: serialization. `proto` and `state` convert.
+
+mod cart;
+mod id;
+mod invalid;
+mod name;
+mod time;
+mod token;
+
+pub use cart::{Attributes, Currency, LineId, Money, Quantity, Sku};
+pub use id::{ClientId, ClusterId, InstanceId, NodeId, Revision, ShardId};
+pub use invalid::Invalid;
+pub use name::{Fields, Key, KeyPrefix, Namespace, RequestId, UserId, Value};
+pub use time::{LogTime, Ttl};
+pub use token::{SessionToken, TokenHash};

@@ -1,0 +1,201 @@
+//! Strings and byte strings with a length.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::Invalid;
+use crate::limits;
+
+fn check_len(field: &'static str, len: usize, limit: usize) -> Result<(), Invalid> {
+    if len > limit {
+        return Err(Invalid::TooLong { field, limit, actual: len });
+    }
+    Ok(())
+}
+
+fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), Invalid> {
+    if text.is_empty() {
+        return Err(Invalid::Empty { field });
+    }
+    check_len(field, text.len(), limit)
+}
+
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $field:literal, $limit:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks that it is neither empty nor too long.
+            pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+                let text = text.into();
+                check_text($field, &text, $limit)?;
+                Ok(Self(text))
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The text, owned.
+            #[must_use]
+            pub fn into_string(self) -> String {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+text!(
+    /// A user, as the application names it.
+    UserId,
+    "user_id",
+    limits::USER_ID_BYTES
+);
+text!(
+    /// A key of the key space.
+    Key,
+    "key",
+    limits::KEY_BYTES
+);
+text!(
+    /// A caller's name for one mutating request.
+    RequestId,
+    "request_id",
+    limits::REQUEST_ID_BYTES
+);
+
+/// Separates tenants: nothing in one namespace sees another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(String);
+
+impl Namespace {
+    /// What an empty name stands for.
+    pub const DEFAULT: &'static str = "default";
+
+    /// Letters, digits, `-`, `_` and `.`; empty is [`Namespace::DEFAULT`].
+    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+        let text = text.into();
+        if text.is_empty() {
+            return Ok(Self(Self::DEFAULT.to_owned()));
+        }
+        check_len("namespace", text.len(), limits::NAMESPACE_BYTES)?;
+        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            return Err(Invalid::Malformed { field: "namespace", expected: "letters, digits, '-', '_' and '.'" });
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Namespace {
+    fn default() -> Self {
+        Self(Self::DEFAULT.to_owned())
+    }
+}
+
+/// The beginning of keys; may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyPrefix(String);
+
+impl KeyPrefix {
+    /// Checks the length.
+    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+        let text = text.into();
+        check_len("prefix", text.len(), limits::KEY_BYTES)?;
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A key's value; may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Value(Bytes);
+
+impl Value {
+    /// Checks the length.
+    pub fn parse(bytes: Bytes) -> Result<Self, Invalid> {
+        check_len("value", bytes.len(), limits::VALUE_BYTES)?;
+        Ok(Self(bytes))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// The bytes, owned.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+/// A session's named fields, or some of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields(BTreeMap<String, Bytes>);
+
+impl Fields {
+    /// Checks names, count and total size.
+    pub fn parse(fields: BTreeMap<String, Bytes>) -> Result<Self, Invalid> {
+        if fields.len() > limits::SESSION_FIELDS {
+            return Err(Invalid::TooMany { field: "fields", limit: limits::SESSION_FIELDS, actual: fields.len() });
+        }
+        for name in fields.keys() {
+            check_text("field name", name, limits::FIELD_NAME_BYTES)?;
+        }
+        check_len("fields", Self::size(&fields), limits::SESSION_BYTES)?;
+        Ok(Self(fields))
+    }
+
+    /// Bytes of all names and values together.
+    #[must_use]
+    pub fn size(fields: &BTreeMap<String, Bytes>) -> usize {
+        fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    /// Names of fields to remove: as many and as long as fields may be.
+    pub fn parse_names(names: Vec<String>) -> Result<Vec<String>, Invalid> {
+        if names.len() > limits::SESSION_FIELDS {
+            return Err(Invalid::TooMany { field: "remove", limit: limits::SESSION_FIELDS, actual: names.len() });
+        }
+        for name in &names {
+            check_text("field name", name, limits::FIELD_NAME_BYTES)?;
+        }
+        Ok(names)
+    }
+
+    /// The map.
+    #[must_use]
+    pub fn as_map(&self) -> &BTreeMap<String, Bytes> {
+        &self.0
+    }
+
+    /// The map, owned.
+    #[must_use]
+    pub fn into_map(self) -> BTreeMap<String, Bytes> {
+        self.0
+    }
+}
