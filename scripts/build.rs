@@ -13,7 +13,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={}", root.display());
 
     let public = PUBLIC.iter().map(|name| format!("trolley/v1/{name}.proto"));
-    let internal = INTERNAL.iter().map(|name| format!("trolley/internal/v1/{name}.proto"));
+    let internal = INTERNAL
+        .iter()
+        .map(|name| format!("trolley/internal/v1/{name}.proto"));
     let descriptors = protox::compile(public.chain(internal), [&root])?;
 
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

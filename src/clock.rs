@@ -28,7 +28,9 @@ impl Clock {
         let millis = match self {
             Self::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+                .map_or(0, |since| {
+                    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+                }),
             Self::Manual(hand) => hand.load(Ordering::Relaxed),
         };
         LogTime::from_millis(millis)

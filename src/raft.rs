@@ -34,7 +34,11 @@ impl Proposal {
     #[must_use]
     pub fn new(stamp: LogTime, command: Command) -> Self {
         let encoded = command.encode();
-        Self { stamp, command: Arc::new(command), encoded }
+        Self {
+            stamp,
+            command: Arc::new(command),
+            encoded,
+        }
     }
 
     /// Back from disk or wire.
@@ -87,7 +91,10 @@ pub struct Member {
 
 impl Default for Member {
     fn default() -> Self {
-        Self { address: String::new(), instance: InstanceId::new([0; 16]) }
+        Self {
+            address: String::new(),
+            instance: InstanceId::new([0; 16]),
+        }
     }
 }
 

@@ -3,7 +3,11 @@
 //! `v1` is the public API, `internal` what nodes say to each other and what they store. Conversions into
 //! `types` stand in the modules of their kind beside this one.
 
-#![allow(missing_docs, clippy::pedantic, reason = "generated from the protos, which carry the documentation")]
+#![allow(
+    missing_docs,
+    clippy::pedantic,
+    reason = "generated from the protos, which carry the documentation"
+)]
 
 /// `trolley.v1`: the public API.
 pub mod v1 {

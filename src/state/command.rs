@@ -11,8 +11,8 @@ use super::Fault;
 use crate::limits;
 use crate::proto::{internal as pb, v1};
 use crate::types::{
-    Attributes, ClientId, Fields, Invalid, Key, LineId, Money, Namespace, Quantity, RequestId, Revision, Sku,
-    TokenHash, Ttl, UserId, Value,
+    Attributes, ClientId, Fields, Invalid, Key, LineId, Money, Namespace, Quantity, RequestId,
+    Revision, Sku, TokenHash, Ttl, UserId, Value,
 };
 
 /// One replicated command.
@@ -105,7 +105,10 @@ pub enum PutCondition {
 
 /// What a command does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields say what the messages of the same names document")]
+#[allow(
+    missing_docs,
+    reason = "the fields say what the messages of the same names document"
+)]
 pub enum Operation {
     SessionCreate {
         token: TokenHash,
@@ -116,9 +119,18 @@ pub enum Operation {
         idle_ttl: Ttl,
         absolute_ttl: Ttl,
     },
-    SessionUpdate { token: TokenHash, set: Fields, remove: Vec<String>, if_revision: Option<Revision> },
-    SessionTouch { token: TokenHash },
-    SessionDestroy { token: TokenHash },
+    SessionUpdate {
+        token: TokenHash,
+        set: Fields,
+        remove: Vec<String>,
+        if_revision: Option<Revision>,
+    },
+    SessionTouch {
+        token: TokenHash,
+    },
+    SessionDestroy {
+        token: TokenHash,
+    },
     CartAdd {
         owner: CartOwner,
         sku: Sku,
@@ -127,20 +139,48 @@ pub enum Operation {
         attributes: Attributes,
         if_revision: Option<Revision>,
     },
-    CartSetQuantity { owner: CartOwner, line: LineRef, quantity: Quantity, if_revision: Option<Revision> },
-    CartRemove { owner: CartOwner, line: LineRef, if_revision: Option<Revision> },
-    CartClear { owner: CartOwner, if_revision: Option<Revision> },
-    KeyPut { key: Key, value: Value, ttl: Option<Ttl>, condition: PutCondition },
-    KeyDelete { key: Key, if_revision: Option<Revision> },
+    CartSetQuantity {
+        owner: CartOwner,
+        line: LineRef,
+        quantity: Quantity,
+        if_revision: Option<Revision>,
+    },
+    CartRemove {
+        owner: CartOwner,
+        line: LineRef,
+        if_revision: Option<Revision>,
+    },
+    CartClear {
+        owner: CartOwner,
+        if_revision: Option<Revision>,
+    },
+    KeyPut {
+        key: Key,
+        value: Value,
+        ttl: Option<Ttl>,
+        condition: PutCondition,
+    },
+    KeyDelete {
+        key: Key,
+        if_revision: Option<Revision>,
+    },
     /// Moves log time on, sweeps, and now and then compares digests.
-    Tick { checkpoint: bool, expect: Option<pb::DigestCheckpoint> },
+    Tick {
+        checkpoint: bool,
+        expect: Option<pb::DigestCheckpoint>,
+    },
 }
 
 impl Command {
     /// A command whose fingerprint is taken from its own encoding: right wherever the server drew nothing.
     #[must_use]
     pub fn new(namespace: Namespace, identity: Identity, operation: Operation) -> Self {
-        let mut command = Self { namespace, identity, fingerprint: 0, operation };
+        let mut command = Self {
+            namespace,
+            identity,
+            fingerprint: 0,
+            operation,
+        };
         command.fingerprint = command.body_fingerprint();
         command
     }
@@ -148,8 +188,18 @@ impl Command {
     /// A session's creation, whose drawn token must not count as part of the request.
     /// `fingerprint` is taken before the token was drawn.
     #[must_use]
-    pub fn with_fingerprint(namespace: Namespace, identity: Identity, fingerprint: u64, operation: Operation) -> Self {
-        Self { namespace, identity, fingerprint, operation }
+    pub fn with_fingerprint(
+        namespace: Namespace,
+        identity: Identity,
+        fingerprint: u64,
+        operation: Operation,
+    ) -> Self {
+        Self {
+            namespace,
+            identity,
+            fingerprint,
+            operation,
+        }
     }
 
     /// XXH3-64 of namespace and operation. Only requests with an identity need one.
@@ -171,7 +221,11 @@ impl Command {
         let (request_hash, client) = match &self.identity {
             Identity::Anonymous => (Bytes::new(), None),
             Identity::Request(hash) => (Bytes::copy_from_slice(hash.as_bytes()), None),
-            Identity::Client { client, sequence, confirmed_below } => (
+            Identity::Client {
+                client,
+                sequence,
+                confirmed_below,
+            } => (
                 Bytes::new(),
                 Some(pb::ClientSequence {
                     client_id: Bytes::copy_from_slice(client.as_bytes()),
@@ -193,7 +247,8 @@ impl Command {
     /// Back from bytes of the log or of a peer. Whatever does not decode was damaged, or written by a newer
     /// version: a fault, never skipped.
     pub fn decode(bytes: Bytes) -> Result<Self, Fault> {
-        let message = pb::Command::decode(bytes).map_err(|e| Fault::corrupt("log command", e.to_string()))?;
+        let message =
+            pb::Command::decode(bytes).map_err(|e| Fault::corrupt("log command", e.to_string()))?;
         Self::try_from(message).map_err(|e| Fault::corrupt("log command", e.to_string()))
     }
 }

@@ -16,7 +16,9 @@ pub enum Fault {
     #[error("the state database failed: {0}")]
     Io(#[source] std::io::Error),
     /// The leader's digest differs from this replica's at the same place in the log.
-    #[error("this replica diverged: digest checkpoint {number} is {own:032x} here and {leader:032x} on the leader")]
+    #[error(
+        "this replica diverged: digest checkpoint {number} is {own:032x} here and {leader:032x} on the leader"
+    )]
     Diverged {
         /// The checkpoint's number.
         number: u64,
@@ -31,6 +33,9 @@ impl Fault {
     /// Damage.
     #[must_use]
     pub fn corrupt(what: &'static str, detail: impl Into<String>) -> Self {
-        Self::Corrupt { what, detail: detail.into() }
+        Self::Corrupt {
+            what,
+            detail: detail.into(),
+        }
     }
 }

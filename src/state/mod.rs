@@ -5,6 +5,8 @@ mod fault;
 mod rejection;
 pub mod store;
 
-pub use command::{CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash, fingerprint};
+pub use command::{
+    CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash, fingerprint,
+};
 pub use fault::Fault;
 pub use rejection::Rejection;

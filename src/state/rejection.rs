@@ -56,7 +56,10 @@ pub enum Rejection {
     #[error("this sequence was confirmed by the client before; its reply is forgotten")]
     SequenceConfirmed,
     /// The client confirms nothing.
-    #[error("the client has {} unconfirmed replies; confirm some first", limits::CLIENT_WINDOW)]
+    #[error(
+        "the client has {} unconfirmed replies; confirm some first",
+        limits::CLIENT_WINDOW
+    )]
     ClientWindowFull,
 }
 

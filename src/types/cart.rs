@@ -35,7 +35,11 @@ impl Sku {
             return Err(Invalid::Empty { field: "sku" });
         }
         if text.len() > limits::SKU_BYTES {
-            return Err(Invalid::TooLong { field: "sku", limit: limits::SKU_BYTES, actual: text.len() });
+            return Err(Invalid::TooLong {
+                field: "sku",
+                limit: limits::SKU_BYTES,
+                actual: text.len(),
+            });
         }
         Ok(Self(text))
     }
@@ -100,10 +104,16 @@ TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR 
 impl Currency {
     /// Three capital letters of the list.
     pub fn parse(code: &str) -> Result<Self, Invalid> {
-        const UNKNOWN: Invalid =
-            Invalid::Malformed { field: "currency", expected: "an ISO 4217 code in capitals, for example EUR" };
+        const UNKNOWN: Invalid = Invalid::Malformed {
+            field: "currency",
+            expected: "an ISO 4217 code in capitals, for example EUR",
+        };
         let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| UNKNOWN)?;
-        if CURRENCIES.split(' ').any(|known| known == code) { Ok(Self(bytes)) } else { Err(UNKNOWN) }
+        if CURRENCIES.split(' ').any(|known| known == code) {
+            Ok(Self(bytes))
+        } else {
+            Err(UNKNOWN)
+        }
     }
 
     /// The code.
@@ -132,7 +142,10 @@ impl Money {
                 actual: minor_units,
             });
         }
-        Ok(Self { minor_units, currency })
+        Ok(Self {
+            minor_units,
+            currency,
+        })
     }
 
     /// The amount.
@@ -157,14 +170,27 @@ impl Attributes {
     pub fn parse(attributes: BTreeMap<String, String>) -> Result<Self, Invalid> {
         const FIELD: &str = "attributes";
         if attributes.len() > limits::LINE_ATTRIBUTES {
-            return Err(Invalid::TooMany { field: FIELD, limit: limits::LINE_ATTRIBUTES, actual: attributes.len() });
+            return Err(Invalid::TooMany {
+                field: FIELD,
+                limit: limits::LINE_ATTRIBUTES,
+                actual: attributes.len(),
+            });
         }
         if attributes.keys().any(String::is_empty) {
-            return Err(Invalid::Empty { field: "attribute name" });
+            return Err(Invalid::Empty {
+                field: "attribute name",
+            });
         }
-        let size = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let size = attributes
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
         if size > limits::LINE_ATTRIBUTE_BYTES {
-            return Err(Invalid::TooLong { field: FIELD, limit: limits::LINE_ATTRIBUTE_BYTES, actual: size });
+            return Err(Invalid::TooLong {
+                field: FIELD,
+                limit: limits::LINE_ATTRIBUTE_BYTES,
+                actual: size,
+            });
         }
         Ok(Self(attributes))
     }

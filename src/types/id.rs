@@ -12,7 +12,12 @@ impl NodeId {
     /// A node id; 0 is no node.
     pub fn new(id: u64) -> Result<Self, Invalid> {
         match id {
-            0 => Err(Invalid::OutOfRange { field: "node_id", min: 1, max: i64::MAX, actual: 0 }),
+            0 => Err(Invalid::OutOfRange {
+                field: "node_id",
+                min: 1,
+                max: i64::MAX,
+                actual: 0,
+            }),
             id => Ok(Self(id)),
         }
     }

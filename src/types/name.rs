@@ -10,7 +10,11 @@ use crate::limits;
 
 fn check_len(field: &'static str, len: usize, limit: usize) -> Result<(), Invalid> {
     if len > limit {
-        return Err(Invalid::TooLong { field, limit, actual: len });
+        return Err(Invalid::TooLong {
+            field,
+            limit,
+            actual: len,
+        });
     }
     Ok(())
 }
@@ -91,8 +95,14 @@ impl Namespace {
             return Ok(Self(Self::DEFAULT.to_owned()));
         }
         check_len("namespace", text.len(), limits::NAMESPACE_BYTES)?;
-        if !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
-            return Err(Invalid::Malformed { field: "namespace", expected: "letters, digits, '-', '_' and '.'" });
+        if !text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        {
+            return Err(Invalid::Malformed {
+                field: "namespace",
+                expected: "letters, digits, '-', '_' and '.'",
+            });
         }
         Ok(Self(text))
     }
@@ -161,7 +171,11 @@ impl Fields {
     /// Checks names, count and total size.
     pub fn parse(fields: BTreeMap<String, Bytes>) -> Result<Self, Invalid> {
         if fields.len() > limits::SESSION_FIELDS {
-            return Err(Invalid::TooMany { field: "fields", limit: limits::SESSION_FIELDS, actual: fields.len() });
+            return Err(Invalid::TooMany {
+                field: "fields",
+                limit: limits::SESSION_FIELDS,
+                actual: fields.len(),
+            });
         }
         for name in fields.keys() {
             check_text("field name", name, limits::FIELD_NAME_BYTES)?;
@@ -173,13 +187,20 @@ impl Fields {
     /// Bytes of all names and values together.
     #[must_use]
     pub fn size(fields: &BTreeMap<String, Bytes>) -> usize {
-        fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+        fields
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum()
     }
 
     /// Names of fields to remove: as many and as long as fields may be.
     pub fn parse_names(names: Vec<String>) -> Result<Vec<String>, Invalid> {
         if names.len() > limits::SESSION_FIELDS {
-            return Err(Invalid::TooMany { field: "remove", limit: limits::SESSION_FIELDS, actual: names.len() });
+            return Err(Invalid::TooMany {
+                field: "remove",
+                limit: limits::SESSION_FIELDS,
+                actual: names.len(),
+            });
         }
         for name in &names {
             check_text("field name", name, limits::FIELD_NAME_BYTES)?;

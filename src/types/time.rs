@@ -52,7 +52,12 @@ impl Ttl {
         match millis {
             0 => Ok(None),
             1.. if millis <= max => Ok(Some(Self(millis.unsigned_abs()))),
-            _ => Err(Invalid::OutOfRange { field, min: 0, max, actual: millis }),
+            _ => Err(Invalid::OutOfRange {
+                field,
+                min: 0,
+                max,
+                actual: millis,
+            }),
         }
     }
 

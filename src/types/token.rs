@@ -31,7 +31,10 @@ impl SessionToken {
     /// From a request. What is wrong with it is not told: a malformed token is answered like an absent one
     /// wherever a session is looked up.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        const MALFORMED: Invalid = Invalid::Malformed { field: "token", expected: "base64url of 16 to 128 bytes" };
+        const MALFORMED: Invalid = Invalid::Malformed {
+            field: "token",
+            expected: "base64url of 16 to 128 bytes",
+        };
         if text.len() > limits::TOKEN_MAX_BYTES.div_ceil(3) * 4 {
             return Err(MALFORMED);
         }
@@ -80,8 +83,10 @@ impl TokenHash {
 
     /// From a stored or sent message: exactly 32 bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, Invalid> {
-        let bytes =
-            bytes.try_into().map_err(|_| Invalid::Malformed { field: "token_hash", expected: "32 bytes" })?;
+        let bytes = bytes.try_into().map_err(|_| Invalid::Malformed {
+            field: "token_hash",
+            expected: "32 bytes",
+        })?;
         Ok(Self(bytes))
     }
 
