@@ -149,8 +149,8 @@ fn answered(
         let ended = Status::unknown("the follower ended the append stream");
         return Err(Error::Broken(Box::new(ended)));
     };
-    *in_flight = in_flight.checked_sub(1).ok_or_else(|| {
-        Error::Failed("an answer to an append that was not sent".to_owned())
-    })?;
+    *in_flight = in_flight
+        .checked_sub(1)
+        .ok_or_else(|| Error::Failed("an answer to an append that was not sent".to_owned()))?;
     message::append_result(response)
 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Error;
+use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::peer_service_client::PeerServiceClient;
 use crate::proto::internal::raft_service_client::RaftServiceClient;
-use crate::limits;
 
 /// What a connection carries. Each lane has its own, so that none waits for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,9 +107,11 @@ impl Pool {
 
     /// A client of the peer service.
     pub(super) fn peer(&self, address: &str) -> Result<PeerServiceClient<Channel>, Error> {
-        Ok(PeerServiceClient::new(self.channel(address, Lane::Control)?)
-            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
-            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES))
+        Ok(
+            PeerServiceClient::new(self.channel(address, Lane::Control)?)
+                .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
+                .max_encoding_message_size(limits::PEER_MESSAGE_BYTES),
+        )
     }
 
     /// Asks whoever listens at `address` who it is. The only call without an envelope, because it is made before
@@ -143,7 +145,9 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_is_none_is_an_error() {
         let pool = Pool::new(Timing::default());
-        let error = pool.channel("not an address", Lane::Log).expect_err("no uri");
+        let error = pool
+            .channel("not an address", Lane::Log)
+            .expect_err("no uri");
         assert!(matches!(error, Error::Address(_)), "{error}");
     }
 
@@ -151,8 +155,10 @@ mod tests {
     async fn connections_are_shared_and_bounded() {
         let pool = Pool::new(Timing::default());
         for port in 0..10_000_u16 {
-            pool.channel(&format!("host:{port}"), Lane::Log).expect("an address");
-            pool.channel(&format!("host:{port}"), Lane::Log).expect("an address");
+            pool.channel(&format!("host:{port}"), Lane::Log)
+                .expect("an address");
+            pool.channel(&format!("host:{port}"), Lane::Log)
+                .expect("an address");
         }
         let open = pool.channels.lock().expect("no panic").len();
         assert!(open <= limits::PEER_CONNECTIONS, "{open}");

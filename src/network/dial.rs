@@ -15,9 +15,8 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{
-    OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2, StorageError,
-};
+use openraft::type_config::TypeConfigExt as _;
+use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2, StorageError};
 use tonic::transport::Channel;
 
 use super::append::Session;
@@ -45,7 +44,9 @@ pub struct Dialer<S> {
 
 impl<S> fmt::Debug for Dialer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("local", &self.local).finish_non_exhaustive()
+        f.debug_struct("Dialer")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,7 +144,11 @@ pub struct Peer<S> {
 
 impl<S> fmt::Debug for Peer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Peer({} at {}, {:?})", self.target, self.member, self.lane)
+        write!(
+            f,
+            "Peer({} at {}, {:?})",
+            self.target, self.member, self.lane
+        )
     }
 }
 
@@ -158,7 +163,8 @@ impl<S> Peer<S> {
 
     /// Notes how a call went, and turns its error into openraft's.
     fn told<T>(&self, action: RPCTypes, result: Result<T, Error>) -> Result<T, RPCError<C>> {
-        self.refusals.observe(self.target, &self.member, result.as_ref().err());
+        self.refusals
+            .observe(self.target, &self.member, result.as_ref().err());
         result.map_err(|error| error.into_rpc(action, self.local.node.get(), self.target))
     }
 
@@ -314,10 +320,12 @@ impl<S: SnapshotFiles> Peer<S> {
                     tokio::time::sleep(pauses.next().unwrap_or_default()).await;
                 }
                 Err(SendError::Read(error)) => {
-                    return Err(StorageError::read_snapshot(None, (&error).into()).into());
+                    return Err(StorageError::read_snapshot(None, C::err_from_error(&error)).into());
                 }
                 Err(SendError::Peer(error)) => {
-                    return self.told(RPCTypes::InstallSnapshot, Err(error)).map_err(Into::into);
+                    return self
+                        .told(RPCTypes::InstallSnapshot, Err(error))
+                        .map_err(Into::into);
                 }
                 Ok(vote) => {
                     return self
@@ -335,8 +343,7 @@ impl<S: SnapshotFiles> Peer<S> {
         deadline: Duration,
     ) -> Result<Vote, SendError> {
         let client = self.connect(Lane::Snapshot)?;
-        let mut transfer =
-            Transfer::new(client, self.envelope(), vote.into(), snapshot, deadline);
+        let mut transfer = Transfer::new(client, self.envelope(), vote.into(), snapshot, deadline);
         Ok(transfer.run().await?.into())
     }
 }

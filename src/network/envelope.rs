@@ -137,11 +137,7 @@ fn wrong_node(message: String) -> Status {
     refusal(WRONG_NODE, message, [])
 }
 
-fn refusal<const N: usize>(
-    reason: &str,
-    message: String,
-    metadata: [(&str, String); N],
-) -> Status {
+fn refusal<const N: usize>(reason: &str, message: String, metadata: [(&str, String); N]) -> Status {
     let metadata: HashMap<String, String> = metadata
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))

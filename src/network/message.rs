@@ -59,7 +59,9 @@ fn check_consecutive(request: &AppendEntriesRequest<C>) -> Result<(), Status> {
     if !request.vote.committed {
         return Err(bad_message("an append without an established leader"));
     }
-    let mut expected = request.prev_log_id.map_or(0, |id| id.index.saturating_add(1));
+    let mut expected = request
+        .prev_log_id
+        .map_or(0, |id| id.index.saturating_add(1));
     for entry in &request.entries {
         if entry.log_id.index != expected {
             return Err(bad_message(format!(
@@ -72,13 +74,13 @@ fn check_consecutive(request: &AppendEntriesRequest<C>) -> Result<(), Status> {
     Ok(())
 }
 
-pub(super) fn append_response(result: StreamAppendResult<C>) -> pb::AppendResponse {
+pub(super) fn append_response(result: &StreamAppendResult<C>) -> pb::AppendResponse {
     let result = match result {
         Ok(last) => AppendResult::Accepted(pb::Accepted {
             last_log_id: last.map(Into::into),
         }),
-        Err(StreamAppendError::Conflict(id)) => AppendResult::Conflict(id.into()),
-        Err(StreamAppendError::HigherVote(vote)) => AppendResult::HigherVote(vote.into()),
+        Err(StreamAppendError::Conflict(id)) => AppendResult::Conflict((*id).into()),
+        Err(StreamAppendError::HigherVote(vote)) => AppendResult::HigherVote((*vote).into()),
     };
     pb::AppendResponse {
         result: Some(result),
@@ -89,9 +91,7 @@ pub(super) fn append_result(response: pb::AppendResponse) -> Result<StreamAppend
     match response.result {
         Some(AppendResult::Accepted(accepted)) => Ok(Ok(accepted.last_log_id.map(Into::into))),
         Some(AppendResult::Conflict(id)) => Ok(Err(StreamAppendError::Conflict(id.into()))),
-        Some(AppendResult::HigherVote(vote)) => {
-            Ok(Err(StreamAppendError::HigherVote(vote.into())))
-        }
+        Some(AppendResult::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote.into()))),
         None => Err(lacking("result of an append")),
     }
 }
@@ -128,7 +128,7 @@ pub(super) fn append_unary_response(
         (AppendEntriesResponse::Conflict, Some(prev)) => Err(StreamAppendError::Conflict(prev)),
         (AppendEntriesResponse::Conflict, None) => Ok(None),
     };
-    append_response(result)
+    append_response(&result)
 }
 
 /// The ends of a request's range, for [`append_unary_response`].
@@ -145,7 +145,7 @@ pub(super) fn vote_request(request: &VoteRequest<C>, envelope: pb::Envelope) -> 
     }
 }
 
-pub(super) fn vote_request_from(request: pb::VoteRequest) -> Result<VoteRequest<C>, Status> {
+pub(super) fn vote_request_from(request: &pb::VoteRequest) -> Result<VoteRequest<C>, Status> {
     let vote = vote_from(request.vote)?;
     if vote.committed {
         return Err(bad_message("a candidate with an established vote"));
@@ -185,7 +185,7 @@ pub(super) fn transfer_request(
 }
 
 pub(super) fn transfer_request_from(
-    request: pb::TransferRequest,
+    request: &pb::TransferRequest,
 ) -> Result<TransferLeaderRequest<C>, Status> {
     Ok(TransferLeaderRequest::new(
         vote_from(request.from_leader)?,
@@ -197,11 +197,9 @@ pub(super) fn transfer_request_from(
 pub(super) fn transfer_response(response: TransferLeaderResponse<C>) -> pb::TransferResponse {
     let refused = response.err().map(|error| match error {
         TransferLeaderError::VoteChanged { actual, .. } => Refused::VoteChanged(actual.into()),
-        TransferLeaderError::LogNotFlushed { actual, .. } => {
-            Refused::LogNotFlushed(pb::Accepted {
-                last_log_id: actual.map(Into::into),
-            })
-        }
+        TransferLeaderError::LogNotFlushed { actual, .. } => Refused::LogNotFlushed(pb::Accepted {
+            last_log_id: actual.map(Into::into),
+        }),
     });
     pb::TransferResponse { refused }
 }

@@ -21,6 +21,8 @@ use crate::proto::internal as pb;
 /// Longest wait for the next chunk.
 const CHUNK_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A transfer's lock and what it guards.
+type Shared<S> = Arc<Mutex<State<S>>>;
 type DataOf<S> = <<S as SnapshotStore>::Sink as SnapshotSink>::Data;
 
 /// Where snapshots arrive. Cloning shares it.
@@ -49,7 +51,7 @@ struct Slot<S: SnapshotStore> {
 
 struct Transfer<S: SnapshotStore> {
     manifest: Arc<pb::SnapshotManifest>,
-    state: Arc<Mutex<State<S>>>,
+    state: Shared<S>,
 }
 
 impl<S: SnapshotStore> Clone for Transfer<S> {
@@ -206,7 +208,7 @@ fn resume<S: SnapshotStore>(
     store: &S,
     older: Option<Transfer<S>>,
     manifest: &Arc<pb::SnapshotManifest>,
-) -> io::Result<(Arc<Mutex<State<S>>>, Vec<u64>)> {
+) -> io::Result<(Shared<S>, Vec<u64>)> {
     if let Some(older) = older {
         // Waits for whatever still works on it.
         let state = lock(&older.state);

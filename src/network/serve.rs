@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use openraft::Raft;
@@ -23,6 +24,9 @@ use crate::raft::{LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::types::ShardId;
 
 type C = TypeConfig;
+/// Longest wait for the first request of an append stream.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+
 type Answers = Pin<Box<dyn Stream<Item = Result<pb::AppendResponse, Status>> + Send>>;
 
 /// Raft as peers reach it.
@@ -62,6 +66,7 @@ where
     }
 
     /// The gRPC service with the message limits of peers.
+    #[must_use]
     pub fn service(self) -> RaftServiceServer<Self> {
         RaftServiceServer::new(self)
             .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
@@ -82,7 +87,7 @@ where
         let meta = message::snapshot_meta(&manifest)?;
         let committed = self
             .raft
-            .with_raft_state(|state| state.committed().copied())
+            .with_raft_state(|state| state.local_committed().copied())
             .await
             .map_err(stopped)?;
         check_position(vote, meta.last_log_id, committed)?;
@@ -114,7 +119,11 @@ where
     ) -> Result<Response<Answers>, Status> {
         let mut requests = request.into_inner();
         // The client opens the stream together with its first request.
-        let Some(first) = requests.message().await? else {
+        let first = tokio::time::timeout(FIRST_PATIENCE, requests.message());
+        let first = first
+            .await
+            .map_err(|_| Status::deadline_exceeded("no append came"))?;
+        let Some(first) = first? else {
             return Ok(Response::new(Box::pin(stream::empty())));
         };
         let source = self.gate.check(first.envelope.as_ref())?;
@@ -129,8 +138,13 @@ where
         let answers = self
             .raft
             .stream_append(reading.requests())
-            .map(|result| answer(result.map_err(stopped)))
-            .chain(stream::iter(std::iter::from_fn(move || failed.take().map(Err))))
+            .map(|result| match result {
+                Ok(result) => Ok(message::append_response(&result)),
+                Err(fatal) => Err(stopped(fatal)),
+            })
+            .chain(stream::iter(std::iter::from_fn(move || {
+                failed.take().map(Err)
+            })))
             .take_until(self.shutdown.clone().cancelled_owned());
         Ok(Response::new(Box::pin(answers)))
     }
@@ -156,7 +170,7 @@ where
     ) -> Result<Response<pb::VoteResponse>, Status> {
         let request = request.into_inner();
         self.gate.check(request.envelope.as_ref())?;
-        let request = message::vote_request_from(request)?;
+        let request = message::vote_request_from(&request)?;
         let answer = self.raft.vote(request).await.map_err(stopped)?;
         Ok(Response::new(message::vote_response(&answer)))
     }
@@ -167,7 +181,7 @@ where
     ) -> Result<Response<pb::VoteResponse>, Status> {
         let request = request.into_inner();
         self.gate.check(request.envelope.as_ref())?;
-        let request = message::vote_request_from(request)?;
+        let request = message::vote_request_from(&request)?;
         let answer = self.raft.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(message::vote_response(&answer)))
     }
@@ -178,7 +192,7 @@ where
     ) -> Result<Response<pb::TransferResponse>, Status> {
         let request = request.into_inner();
         self.gate.check(request.envelope.as_ref())?;
-        let request = message::transfer_request_from(request)?;
+        let request = message::transfer_request_from(&request)?;
         let answer = self
             .raft
             .handle_transfer_leader(request)
@@ -291,12 +305,6 @@ impl Failure {
     }
 }
 
-fn answer(
-    result: Result<StreamAppendResult<C>, Status>,
-) -> Result<pb::AppendResponse, Status> {
-    result.map(message::append_response)
-}
-
 /// This node's Raft is not running: the peer should back off.
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("raft is not running: {error}"))
@@ -317,11 +325,7 @@ fn check_manifest(manifest: &pb::SnapshotManifest, cluster: &[u8; 16]) -> Result
 
 /// openraft panics when a snapshot goes beyond its sender's leadership, or contradicts what is committed here. No
 /// leader that follows the protocol has such a snapshot.
-fn check_position(
-    vote: Vote,
-    last: Option<LogId>,
-    committed: Option<LogId>,
-) -> Result<(), Status> {
+fn check_position(vote: Vote, last: Option<LogId>, committed: Option<LogId>) -> Result<(), Status> {
     let Some(last) = last else {
         return Err(bad_message("a snapshot of an empty log"));
     };
