@@ -272,7 +272,7 @@ status_json() {
 leader() {
     local json object id term best_term=-1 best=
     json=$(status_json) || return 1
-    while IFS= read -r object; do
+    while IFS= read -r object || [[ -n $object ]]; do
         [[ $object =~ \"role\":\"(ROLE_)?(leader|LEADER)\" ]] || continue
         [[ $object =~ \"node_id\":\"?([0-9]+) ]] || continue
         id=${BASH_REMATCH[1]}
