@@ -53,6 +53,8 @@ pub const LIST_DEFAULT: usize = 100;
 pub const LIST_MAX: usize = 1000;
 /// Largest page of a listing, in bytes; a page ends with the item that crosses it.
 pub const LIST_PAGE_BYTES: usize = 2 << 20;
+/// Most stored keys that one page looks at, expired ones included.
+pub const LIST_SCAN: usize = 20_000;
 
 /// Most replies that one client of the exchange stream may leave unconfirmed.
 pub const CLIENT_WINDOW: usize = 4096;
@@ -101,6 +103,7 @@ pub const DRAIN_MS: u64 = 10_000;
 const _: () = {
     assert!(TOKEN_MIN_BYTES < TOKEN_MAX_BYTES);
     assert!(LIST_DEFAULT <= LIST_MAX);
+    assert!(LIST_MAX < LIST_SCAN);
     assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
     assert!(SESSION_BYTES < MESSAGE_BYTES);
     assert!(CART_LINES * (SKU_BYTES + LINE_ATTRIBUTE_BYTES + 64) < MESSAGE_BYTES);

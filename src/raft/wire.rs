@@ -74,7 +74,8 @@ impl From<&Entry> for pb::Entry {
     }
 }
 
-impl TryFrom<pb::Entry> for Entry {
+// Written out, because the compiler does not see through openraft's projection when it looks for conflicts.
+impl TryFrom<pb::Entry> for openraft::Entry<LeaderId, EntryPayload<Proposal, u64, Member>> {
     type Error = Fault;
 
     fn try_from(entry: pb::Entry) -> Result<Self, Fault> {
