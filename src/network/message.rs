@@ -11,7 +11,7 @@ use super::envelope::bad_message;
 use crate::proto::internal as pb;
 use crate::proto::internal::append_response::Result as AppendResult;
 use crate::proto::internal::transfer_response::Refused;
-use crate::raft::{LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote, wire};
+use crate::raft::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 use crate::types::NodeId;
 
 type C = TypeConfig;
@@ -46,7 +46,7 @@ pub(super) fn append_from(
     let entries = request
         .entries
         .into_iter()
-        .map(|entry| wire::entry(entry).map_err(bad_message))
+        .map(|entry| Entry::try_from(entry).map_err(bad_message))
         .collect::<Result<Vec<_>, _>>()?;
     let request = AppendEntriesRequest {
         vote: vote_from(request.vote, source)?,
