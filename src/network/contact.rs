@@ -1,4 +1,4 @@
-//! When a leader was last heard of, and whether the connection it spoke on broke.
+//! When a leader was last heard of, what its clock said, and whether the connection it spoke on broke.
 //!
 //! openraft starts an election when a follower's lease (the longer election timeout) *and* a random timeout on top
 //! passed without an append. A leader that was killed shows at once: the kernel closes its connections. Whoever
@@ -12,6 +12,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::clock::LogClock;
+use crate::types::LogTime;
 
 /// What this node last saw of a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +31,13 @@ pub struct Contact {
 #[derive(Debug, Clone)]
 pub struct LeaderContact {
     contact: Arc<watch::Sender<Contact>>,
+    clock: Arc<LogClock>,
 }
 
-impl Default for LeaderContact {
-    fn default() -> Self {
+impl LeaderContact {
+    /// Nothing was heard yet. What leaders say of log time goes to `clock`.
+    #[must_use]
+    pub fn new(clock: Arc<LogClock>) -> Self {
         let never = Contact {
             leader: 0,
             heard_at: Instant::now(),
@@ -39,11 +45,10 @@ impl Default for LeaderContact {
         };
         Self {
             contact: Arc::new(watch::Sender::new(never)),
+            clock,
         }
     }
-}
 
-impl LeaderContact {
     /// Wakes when contact is lost or regained, or the leader changes; not with every append.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Contact> {
@@ -69,6 +74,13 @@ impl LeaderContact {
         });
     }
 
+    /// A heartbeat that openraft accepted said this of log time; 0 says nothing.
+    pub(super) fn told_time(&self, leader_time: u64) {
+        if leader_time > 0 {
+            self.clock.observe(LogTime::from_millis(leader_time));
+        }
+    }
+
     /// The append stream of `leader` broke.
     pub(super) fn lost(&self, leader: u64) {
         self.contact.send_if_modified(|contact| {
@@ -82,10 +94,11 @@ impl LeaderContact {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     #[test]
     fn only_news_wakes() {
-        let contact = LeaderContact::default();
+        let contact = LeaderContact::new(Arc::new(LogClock::new(Clock::System)));
         let mut watcher = contact.subscribe();
         contact.heard(1);
         assert!(watcher.has_changed().expect("open"));

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::proxy::Proxy;
 use super::store::{Files, Inbox, MemoryLog, MemoryMachine};
+use crate::clock::{Clock, LogClock};
 use crate::limits;
 use crate::network::{Dialer, Gate, LeaderContact, Local, Pool, RaftEndpoint, Timing};
 use crate::raft::{Member, Proposal, TypeConfig};
@@ -80,7 +81,8 @@ impl Node {
     pub(super) async fn start_as(local: Local) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let proxy = Proxy::start(listener.local_addr().expect("bound")).await;
-        let network = Dialer::<Files>::new(local, Pool::new(Timing::default()));
+        let clock = Arc::new(LogClock::new(Clock::System));
+        let network = Dialer::<Files>::new(local, Pool::new(Timing::default()), clock.clone());
         let machine = MemoryMachine::new(CLUSTER, PADDING);
         let id = local.node.get();
         let log = MemoryLog::default();
@@ -92,7 +94,7 @@ impl Node {
             machine,
             proxy,
             inbox: Inbox::default(),
-            contact: LeaderContact::default(),
+            contact: LeaderContact::new(clock),
             shutdown: CancellationToken::new(),
             serving: JoinSet::new(),
         };

@@ -298,6 +298,7 @@ async fn nonsense_is_an_error_and_no_panic() {
         envelope,
         vote,
         prev_log_id: at(5),
+        leader_time: 0,
         leader_commit: None,
         entries: Vec::new(),
     };
