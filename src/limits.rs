@@ -65,6 +65,8 @@ pub const SWEEP_PER_ENTRY: usize = 64;
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// Largest gRPC message between nodes.
 pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
+/// Connections to other nodes that a node remembers.
+pub const PEER_CONNECTIONS: usize = 256;
 /// Operations in one exchange frame.
 pub const FRAME_OPERATIONS: usize = 4096;
 /// Operations of one exchange stream that a node works on at a time; the stream is not read beyond.
