@@ -11,7 +11,8 @@ use super::envelope::bad_message;
 use crate::proto::internal as pb;
 use crate::proto::internal::append_response::Result as AppendResult;
 use crate::proto::internal::transfer_response::Refused;
-use crate::raft::{LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote, wire};
+use crate::raft::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use crate::types::NodeId;
 
 type C = TypeConfig;
 
@@ -37,15 +38,18 @@ pub(super) fn append_request(
     }
 }
 
-/// Decodes each command once; what does not decode is the caller's fault.
-pub(super) fn append_from(request: pb::AppendRequest) -> Result<AppendEntriesRequest<C>, Status> {
+/// Decodes each command once; what does not decode is the fault of `source`.
+pub(super) fn append_from(
+    request: pb::AppendRequest,
+    source: NodeId,
+) -> Result<AppendEntriesRequest<C>, Status> {
     let entries = request
         .entries
         .into_iter()
-        .map(|entry| wire::entry(entry).map_err(bad_message))
+        .map(|entry| Entry::try_from(entry).map_err(bad_message))
         .collect::<Result<Vec<_>, _>>()?;
     let request = AppendEntriesRequest {
-        vote: vote_from(request.vote)?,
+        vote: vote_from(request.vote, source)?,
         prev_log_id: request.prev_log_id.map(Into::into),
         leader_commit: request.leader_commit.map(Into::into),
         entries,
@@ -54,7 +58,7 @@ pub(super) fn append_from(request: pb::AppendRequest) -> Result<AppendEntriesReq
     Ok(request)
 }
 
-/// openraft takes it for granted that entries follow each other, and that only an established leader sends any.
+/// openraft takes it for granted that entries follow each other, and that an established leader sends them.
 fn check_consecutive(request: &AppendEntriesRequest<C>) -> Result<(), Status> {
     if !request.vote.committed {
         return Err(bad_message("an append without an established leader"));
@@ -68,6 +72,9 @@ fn check_consecutive(request: &AppendEntriesRequest<C>) -> Result<(), Status> {
                 "entry {} where {expected} was due",
                 entry.log_id.index
             )));
+        }
+        if entry.log_id.leader_id > request.vote.leader_id {
+            return Err(bad_message("an entry from beyond its sender's term"));
         }
         expected = expected.saturating_add(1);
     }
@@ -145,8 +152,11 @@ pub(super) fn vote_request(request: &VoteRequest<C>, envelope: pb::Envelope) -> 
     }
 }
 
-pub(super) fn vote_request_from(request: &pb::VoteRequest) -> Result<VoteRequest<C>, Status> {
-    let vote = vote_from(request.vote)?;
+pub(super) fn vote_request_from(
+    request: &pb::VoteRequest,
+    source: NodeId,
+) -> Result<VoteRequest<C>, Status> {
+    let vote = vote_from(request.vote, source)?;
     if vote.committed {
         return Err(bad_message("a candidate with an established vote"));
     }
@@ -186,9 +196,10 @@ pub(super) fn transfer_request(
 
 pub(super) fn transfer_request_from(
     request: &pb::TransferRequest,
+    source: NodeId,
 ) -> Result<TransferLeaderRequest<C>, Status> {
     Ok(TransferLeaderRequest::new(
-        vote_from(request.from_leader)?,
+        vote_from(request.from_leader, source)?,
         request.to_node_id,
         request.last_log_id.map(Into::into),
     ))
@@ -233,9 +244,17 @@ pub(super) fn snapshot_meta(manifest: &pb::SnapshotManifest) -> Result<SnapshotM
     })
 }
 
-pub(super) fn vote_from(vote: Option<pb::Vote>) -> Result<Vote, Status> {
-    vote.map(Into::into)
-        .ok_or_else(|| bad_message("the vote is missing"))
+/// The vote of a request. Nodes send their own only: one under another's name, this node's above all, would make
+/// openraft believe in a leader that was never elected.
+pub(super) fn vote_from(vote: Option<pb::Vote>, source: NodeId) -> Result<Vote, Status> {
+    let vote = vote.ok_or_else(|| bad_message("the vote is missing"))?;
+    if vote.node_id != source.get() {
+        return Err(bad_message(format!(
+            "node {source} sends a vote of node {}",
+            vote.node_id
+        )));
+    }
+    Ok(vote.into())
 }
 
 pub(super) fn lacking(what: &str) -> Error {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use openraft::Raft;
-use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftStateMachine;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,7 +21,7 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_server::{RaftService, RaftServiceServer};
 use crate::raft::{LogId, SnapshotMeta, TypeConfig, Vote};
-use crate::types::ShardId;
+use crate::types::{NodeId, ShardId};
 
 type C = TypeConfig;
 /// Longest wait for the first request of an append stream.
@@ -78,8 +78,8 @@ where
         &self,
         offer: pb::SnapshotOffer,
     ) -> Result<(Vote, pb::SnapshotManifest, SnapshotMeta), Status> {
-        self.gate.check(offer.envelope.as_ref())?;
-        let vote = message::vote_from(offer.vote)?;
+        let source = self.gate.check(offer.envelope.as_ref())?;
+        let vote = message::vote_from(offer.vote, source)?;
         let manifest = offer
             .manifest
             .ok_or_else(|| bad_message("an offer without a manifest"))?;
@@ -131,7 +131,7 @@ where
             first: Some(first),
             requests,
             contact: self.contact.clone(),
-            source: source.get(),
+            source,
             failed: Failure::default(),
         };
         let failed = reading.failed.clone();
@@ -155,7 +155,7 @@ where
     ) -> Result<Response<pb::AppendResponse>, Status> {
         let request = request.into_inner();
         let source = self.gate.check(request.envelope.as_ref())?;
-        let request = message::append_from(request)?;
+        let request = message::append_from(request, source)?;
         self.contact.heard(source.get());
         let (last, prev) = message::range(&request);
         let answer = self.raft.append_entries(request).await.map_err(stopped)?;
@@ -169,8 +169,8 @@ where
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
         let request = request.into_inner();
-        self.gate.check(request.envelope.as_ref())?;
-        let request = message::vote_request_from(&request)?;
+        let source = self.gate.check(request.envelope.as_ref())?;
+        let request = message::vote_request_from(&request, source)?;
         let answer = self.raft.vote(request).await.map_err(stopped)?;
         Ok(Response::new(message::vote_response(&answer)))
     }
@@ -180,8 +180,8 @@ where
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
         let request = request.into_inner();
-        self.gate.check(request.envelope.as_ref())?;
-        let request = message::vote_request_from(&request)?;
+        let source = self.gate.check(request.envelope.as_ref())?;
+        let request = message::vote_request_from(&request, source)?;
         let answer = self.raft.pre_vote(request).await.map_err(stopped)?;
         Ok(Response::new(message::vote_response(&answer)))
     }
@@ -191,8 +191,8 @@ where
         request: Request<pb::TransferRequest>,
     ) -> Result<Response<pb::TransferResponse>, Status> {
         let request = request.into_inner();
-        self.gate.check(request.envelope.as_ref())?;
-        let request = message::transfer_request_from(&request)?;
+        let source = self.gate.check(request.envelope.as_ref())?;
+        let request = message::transfer_request_from(&request, source)?;
         let answer = self
             .raft
             .handle_transfer_leader(request)
@@ -252,7 +252,7 @@ struct Reading {
     first: Option<pb::AppendRequest>,
     requests: Streaming<pb::AppendRequest>,
     contact: LeaderContact,
-    source: u64,
+    source: NodeId,
     failed: Failure,
 }
 
@@ -271,19 +271,19 @@ impl Reading {
             None => match self.requests.message().await {
                 Ok(request) => request?,
                 Err(status) => {
-                    tracing::debug!(source = self.source, %status, "an append stream broke");
-                    self.contact.lost(self.source);
+                    tracing::debug!(source = self.source.get(), %status, "an append stream broke");
+                    self.contact.lost(self.source.get());
                     return None;
                 }
             },
         };
-        match message::append_from(request) {
+        match message::append_from(request, self.source) {
             Ok(request) => {
-                self.contact.heard(self.source);
+                self.contact.heard(self.source.get());
                 Some(request)
             }
             Err(status) => {
-                tracing::error!(source = self.source, %status, "a peer sent an append that cannot be");
+                tracing::error!(source = self.source.get(), %status, "a peer sent an append that cannot be");
                 self.failed.set(status);
                 None
             }
