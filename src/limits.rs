@@ -88,6 +88,8 @@ pub const APPEND_PIPELINE: usize = 16;
 pub const LOG_TAIL_BYTES: usize = 16 << 20;
 /// Commands that may wait for the commit thread.
 pub const COMMIT_QUEUE: usize = 4096;
+/// Bytes that one commit group gathers before it is written; it ends with the command that crosses it.
+pub const COMMIT_GROUP_BYTES: usize = 8 << 20;
 /// Entries applied in one state batch.
 pub const APPLY_BATCH: usize = 1024;
 /// Bytes of one snapshot chunk.
