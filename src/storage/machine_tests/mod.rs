@@ -1,7 +1,10 @@
 //! The state machine over real files: equal to memory, exact to read, and whole after every crash.
 
 mod equal;
+mod install;
+mod raft;
 mod reads;
+mod snapshots;
 
 use std::ops::ControlFlow;
 use std::path::Path;
