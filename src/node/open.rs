@@ -1,7 +1,7 @@
 //! From a data directory to a running node.
 //!
 //! [`Prepared`] is a verified data directory whose cluster may not be known yet; it can greet and be greeted.
-//! [`Prepared::start`] settles the cluster, opens the state, starts openraft, and leaves the tasks running that
+//! [`Prepared::settle`] finds out; [`Prepared::start_settled`] opens the state, starts openraft, and leaves the tasks running that
 //! belong to a node.
 
 use std::sync::atomic::AtomicBool;
@@ -122,16 +122,6 @@ impl Prepared {
     #[must_use]
     pub fn is_unborn(&self) -> bool {
         self.unborn
-    }
-
-    /// Settles which cluster this node belongs to, then starts it.
-    pub async fn start(self) -> Result<Started, OpenError> {
-        let settled = if self.unborn {
-            Some(self.newborn.settle(&self.pool).await?)
-        } else {
-            None
-        };
-        self.start_settled(settled).await
     }
 
     /// Waits until it is known which cluster this node belongs to. Run it while greetings are answered.
