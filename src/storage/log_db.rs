@@ -112,11 +112,13 @@ impl LogDb {
         create_directory(data_dir)?;
         let directory = data_dir.join(DIRECTORY);
         let mark = HighWater::open(data_dir)?;
-        let marked = mark.as_ref().map_or(0, |(_, group)| *group);
-        if marked > 0 && !directory.join("CURRENT").exists() {
-            return Err(Error::corrupt(&directory, "CURRENT", "it is missing"));
+        if let Some((_, marked)) = &mark {
+            if *marked > 0 && !directory.join("CURRENT").exists() {
+                return Err(Error::corrupt(&directory, "CURRENT", "it is missing"));
+            }
+            // The mark is locked by now. A directory without one is new, or refused below.
+            wal::verify(&directory, *marked)?;
         }
-        wal::verify(&directory)?;
         let reader = Reader {
             db: Arc::new(open_log(&directory)?),
             directory: directory.clone().into(),
