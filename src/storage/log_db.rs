@@ -34,7 +34,6 @@ pub struct LogConfig {
     /// Recent entries kept in memory, in bytes.
     pub tail_bytes: usize,
     /// Whether acknowledged means durable.
-    #[doc(hidden)]
     pub durability: Durability,
 }
 
@@ -134,7 +133,7 @@ impl LogDb {
             high_water,
         };
         let (identity, group) = match reader.get::<pb::StoredIdentity>(Key::Identity)? {
-            Some(stored) => (Identity::parse(stored, node, data_dir)?, group),
+            Some(stored) => (Identity::parse(&stored, node, data_dir)?, group),
             None if group > 0 => return Err(reader.damaged(Key::Identity, "it is missing")),
             None => (found(&mut sink, node)?, 1),
         };
