@@ -70,6 +70,10 @@ async fn a_killed_leader_is_missed_at_once_and_replaced() {
     converge(&nodes).await;
     let killed = nodes.swap_remove(leads);
     let old = killed.id;
+    // Its connections must break before its Raft can end them in order.
+    for node in &nodes {
+        node.proxy.isolate(true);
+    }
     killed.kill().await;
     eventually("both followers notice the broken stream", async || {
         nodes.iter().all(|node| {
@@ -78,6 +82,9 @@ async fn a_killed_leader_is_missed_at_once_and_replaced() {
         })
     })
     .await;
+    for node in &nodes {
+        node.proxy.isolate(false);
+    }
     eventually("another leader", async || {
         let new = nodes[0].raft.current_leader().await;
         new.is_some_and(|id| id != old)
