@@ -19,12 +19,12 @@ use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::peers::Peers;
-use super::{Leadership, Node, Raft, Shared, campaign, leadership, snapshot, tick};
+use super::{Leadership, Node, Raft, Shared, leadership, snapshot, tick};
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
 use crate::limits;
 use crate::network::{
-    Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, Pool,
+    self, Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, Pool,
     RaftEndpoint, Timing,
 };
 use crate::proto::internal as pb;
@@ -260,7 +260,14 @@ impl Node {
         ));
         tasks.spawn(tick::run(self.clone(), stop()));
         tasks.spawn(snapshot::run(self.clone(), shared.config.snapshots, stop()));
-        tasks.spawn(campaign::run(self.clone(), contact, lease, stop()));
+        let campaign = network::campaign(shared.raft.clone(), contact, lease);
+        let until = stop();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = until.cancelled() => {}
+                () = campaign => {}
+            }
+        });
     }
 }
 
