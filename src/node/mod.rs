@@ -1,96 +1,131 @@
 //! One shard's life without transport: open, ready, drain; propose, read, status.
-#![allow(missing_docs, unused)]
+//!
+//! A [`Node`] owns its openraft instance, the handles of its storage, and the tasks that run beside them. `api`
+//! and `server` see nothing of openraft.
+//!
+//! Invariants:
+//! 1. A node answers nothing before it knows its cluster: [`bootstrap`] settles that first.
+//! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
+//! 3. When openraft or the storage stops, [`Node::stopped`] resolves and the process ends with an exit code of its
+//!    own. Nothing is served from a node that has met a fault.
+//!
+//! Deliberately absent: sockets, gRPC and flags.
+
+mod bootstrap;
+mod campaign;
 mod error;
-use crate::proto::v1;
-use crate::state::*;
-use crate::types::*;
+mod incoming;
+mod leadership;
+mod open;
+mod peers;
+mod propose;
+mod read;
+mod snapshot;
+mod status;
+mod tick;
+mod transfer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use bootstrap::{BootstrapError, Newborn, Settled};
 pub use error::{Error, LeaderHint, Outcome};
-use futures::stream::BoxStream;
-use tokio::time::Instant;
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReadMode {
-    Linearizable,
-    AtLeast(Revision),
-    Stale,
-}
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leadership {
-    pub cluster: ClusterId,
-    pub node: NodeId,
-    pub term: u64,
-    pub leader: Option<LeaderHint>,
-    pub role: v1::Role,
-}
-impl Leadership {
-    pub fn is_leader(&self) -> bool {
-        self.role == v1::Role::Leader
-    }
-}
+pub use leadership::Leadership;
+pub use open::{OpenError, Prepared, Started};
+pub use read::ReadMode;
+
+use crate::clock::LogClock;
+use crate::config::NodeConfig;
+use crate::raft::TypeConfig;
+use crate::storage::machine::{AppliedAt, Machine, StateDb};
+use crate::storage::{LogDb, LogStore};
+use crate::types::InstanceId;
+
+/// openraft over this storage.
+pub type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// One member of the cluster. Cloning shares it.
 #[derive(Clone)]
-pub struct Node;
-pub struct StateView<'a>(&'a MemoryStore);
-impl Store for StateView<'_> {
-    fn header(&self) -> crate::proto::internal::StateHeader {
-        self.0.header()
-    }
-    fn get(&self, key: &crate::state::Key) -> Result<Option<Stored>, Fault> {
-        self.0.get(key)
-    }
-    fn scan(
-        &self,
-        range: &KeyRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<std::ops::ControlFlow<()>, Fault>,
-    ) -> Result<(), Fault> {
-        self.0.scan(range, visit)
-    }
+pub struct Node {
+    shared: Arc<Shared>,
 }
+
+struct Shared {
+    raft: Raft,
+    state: StateDb,
+    /// How far `state` is; looking at it never waits for a commit.
+    applied: watch::Receiver<AppliedAt>,
+    log: LogStore,
+    log_db: Arc<LogDb>,
+    log_clock: Arc<LogClock>,
+    leadership: watch::Sender<Leadership>,
+    peers: peers::Peers,
+    instance: InstanceId,
+    config: Arc<NodeConfig>,
+    draining: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
 impl Node {
-    pub async fn propose(&self, command: Command) -> Result<crate::raft::Reply, Error> {
-        unreachable!()
-    }
-    pub async fn propose_many(
-        &self,
-        commands: Vec<Command>,
-    ) -> Result<BoxStream<'static, Result<crate::raft::Reply, Error>>, Error> {
-        unreachable!()
-    }
-    pub async fn read_barrier(&self, mode: ReadMode, deadline: Instant) -> Result<(), Error> {
-        unreachable!()
-    }
-    pub fn view<T>(
-        &self,
-        look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>,
-    ) -> Result<(Revision, T), Error> {
-        unreachable!()
-    }
+    /// Who leads, as this node knows it. Cheap.
+    #[must_use]
     pub fn leadership(&self) -> Leadership {
-        unreachable!()
+        self.shared.leadership.borrow().clone()
     }
-    pub fn leadership_changes(&self) -> tokio::sync::watch::Receiver<Leadership> {
-        unreachable!()
+
+    /// Wakes when leadership changes.
+    #[must_use]
+    pub fn leadership_changes(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
     }
-    pub fn members(&self) -> Vec<v1::Member> {
-        unreachable!()
+
+    /// From now on writes are refused with [`Error::Draining`]; those under way are finished.
+    pub fn start_drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
     }
-    pub async fn cluster_status(&self) -> Vec<v1::NodeStatus> {
-        unreachable!()
-    }
-    pub fn status(&self) -> v1::NodeStatus {
-        unreachable!()
-    }
-    pub async fn transfer_leader(
-        &self,
-        target: Option<NodeId>,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        unreachable!()
-    }
-    pub async fn snapshot(&self, deadline: Instant) -> Result<u64, Error> {
-        unreachable!()
-    }
-    pub fn start_drain(&self) {}
+
+    /// Resolves with the reason when openraft or the log has stopped by itself.
     pub async fn stopped(&self) -> String {
-        String::new()
+        tokio::select! {
+            reason = self.log_poisoned() => reason,
+            reason = self.raft_stopped() => reason,
+        }
     }
-    pub async fn close(&self) {}
+
+    async fn log_poisoned(&self) -> String {
+        let mut poisoned = self.shared.log_db.poisoned();
+        match poisoned.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(error)) => error.to_string(),
+            _ => "the commit thread ended".to_owned(),
+        }
+    }
+
+    async fn raft_stopped(&self) -> String {
+        let mut metrics = self.shared.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "openraft ended".to_owned();
+            }
+        }
+    }
+
+    /// Ends openraft and every task, and closes the log. Nothing acknowledged depends on it.
+    pub async fn close(&self) {
+        self.shared.stop.cancel();
+        if let Err(error) = self.shared.raft.shutdown().await {
+            tracing::warn!(%error, "openraft did not end cleanly");
+        }
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.log_db.shutdown().await;
+    }
 }

@@ -57,6 +57,8 @@ pub struct AppliedAt {
     pub revision: Revision,
     /// The last log index applied; 0 before the first.
     pub log_index: u64,
+    /// Log time there.
+    pub log_time: LogTime,
 }
 
 /// What storage keeps beside the records.
@@ -243,6 +245,7 @@ impl Committed {
         AppliedAt {
             revision: Revision::new(self.header.revision),
             log_index: self.position.applied.map_or(0, |id| id.index),
+            log_time: LogTime::from_millis(self.header.log_time),
         }
     }
 
