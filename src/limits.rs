@@ -65,10 +65,14 @@ pub const SWEEP_PER_ENTRY: usize = 64;
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// Largest gRPC message between nodes.
 pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
+/// Connections to other nodes that a node remembers.
+pub const PEER_CONNECTIONS: usize = 256;
 /// Operations in one exchange frame.
 pub const FRAME_OPERATIONS: usize = 4096;
 /// Operations of one exchange stream that a node works on at a time; the stream is not read beyond.
 pub const STREAM_IN_FLIGHT: usize = 8192;
+/// Bytes of writes under way on one exchange stream at which it is not read further.
+pub const STREAM_IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Concurrent HTTP/2 streams of one connection.
 pub const HTTP2_STREAMS: u32 = 1024;
 /// HTTP/2 header list of one request.
@@ -86,6 +90,8 @@ pub const APPEND_PIPELINE: usize = 16;
 pub const LOG_TAIL_BYTES: usize = 16 << 20;
 /// Commands that may wait for the commit thread.
 pub const COMMIT_QUEUE: usize = 4096;
+/// Bytes that one commit group gathers before it is written; it ends with the command that crosses it.
+pub const COMMIT_GROUP_BYTES: usize = 8 << 20;
 /// Entries applied in one state batch.
 pub const APPLY_BATCH: usize = 1024;
 /// Bytes of one snapshot chunk.

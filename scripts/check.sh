@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The gate. Changes nothing in the checkout, says what it runs and how long it took, and stops at the first
+# failure. CI runs exactly this.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+
+step() {
+    local started=$SECONDS
+    printf '==> %s\n' "$*"
+    if ! "$@"; then
+        printf '==> FAILED after %d s: %s\n' "$((SECONDS - started))" "$*" >&2
+        exit 1
+    fi
+    printf '==> ok, %d s\n\n' "$((SECONDS - started))"
+}
+
+main() {
+    have cargo || die "no cargo: run scripts/setup.sh"
+    local sources
+    step cargo fmt --check
+    if have shellcheck; then
+        mapfile -t sources < <(printf '%s\n' scripts/*.sh .ci/run)
+        step shellcheck --external-sources "${sources[@]}"
+    else
+        printf '==> shellcheck is not installed: the shell scripts go unchecked\n\n'
+    fi
+    step cargo clippy "${CARGO_PROFILE_FLAGS[@]}" --all-targets -- -D warnings
+    step cargo test "${CARGO_PROFILE_FLAGS[@]}"
+    step env RUSTDOCFLAGS=-Dwarnings cargo doc "${CARGO_PROFILE_FLAGS[@]}" --no-deps
+    printf '==> all green in %d s\n' "$SECONDS"
+}
+
+main

@@ -1,0 +1,476 @@
+#!/usr/bin/env bash
+# A cluster on loopback, for trying things out. See --help.
+#
+# What a node is, is kept in its folder: its data, its log and a pid file. A pid is believed only while that
+# process runs the same binary on the same data directory; nothing is ever killed by name.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+DIR=$(realpath -m -- "${TROLLEY_DIR:-${XDG_STATE_HOME:-$HOME/.local/state}/trolley}")
+# Which ports and how many nodes; written once, by the first `up`, and the mark of a folder that is ours.
+SHAPE=$DIR/cluster.conf
+BINARY=${TROLLEY_BIN:-$CARGO_TARGET_DIR/release/trolley}
+SELF=$ROOT/scripts/cluster.sh
+MOST_NODES=9
+
+# How long to wait for a node to listen or to leave, and for a leader.
+START_S=30
+DRAIN_S=30
+LEADER_S=30
+
+# Set by load_shape.
+BASE_PORT=
+NODES=
+
+usage() {
+    cat <<HELP
+A Trolley cluster on loopback.
+
+  scripts/cluster.sh demo          build, start three nodes, kill the leader under load, report
+  scripts/cluster.sh up [N]        start N nodes (3, or as many as there were) and wait for a leader
+  scripts/cluster.sh down          stop all nodes gracefully
+  scripts/cluster.sh status        processes, and what the cluster says of itself
+  scripts/cluster.sh kill ID       SIGKILL one node; 'leader' stands for the leader's id
+  scripts/cluster.sh start ID      start one node again
+  scripts/cluster.sh restart ID    stop one node gracefully and start it again
+  scripts/cluster.sh pause ID      SIGSTOP one node; 'leader' stands for the leader's id
+  scripts/cluster.sh resume ID     SIGCONT it
+  scripts/cluster.sh logs ID [-f]  the end of a node's log; -f follows it
+  scripts/cluster.sh endpoints     the nodes' addresses, for TROLLEY_ENDPOINTS
+  scripts/cluster.sh wipe          stop all nodes and delete their data
+
+Environment, so that several clusters run side by side:
+  TROLLEY_DIR   data and logs   (now: $DIR)
+  TROLLEY_PORT  node i listens on this port + i   (default: 7400)
+  TROLLEY_BIN   run this binary instead of building one
+HELP
+}
+
+# ---- the cluster's shape ----------------------------------------------------------------------------------
+
+load_shape() {
+    [[ -f $SHAPE ]] || die "no cluster in $DIR: start one with 'scripts/cluster.sh up'"
+    local name value
+    while IFS='=' read -r name value; do
+        case $name in
+            base_port) BASE_PORT=$value ;;
+            nodes) NODES=$value ;;
+            *) die "$SHAPE: unknown line '$name'" ;;
+        esac
+    done <"$SHAPE"
+    [[ $BASE_PORT =~ ^[0-9]+$ && $NODES =~ ^[1-9]$ ]] || die "$SHAPE is damaged: run 'scripts/cluster.sh wipe'"
+}
+
+# Creates the shape at the first `up`; later ones must agree with it.
+settle_shape() {
+    local wanted_nodes=$1 wanted_port=${TROLLEY_PORT:-}
+    if [[ -n $wanted_nodes && ! $wanted_nodes =~ ^[1-9]$ ]]; then
+        die "'$wanted_nodes' is not a number of nodes from 1 to $MOST_NODES"
+    fi
+    if [[ -n $wanted_port ]]; then
+        [[ $wanted_port =~ ^[1-9][0-9]{0,4}$ ]] || die "TROLLEY_PORT='$wanted_port' is not a port"
+        ((wanted_port + MOST_NODES <= 65535)) || die "TROLLEY_PORT=$wanted_port leaves no room for $MOST_NODES nodes"
+    fi
+    if [[ -f $SHAPE ]]; then
+        load_shape
+        [[ -z $wanted_nodes || $wanted_nodes == "$NODES" ]] ||
+            die "the cluster in $DIR has $NODES nodes: run 'wipe' first, or set TROLLEY_DIR to have another beside it"
+        [[ -z $wanted_port || $wanted_port == "$BASE_PORT" ]] ||
+            die "the cluster in $DIR has base port $BASE_PORT: run 'wipe' first, or set TROLLEY_DIR to have another beside it"
+        return
+    fi
+    if [[ -d $DIR && -n $(ls -A -- "$DIR") ]]; then
+        die "$DIR is not empty and holds no cluster: set TROLLEY_DIR to another folder"
+    fi
+    BASE_PORT=${wanted_port:-7400}
+    NODES=${wanted_nodes:-3}
+    local id
+    for id in $(ids); do
+        need_free_port "$id"
+    done
+    mkdir -p -- "$DIR"
+    printf 'base_port=%s\nnodes=%s\n' "$BASE_PORT" "$NODES" >"$SHAPE"
+}
+
+ids() {
+    seq 1 "$NODES"
+}
+
+address() {
+    printf '127.0.0.1:%d' "$((BASE_PORT + $1))"
+}
+
+# host:port of every node, separated by commas.
+endpoints() {
+    local id list=
+    for id in $(ids); do
+        list+=${list:+,}$(address "$id")
+    done
+    printf '%s' "$list"
+}
+
+initial_cluster() {
+    local id list=
+    for id in $(ids); do
+        list+=${list:+,}$id=$(address "$id")
+    done
+    printf '%s' "$list"
+}
+
+need_id() {
+    [[ -n ${1:-} ]] || die "which node? Give an id from 1 to $NODES"
+    if [[ ! $1 =~ ^[1-9]$ ]] || (($1 > NODES)); then
+        die "no node '$1': the ids are 1 to $NODES"
+    fi
+}
+
+# An id as given, or the leader's.
+resolve() {
+    if [[ ${1:-} == leader ]]; then
+        leader || die "no node says that it leads: see 'scripts/cluster.sh status'"
+    else
+        need_id "${1:-}"
+        printf '%s' "$1"
+    fi
+}
+
+# ---- processes --------------------------------------------------------------------------------------------
+
+node_dir() { printf '%s/node-%s' "$DIR" "$1"; }
+data_dir() { printf '%s/data' "$(node_dir "$1")"; }
+log_file() { printf '%s/log' "$(node_dir "$1")"; }
+pid_file() { printf '%s/pid' "$(node_dir "$1")"; }
+
+# The state letter of a process in /proc: R, S, T (stopped), Z (dead, not yet reaped).
+proc_state() {
+    local stat
+    { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
+    # The name before it stands in parentheses and may hold anything.
+    stat=${stat##*) }
+    printf '%s' "${stat%% *}"
+}
+
+# Prints the pid of a node that runs; fails when it does not. The pid file may outlive its process, and
+# its pid may have been given to another since.
+running() {
+    local file pid exe now
+    file=$(pid_file "$1")
+    [[ -f $file ]] || return 1
+    { read -r pid && read -r exe; } <"$file" || return 1
+    [[ $pid =~ ^[1-9][0-9]*$ ]] || return 1
+    now=$(readlink -- "/proc/$pid/exe" 2>/dev/null) || return 1
+    # A binary that was rebuilt since reads as deleted.
+    [[ ${now% (deleted)} == "$exe" ]] || return 1
+    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -Fxq -- "$(data_dir "$1")" || return 1
+    [[ $(proc_state "$pid") != Z ]] || return 1
+    printf '%s' "$pid"
+}
+
+paused() {
+    [[ $(proc_state "$1") == T ]]
+}
+
+# Polls a command until it succeeds or the seconds have passed.
+wait_until() {
+    local limit=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < limit)) || return 1
+        sleep 0.05
+    done
+}
+
+not_running() { ! running "$1" >/dev/null; }
+
+listening() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$((BASE_PORT + $1))") 2>/dev/null
+}
+
+need_free_port() {
+    if listening "$1"; then
+        die "port $((BASE_PORT + $1)) is in use by another process: set TROLLEY_PORT (and TROLLEY_DIR) to others"
+    fi
+}
+
+listening_or_gone() {
+    listening "$1" || not_running "$1"
+}
+
+# The child is our shell until it has become the node.
+became() {
+    local exe
+    exe=$(readlink -- "/proc/$1/exe" 2>/dev/null) || return 0
+    [[ ${exe% (deleted)} == "$2" ]]
+}
+
+build() {
+    if [[ -n ${TROLLEY_BIN:-} ]]; then
+        [[ -x $BINARY ]] || die "TROLLEY_BIN=$BINARY is not an executable file"
+        return
+    fi
+    have cargo || die "no cargo: run scripts/setup.sh"
+    [[ -d $CARGO_TARGET_DIR/release ]] ||
+        note "The first build compiles RocksDB: about a quarter of an hour on two cores."
+    (cd "$ROOT" && cargo build "${CARGO_PROFILE_FLAGS[@]}" --quiet --bin trolley) || die "the build failed"
+}
+
+# Starts the process and returns; `await_start` waits for it.
+launch() {
+    local id=$1 exe pid
+    [[ -x $BINARY ]] || die "no binary at $BINARY: run 'scripts/cluster.sh up'"
+    need_free_port "$id"
+    exe=$(readlink -f -- "$BINARY")
+    mkdir -p -- "$(data_dir "$id")"
+    # Its own session, so that an interrupt of this script does not reach it.
+    setsid "$exe" serve --node-id "$id" --data-dir "$(data_dir "$id")" \
+        --listen "$(address "$id")" --advertise "$(address "$id")" --initial-cluster "$(initial_cluster)" \
+        >>"$(log_file "$id")" 2>&1 </dev/null &
+    pid=$!
+    disown "$pid"
+    printf '%s\n%s\n' "$pid" "$exe" >"$(pid_file "$id")"
+    wait_until 5 became "$pid" "$exe" || die "node $id did not start"
+}
+
+await_start() {
+    local id=$1
+    if ! wait_until "$START_S" listening_or_gone "$id" || not_running "$id"; then
+        note "--- the end of $(log_file "$id") ---"
+        tail -n 15 -- "$(log_file "$id")" >&2 || true
+        die "node $id did not come up"
+    fi
+}
+
+# SIGTERM, and SIGKILL for one that does not leave in time.
+await_stop() {
+    local id=$1 pid
+    wait_until "$DRAIN_S" not_running "$id" && return
+    if pid=$(running "$id"); then
+        note "node $id did not leave within $DRAIN_S s: killing it"
+        kill -KILL "$pid" 2>/dev/null || true
+        wait_until 5 not_running "$id" || die "node $id (pid $pid) cannot be killed"
+    fi
+}
+
+ask_to_stop() {
+    local pid
+    if pid=$(running "$1"); then
+        kill -TERM "$pid" 2>/dev/null || true
+        # A paused process takes the signal only once it runs.
+        kill -CONT "$pid" 2>/dev/null || true
+    fi
+}
+
+# ---- what the cluster says --------------------------------------------------------------------------------
+
+status_json() {
+    timeout 5 "$BINARY" cluster status --json --endpoints "$(endpoints)" 2>/dev/null
+}
+
+# The id of the node that says it leads, in the highest term. One object per node: flat, so that it
+# can be cut out without a JSON parser, which a fresh machine does not have.
+leader() {
+    local json object id term best_term=-1 best=
+    json=$(status_json) || return 1
+    while IFS= read -r object || [[ -n $object ]]; do
+        [[ $object =~ \"role\":\"(ROLE_)?(leader|LEADER)\" ]] || continue
+        [[ $object =~ \"node_id\":\"?([0-9]+) ]] || continue
+        id=${BASH_REMATCH[1]}
+        term=0
+        [[ $object =~ \"term\":\"?([0-9]+) ]] && term=${BASH_REMATCH[1]}
+        if ((term > best_term)); then
+            best_term=$term
+            best=$id
+        fi
+    done < <(printf '%s' "$json" | tr -d ' \n\t' | tr '{' '\n')
+    [[ -n $best ]] && printf '%s' "$best"
+}
+
+has_leader() { leader >/dev/null; }
+
+# ---- verbs ------------------------------------------------------------------------------------------------
+
+cmd_up() {
+    (($# <= 1)) || die "up takes one number at most"
+    settle_shape "${1-}"
+    build
+    local id pid started=()
+    for id in $(ids); do
+        if pid=$(running "$id"); then
+            note "node $id already runs (pid $pid)"
+            if paused "$pid"; then
+                note "node $id is paused: 'scripts/cluster.sh resume $id' wakes it"
+            fi
+        else
+            launch "$id"
+            started+=("$id")
+        fi
+    done
+    for id in "${started[@]}"; do
+        await_start "$id"
+    done
+    wait_until "$LEADER_S" has_leader || die "no leader after $LEADER_S s: see 'scripts/cluster.sh logs 1'"
+    note "$NODES node(s) up, node $(leader || printf '?') leads: $(endpoints)"
+}
+
+cmd_down() {
+    load_shape
+    local id
+    for id in $(ids); do
+        ask_to_stop "$id"
+    done
+    for id in $(ids); do
+        await_stop "$id"
+    done
+    note "all nodes are down; their data is in $DIR"
+}
+
+cmd_status() {
+    load_shape
+    local id pid state any=
+    for id in $(ids); do
+        if pid=$(running "$id"); then
+            state="running"
+            any=yes
+            if paused "$pid"; then
+                state="paused"
+            fi
+            printf 'node %s  %s  %s, pid %s\n' "$id" "$(address "$id")" "$state" "$pid"
+        else
+            printf 'node %s  %s  down\n' "$id" "$(address "$id")"
+        fi
+    done
+    [[ -n $any ]] || return 1
+    "$BINARY" cluster status --endpoints "$(endpoints)"
+}
+
+# Sends one signal to a node that must be running.
+signal() {
+    local name=$1 id=$2 pid
+    pid=$(running "$id") || die "node $id is not running"
+    kill -"$name" "$pid" || die "node $id (pid $pid) cannot be signalled"
+}
+
+cmd_kill() {
+    load_shape
+    local id
+    id=$(resolve "${1:-}") || exit 1
+    signal KILL "$id"
+    wait_until 5 not_running "$id" || die "node $id does not die"
+    note "killed node $id"
+}
+
+cmd_pause() {
+    load_shape
+    local id
+    id=$(resolve "${1:-}") || exit 1
+    signal STOP "$id"
+    note "paused node $id"
+}
+
+cmd_resume() {
+    load_shape
+    need_id "${1:-}"
+    signal CONT "$1"
+    note "resumed node $1"
+}
+
+cmd_start() {
+    load_shape
+    need_id "${1:-}"
+    local pid
+    if pid=$(running "$1"); then
+        die "node $1 already runs (pid $pid)"
+    fi
+    launch "$1"
+    await_start "$1"
+    note "node $1 listens on $(address "$1")"
+}
+
+cmd_restart() {
+    load_shape
+    need_id "${1:-}"
+    ask_to_stop "$1"
+    await_stop "$1"
+    cmd_start "$1"
+}
+
+cmd_logs() {
+    load_shape
+    need_id "${1:-}"
+    local log
+    log=$(log_file "$1")
+    [[ -f $log ]] || die "node $1 has never run"
+    case ${2:-} in
+        '') tail -n 100 -- "$log" ;;
+        -f) tail -n 20 -F -- "$log" ;;
+        *) die "logs ID [-f]: unknown argument '$2'" ;;
+    esac
+}
+
+cmd_endpoints() {
+    load_shape
+    printf '%s\n' "$(endpoints)"
+}
+
+cmd_wipe() {
+    load_shape
+    local id pid
+    for id in $(ids); do
+        if pid=$(running "$id"); then
+            kill -KILL "$pid" 2>/dev/null || true
+        fi
+    done
+    for id in $(ids); do
+        wait_until 5 not_running "$id" || die "node $id does not die"
+        rm -rf -- "$(node_dir "$id")"
+    done
+    rm -f -- "$SHAPE"
+    rmdir -- "$DIR" 2>/dev/null || true
+    note "wiped $DIR"
+}
+
+cmd_demo() {
+    (($# == 0)) || die "demo takes no arguments"
+    "$ROOT/scripts/setup.sh"
+    cmd_up ""
+    ((NODES >= 3)) || die "a leader can be killed without harm only from three nodes up: this cluster has $NODES"
+    # The killing runs in a shell of its own, and must find this cluster.
+    local self result=0 id
+    export TROLLEY_DIR=$DIR TROLLEY_BIN=$BINARY
+    printf -v self '%q' "$SELF"
+    "$BINARY" demo --endpoints "$(endpoints)" --kill-command "$self kill leader" || result=$?
+    for id in $(ids); do
+        running "$id" >/dev/null || cmd_start "$id"
+    done
+    ((result == 0)) || die "the demo failed (exit code $result): 'scripts/cluster.sh logs ID' shows what each node did"
+    cat <<NEXT
+
+The cluster stays up, with the killed node back in it. Try:
+  export TROLLEY_ENDPOINTS=$(endpoints)
+  alias trolley='$BINARY'
+  trolley cluster status
+  trolley kv put greeting hello && trolley kv get greeting
+  scripts/cluster.sh kill leader && trolley kv get greeting
+  scripts/cluster.sh up       # starts what is down
+  scripts/cluster.sh wipe     # stops everything and deletes the data
+NEXT
+}
+
+main() {
+    local verb=${1:-}
+    (($# == 0)) || shift
+    case $verb in
+        up | down | status | kill | start | restart | pause | resume | logs | endpoints | demo | wipe)
+            "cmd_$verb" "$@"
+            ;;
+        -h | --help | help) usage ;;
+        '')
+            usage >&2
+            exit 2
+            ;;
+        *) die "unknown command '$verb': see --help" ;;
+    esac
+}
+
+main "$@"
