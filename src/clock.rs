@@ -38,7 +38,9 @@ impl Clock {
         let millis = match self {
             Self::System => SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+                .map_or(0, |since| {
+                    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+                }),
             Self::Manual(hand) => hand.load(Ordering::Relaxed),
         };
         LogTime::from_millis(millis)
@@ -62,13 +64,19 @@ impl LogClock {
     /// A clock that has heard nothing yet.
     #[must_use]
     pub fn new(wall: Clock) -> Self {
-        Self { wall, anchor: Mutex::new(None) }
+        Self {
+            wall,
+            anchor: Mutex::new(None),
+        }
     }
 
     /// A leader's heartbeat said that it is `time`. Call it only for the leader that this node follows:
     /// a deposed one may be behind.
     pub fn observe(&self, time: LogTime) {
-        *self.lock() = Some(Anchor { time, at: Instant::now() });
+        *self.lock() = Some(Anchor {
+            time,
+            at: Instant::now(),
+        });
     }
 
     /// Log time now, never before `floor`, the newest that this node applied. Leaders only: the first call on
@@ -77,7 +85,10 @@ impl LogClock {
     pub fn now(&self, floor: LogTime) -> LogTime {
         let mut anchor = self.lock();
         let at = Instant::now();
-        let Anchor { time, at: since } = *anchor.get_or_insert_with(|| Anchor { time: self.wall.now(), at });
+        let Anchor { time, at: since } = *anchor.get_or_insert_with(|| Anchor {
+            time: self.wall.now(),
+            at,
+        });
         let elapsed = u64::try_from(at.duration_since(since).as_millis()).unwrap_or(u64::MAX);
         LogTime::from_millis(time.as_millis().saturating_add(elapsed)).max(floor)
     }
@@ -87,7 +98,9 @@ impl LogClock {
     pub fn peek(&self) -> Option<LogTime> {
         let anchor = (*self.lock())?;
         let elapsed = u64::try_from(anchor.at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Some(LogTime::from_millis(anchor.time.as_millis().saturating_add(elapsed)))
+        Some(LogTime::from_millis(
+            anchor.time.as_millis().saturating_add(elapsed),
+        ))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Anchor>> {

@@ -71,6 +71,8 @@ pub const PEER_CONNECTIONS: usize = 256;
 pub const FRAME_OPERATIONS: usize = 4096;
 /// Operations of one exchange stream that a node works on at a time; the stream is not read beyond.
 pub const STREAM_IN_FLIGHT: usize = 8192;
+/// Bytes of writes under way on one exchange stream at which it is not read further.
+pub const STREAM_IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Concurrent HTTP/2 streams of one connection.
 pub const HTTP2_STREAMS: u32 = 1024;
 /// HTTP/2 header list of one request.

@@ -23,9 +23,11 @@ use super::append::Session;
 use super::channel::within;
 use super::snapshot::{SendError, Transfer};
 use super::{Error, Lane, Local, Pool, SnapshotFiles, message};
+use crate::clock::LogClock;
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_client::RaftServiceClient;
 use crate::raft::{LogId, Member, TypeConfig, Vote};
+use crate::types::LogTime;
 
 type C = TypeConfig;
 
@@ -38,6 +40,7 @@ const BACKOFF_MS: (u64, u64) = (10, 200);
 pub struct Dialer<S> {
     local: Local,
     pool: Pool,
+    clock: Arc<LogClock>,
     refusals: Arc<Refusals>,
     snapshots: PhantomData<fn() -> S>,
 }
@@ -55,6 +58,7 @@ impl<S> Clone for Dialer<S> {
         Self {
             local: self.local,
             pool: self.pool.clone(),
+            clock: self.clock.clone(),
             refusals: self.refusals.clone(),
             snapshots: PhantomData,
         }
@@ -62,12 +66,13 @@ impl<S> Clone for Dialer<S> {
 }
 
 impl<S: SnapshotFiles> Dialer<S> {
-    /// A dialler that signs its calls as `local`.
+    /// A dialler that signs its calls as `local`. Its heartbeats tell what `clock` shows.
     #[must_use]
-    pub fn new(local: Local, pool: Pool) -> Self {
+    pub fn new(local: Local, pool: Pool, clock: Arc<LogClock>) -> Self {
         Self {
             local,
             pool,
+            clock,
             refusals: Arc::default(),
             snapshots: PhantomData,
         }
@@ -109,6 +114,7 @@ impl<S: SnapshotFiles> Dialer<S> {
             member: member.clone(),
             lane,
             pool: self.pool.clone(),
+            clock: self.clock.clone(),
             refusals: self.refusals.clone(),
             snapshots: PhantomData,
         }
@@ -138,6 +144,7 @@ pub struct Peer<S> {
     member: Member,
     lane: Lane,
     pool: Pool,
+    clock: Arc<LogClock>,
     refusals: Arc<Refusals>,
     snapshots: PhantomData<fn() -> S>,
 }
@@ -173,7 +180,8 @@ impl<S> Peer<S> {
         rpc: &AppendEntriesRequest<C>,
         deadline: Duration,
     ) -> Result<AppendEntriesResponse<C>, Error> {
-        let request = message::append_request(rpc, Some(self.envelope()));
+        let mut request = message::append_request(rpc, Some(self.envelope()));
+        request.leader_time = self.clock.peek().map_or(0, LogTime::as_millis);
         let mut client = self.connect(self.lane)?;
         let response = within(deadline, client.append(request)).await?;
         message::append_unary_result(rpc, response)

@@ -22,6 +22,8 @@ pub(super) const WRONG_NODE: &str = "WRONG_NODE";
 pub(super) const WRONG_SHARD: &str = "WRONG_SHARD";
 /// A message that no correct peer sends.
 pub(super) const BAD_PEER_MESSAGE: &str = "BAD_PEER_MESSAGE";
+/// Two new nodes were started with different initial clusters.
+pub(super) const INITIAL_CLUSTER_DIFFERS: &str = "INITIAL_CLUSTER_DIFFERS";
 
 /// Who this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +133,12 @@ fn wrong_cluster(local: ClusterId, given: ClusterId) -> Status {
         format!("this node belongs to cluster {local}, not {given}"),
         [("cluster", local.to_string())],
     )
+}
+
+/// The greeting of a node that was started with another `--initial-cluster`.
+pub(super) fn initial_cluster_differs() -> Status {
+    let message = "this node was started with another --initial-cluster";
+    refusal(INITIAL_CLUSTER_DIFFERS, message.to_owned(), [])
 }
 
 fn wrong_node(message: String) -> Status {

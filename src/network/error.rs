@@ -7,7 +7,7 @@ use openraft::errors::{NetworkError, RPCError, Timeout, Unreachable};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::envelope::{WRONG_CLUSTER, WRONG_NODE, WRONG_SHARD};
+use super::envelope::{INITIAL_CLUSTER_DIFFERS, WRONG_CLUSTER, WRONG_NODE, WRONG_SHARD};
 use crate::raft::TypeConfig;
 
 /// A call to a peer failed.
@@ -61,12 +61,23 @@ impl From<Status> for Error {
 
 fn refusal_of(status: &Status) -> Option<String> {
     let info = status.get_details_error_info()?;
-    [WRONG_CLUSTER, WRONG_NODE, WRONG_SHARD]
-        .contains(&info.reason.as_str())
-        .then_some(info.reason)
+    [
+        WRONG_CLUSTER,
+        WRONG_NODE,
+        WRONG_SHARD,
+        INITIAL_CLUSTER_DIFFERS,
+    ]
+    .contains(&info.reason.as_str())
+    .then_some(info.reason)
 }
 
 impl Error {
+    /// A new node was greeted that was started with another `--initial-cluster`.
+    #[must_use]
+    pub fn is_initial_cluster_differs(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason == INITIAL_CLUSTER_DIFFERS)
+    }
+
     /// What openraft is told: it asks again at once after `Network` and `Timeout`, and backs off after
     /// `Unreachable`. `Failed` backs off too, since the same request would fail again.
     pub(super) fn into_rpc(

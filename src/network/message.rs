@@ -35,6 +35,7 @@ pub(super) fn append_request(
         prev_log_id: request.prev_log_id.map(Into::into),
         leader_commit: request.leader_commit.map(Into::into),
         entries: request.entries.iter().map(Into::into).collect(),
+        leader_time: 0,
     }
 }
 

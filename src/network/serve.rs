@@ -155,10 +155,14 @@ where
     ) -> Result<Response<pb::AppendResponse>, Status> {
         let request = request.into_inner();
         let source = self.gate.check(request.envelope.as_ref())?;
+        let leader_time = request.leader_time;
         let request = message::append_from(request, source)?;
         self.contact.heard(source.get());
         let (last, prev) = message::range(&request);
         let answer = self.raft.append_entries(request).await.map_err(stopped)?;
+        if answer.is_success() {
+            self.contact.told_time(leader_time);
+        }
         Ok(Response::new(message::append_unary_response(
             last, prev, answer,
         )))

@@ -23,13 +23,15 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::sleep;
 
-use crate::network::{Dialer, PeerError};
+use crate::network::{Error as PeerError, Pool};
 use crate::proto::internal as pb;
 use crate::raft::Member;
 use crate::types::{ClusterId, InstanceId, NodeId};
 
 /// Between two rounds of greetings.
 const ROUND: Duration = Duration::from_millis(100);
+/// How long a greeted node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a node cannot belong to its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -111,11 +113,14 @@ impl Newborn {
     /// The greeting, and the part of it that all new nodes must agree on.
     #[must_use]
     pub fn hello(&self) -> pb::HelloRequest {
-        let initial_cluster = self.initial_cluster.iter().map(|(node, address)| pb::Member {
-            node_id: node.get(),
-            address: address.clone(),
-            instance: bytes::Bytes::new(),
-        });
+        let initial_cluster = self
+            .initial_cluster
+            .iter()
+            .map(|(node, address)| pb::Member {
+                node_id: node.get(),
+                address: address.clone(),
+                instance: bytes::Bytes::new(),
+            });
         pb::HelloRequest {
             node_id: self.node.get(),
             instance: bytes::Bytes::copy_from_slice(self.instance.as_bytes()),
@@ -124,10 +129,10 @@ impl Newborn {
     }
 
     /// Greets until it is settled what this node belongs to.
-    pub async fn settle(&self, dialer: &Dialer) -> Result<Settled, BootstrapError> {
+    pub async fn settle(&self, pool: &Pool) -> Result<Settled, BootstrapError> {
         let mut waiting = None;
         loop {
-            let answers = self.greet_all(dialer).await?;
+            let answers = self.greet_all(pool).await?;
             if let Some(cluster) = self.find_cluster(&answers)? {
                 return Ok(Settled::Join(cluster));
             }
@@ -146,13 +151,21 @@ impl Newborn {
         }
     }
 
-    async fn greet_all(&self, dialer: &Dialer) -> Result<BTreeMap<NodeId, pb::HelloResponse>, BootstrapError> {
-        let others = self.initial_cluster.iter().filter(|(node, _)| **node != self.node);
+    async fn greet_all(
+        &self,
+        pool: &Pool,
+    ) -> Result<BTreeMap<NodeId, pb::HelloResponse>, BootstrapError> {
+        let others = self
+            .initial_cluster
+            .iter()
+            .filter(|(node, _)| **node != self.node);
         let greetings = others.map(|(node, address)| async move {
-            let answer = match dialer.hello(address, self.hello()).await {
+            let answer = match pool.hello(address, self.hello(), PATIENCE).await {
                 Ok(answer) => answer,
-                Err(PeerError::InitialClusterDiffers) => {
-                    return Err(BootstrapError::InitialClusterDiffers { peer: address.clone() });
+                Err(error) if PeerError::is_initial_cluster_differs(&error) => {
+                    return Err(BootstrapError::InitialClusterDiffers {
+                        peer: address.clone(),
+                    });
                 }
                 // Not up yet, or not reachable yet: the next round asks again.
                 Err(error) => {
@@ -174,38 +187,61 @@ impl Newborn {
     }
 
     /// The cluster that any answer tells of; an error if this node has no place in it.
-    fn find_cluster(&self, answers: &BTreeMap<NodeId, pb::HelloResponse>) -> Result<Option<ClusterId>, BootstrapError> {
+    fn find_cluster(
+        &self,
+        answers: &BTreeMap<NodeId, pb::HelloResponse>,
+    ) -> Result<Option<ClusterId>, BootstrapError> {
         for (node, answer) in answers {
             if answer.cluster_id.is_empty() {
                 continue;
             }
             let peer = || self.initial_cluster.get(node).cloned().unwrap_or_default();
-            let malformed =
-                |e: crate::types::Invalid| BootstrapError::Malformed { peer: peer(), detail: e.to_string() };
+            let malformed = |e: crate::types::Invalid| BootstrapError::Malformed {
+                peer: peer(),
+                detail: e.to_string(),
+            };
             let cluster = ClusterId::parse(&answer.cluster_id).map_err(malformed)?;
             let Some(listed) = answer.members.iter().find(|m| m.node_id == self.node.get()) else {
-                return Err(BootstrapError::NotAMember { cluster, node: self.node });
+                return Err(BootstrapError::NotAMember {
+                    cluster,
+                    node: self.node,
+                });
             };
             let listed = InstanceId::parse(&listed.instance).map_err(malformed)?;
             if listed != self.instance {
-                return Err(BootstrapError::ForeignInstance { node: self.node, listed, own: self.instance });
+                return Err(BootstrapError::ForeignInstance {
+                    node: self.node,
+                    listed,
+                    own: self.instance,
+                });
             }
             return Ok(Some(cluster));
         }
         Ok(None)
     }
 
-    fn members(&self, answers: &BTreeMap<NodeId, pb::HelloResponse>) -> Result<BTreeMap<u64, Member>, BootstrapError> {
+    fn members(
+        &self,
+        answers: &BTreeMap<NodeId, pb::HelloResponse>,
+    ) -> Result<BTreeMap<u64, Member>, BootstrapError> {
         let mut members = BTreeMap::new();
         for (node, address) in &self.initial_cluster {
             let instance = match answers.get(node) {
-                Some(answer) => InstanceId::parse(&answer.instance).map_err(|e| BootstrapError::Malformed {
-                    peer: address.clone(),
-                    detail: e.to_string(),
-                })?,
+                Some(answer) => {
+                    InstanceId::parse(&answer.instance).map_err(|e| BootstrapError::Malformed {
+                        peer: address.clone(),
+                        detail: e.to_string(),
+                    })?
+                }
                 None => self.instance,
             };
-            members.insert(node.get(), Member { address: address.clone(), instance });
+            members.insert(
+                node.get(),
+                Member {
+                    address: address.clone(),
+                    instance,
+                },
+            );
         }
         Ok(members)
     }

@@ -5,7 +5,6 @@
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::vote::RaftVote as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -40,9 +39,18 @@ impl Leadership {
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader.and_then(|id| {
             let member = metrics.membership_config.membership().get_node(&id)?;
-            Some(LeaderHint { node: NodeId::new(id).ok()?, address: member.address.clone() })
+            Some(LeaderHint {
+                node: NodeId::new(id).ok()?,
+                address: member.address.clone(),
+            })
         });
-        Self { cluster, node, term: metrics.vote.leader_id().term, leader, role: role(metrics.state) }
+        Self {
+            cluster,
+            node,
+            term: metrics.vote.leader_id().term,
+            leader,
+            role: role(metrics.state),
+        }
     }
 }
 
@@ -57,7 +65,11 @@ fn role(state: ServerState) -> v1::Role {
 }
 
 /// Copies every change until told to stop or openraft ends.
-pub(super) async fn follow(raft: Raft, published: watch::Sender<Leadership>, stop: CancellationToken) {
+pub(super) async fn follow(
+    raft: Raft,
+    published: watch::Sender<Leadership>,
+    stop: CancellationToken,
+) {
     let (cluster, node) = {
         let now = published.borrow();
         (now.cluster, now.node)

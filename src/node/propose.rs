@@ -21,7 +21,10 @@ impl Node {
     /// Replicates one command and returns what it answered.
     pub async fn propose(&self, command: Command) -> Result<Reply, Error> {
         let mut replies = self.propose_many(vec![command]).await?;
-        replies.next().await.unwrap_or_else(|| Err(Error::Stopped("openraft dropped a write".to_owned())))
+        replies
+            .next()
+            .await
+            .unwrap_or_else(|| Err(Error::Stopped("openraft dropped a write".to_owned())))
     }
 
     /// Replicates commands that arrived together: one message to openraft, one log batch. The replies come in
@@ -32,9 +35,15 @@ impl Node {
     ) -> Result<BoxStream<'static, Result<Reply, Error>>, Error> {
         let shared = &self.shared;
         shared.check_may_propose()?;
-        let stamp = shared.log_clock.now(shared.state.log_time());
-        let proposals = commands.into_iter().map(|command| Proposal::new(stamp, command));
-        let results = shared.raft.client_write_many(proposals).await.map_err(|fatal| stopped(&fatal))?;
+        let stamp = shared.log_clock.now(shared.applied.borrow().log_time);
+        let proposals = commands
+            .into_iter()
+            .map(|command| Proposal::new(stamp, command));
+        let results = shared
+            .raft
+            .client_write_many(proposals)
+            .await
+            .map_err(|fatal| stopped(&fatal))?;
         let shared = Arc::clone(shared);
         Ok(results
             .map(move |result| match result {
@@ -56,14 +65,16 @@ impl Shared {
         if leadership.is_leader() {
             return Ok(());
         }
-        Err(leadership.leader.clone().map_or(Error::NoLeader, Error::NotLeader))
+        Err(leadership
+            .leader
+            .clone()
+            .map_or(Error::NoLeader, Error::NotLeader))
     }
 
     fn write_error(&self, error: ClientWriteError<TypeConfig>) -> Error {
         match error {
-            ClientWriteError::ForwardToLeader(forward) | ClientWriteError::LogEntryDiscarded(forward) => {
-                Error::LeadershipLost(hint(forward))
-            }
+            ClientWriteError::ForwardToLeader(forward)
+            | ClientWriteError::LogEntryDiscarded(forward) => Error::LeadershipLost(hint(forward)),
             other => Error::Stopped(other.to_string()),
         }
     }
@@ -72,7 +83,10 @@ impl Shared {
 /// The leader that an error of openraft's names.
 pub(super) fn hint(forward: ForwardToLeader<TypeConfig>) -> Option<LeaderHint> {
     let node = NodeId::new(forward.leader_id?).ok()?;
-    Some(LeaderHint { node, address: forward.leader_node?.address })
+    Some(LeaderHint {
+        node,
+        address: forward.leader_node?.address,
+    })
 }
 
 /// openraft's core ended.

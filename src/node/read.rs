@@ -15,7 +15,7 @@ use super::propose::{hint, stopped};
 use super::{Error, Node, Outcome, Shared};
 use crate::raft::{LogId, TypeConfig};
 use crate::state::Fault;
-use crate::storage::StateView;
+use crate::storage::machine::StateView;
 use crate::types::Revision;
 
 /// How fresh a read must be.
@@ -38,14 +38,19 @@ impl Node {
             ReadMode::Linearizable => {
                 let read_index = timeout_at(deadline, self.shared.confirmed_read_index(deadline))
                     .await
-                    .map_err(|_| Error::Deadline { outcome: Outcome::NotApplied })??;
+                    .map_err(|_| Error::Deadline {
+                        outcome: Outcome::NotApplied,
+                    })??;
                 self.shared.wait_for_applied(read_index, deadline).await
             }
         }
     }
 
     /// Looks at one consistent view. The revision is exactly that of the view.
-    pub fn view<T>(&self, look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>) -> Result<(Revision, T), Error> {
+    pub fn view<T>(
+        &self,
+        look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>,
+    ) -> Result<(Revision, T), Error> {
         Ok(self.shared.state.view(look)?)
     }
 
@@ -62,7 +67,11 @@ impl Shared {
     async fn confirmed_read_index(&self, deadline: Instant) -> Result<u64, Error> {
         let leader = {
             let leadership = self.leadership.borrow();
-            if leadership.is_leader() { None } else { Some(leadership.leader.clone().ok_or(Error::NoLeader)?) }
+            if leadership.is_leader() {
+                None
+            } else {
+                Some(leadership.leader.clone().ok_or(Error::NoLeader)?)
+            }
         };
         match leader {
             None => {
@@ -75,25 +84,34 @@ impl Shared {
 
     async fn leader_read_index(&self, patience: Duration) -> Result<LogId, Error> {
         let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(patience);
-        let linearizer = self.raft.get_read_linearizer(option).await.map_err(read_error)?;
+        let linearizer = self
+            .raft
+            .get_read_linearizer(option)
+            .await
+            .map_err(read_error)?;
         Ok(linearizer.read_log_id().log_id().clone())
     }
 
     async fn wait_for_applied(&self, index: u64, deadline: Instant) -> Result<(), Error> {
-        let mut applied = self.state.applied();
+        let mut applied = self.applied.clone();
         match timeout_at(deadline, applied.wait_for(|at| at.log_index >= index)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::Stopped("the state machine ended".to_owned())),
-            Err(_) => Err(Error::Deadline { outcome: Outcome::NotApplied }),
+            Err(_) => Err(Error::Deadline {
+                outcome: Outcome::NotApplied,
+            }),
         }
     }
 
     async fn wait_for_revision(&self, want: Revision, deadline: Instant) -> Result<(), Error> {
-        let mut applied = self.state.applied();
+        let mut applied = self.applied.clone();
         match timeout_at(deadline, applied.wait_for(|at| at.revision >= want)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::Stopped("the state machine ended".to_owned())),
-            Err(_) => Err(Error::Behind { have: self.state.applied().borrow().revision, want }),
+            Err(_) => Err(Error::Behind {
+                have: self.applied.borrow().revision,
+                want,
+            }),
         }
     }
 }

@@ -11,18 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::propose::stopped;
 use super::{Error, Node, Outcome};
+use crate::config::Snapshots;
+use crate::raft::LogId;
 
 /// How often size and age are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
-
-/// When to take a snapshot.
-#[derive(Debug, Clone, Copy)]
-pub struct SnapshotTrigger {
-    /// The log holds this many bytes behind the last snapshot.
-    pub log_bytes: u64,
-    /// The last snapshot is this old and something was applied since.
-    pub age: Duration,
-}
+/// How long one snapshot may take; the disk is in trouble when it takes longer.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Node {
     /// Takes a snapshot now and returns the log index that it reaches.
@@ -30,25 +25,40 @@ impl Node {
         let raft = &self.shared.raft;
         let applied = self.shared.state.applied().borrow().log_index;
         let mut metrics = raft.data_metrics();
-        if metrics.borrow_watched().snapshot.as_ref().map(|id| id.index) >= Some(applied) {
+        if metrics
+            .borrow_watched()
+            .snapshot
+            .as_ref()
+            .map(|id| id.index)
+            >= Some(applied)
+        {
             return Ok(applied);
         }
-        raft.trigger().snapshot().await.map_err(|fatal| stopped(&fatal))?;
+        raft.trigger()
+            .snapshot()
+            .await
+            .map_err(|fatal| stopped(&fatal))?;
         loop {
-            let built = metrics.borrow_watched().snapshot.as_ref().map(|id| id.index);
+            let built = metrics
+                .borrow_watched()
+                .snapshot
+                .as_ref()
+                .map(|id| id.index);
             if let Some(index) = built.filter(|index| *index >= applied) {
                 return Ok(index);
             }
             timeout_at(deadline, metrics.changed())
                 .await
-                .map_err(|_| Error::Deadline { outcome: Outcome::Unknown })?
+                .map_err(|_| Error::Deadline {
+                    outcome: Outcome::Unknown,
+                })?
                 .map_err(|_| Error::Stopped("openraft ended".to_owned()))?;
         }
     }
 }
 
 /// Takes snapshots until told to stop.
-pub(super) async fn run(node: Node, trigger: SnapshotTrigger, stop: CancellationToken) {
+pub(super) async fn run(node: Node, trigger: Snapshots, stop: CancellationToken) {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = Instant::now();
@@ -59,11 +69,11 @@ pub(super) async fn run(node: Node, trigger: SnapshotTrigger, stop: Cancellation
         }
         let (applied, snapshot) = node.shared.applied_and_snapshot();
         let unsaved = applied > snapshot;
-        let large = node.shared.log.bytes_after(snapshot) >= trigger.log_bytes;
-        let old = last.elapsed() >= trigger.age;
+        let large = node.shared.log.bytes_since(snapshot) >= trigger.log_bytes;
+        let old = last.elapsed() >= trigger.interval;
         if unsaved && (large || old) {
             last = Instant::now();
-            if let Err(error) = node.snapshot(last + trigger.age.max(Duration::from_secs(60))).await {
+            if let Err(error) = node.snapshot(last + PATIENCE).await {
                 tracing::warn!(%error, "a snapshot was not taken; the next look tries again");
             }
         }
@@ -71,10 +81,9 @@ pub(super) async fn run(node: Node, trigger: SnapshotTrigger, stop: Cancellation
 }
 
 impl super::Shared {
-    fn applied_and_snapshot(&self) -> (u64, u64) {
+    fn applied_and_snapshot(&self) -> (Option<LogId>, Option<LogId>) {
         let metrics = self.raft.data_metrics();
         let metrics = metrics.borrow_watched();
-        let index = |id: &Option<crate::raft::LogId>| id.as_ref().map_or(0, |id| id.index);
-        (index(&metrics.last_applied), index(&metrics.snapshot))
+        (metrics.last_applied, metrics.snapshot)
     }
 }

@@ -36,9 +36,12 @@ impl Node {
         let index = |id: &Option<crate::raft::LogId>| id.as_ref().map_or(0, |id| id.index);
         v1::NodeStatus {
             node_id: leadership.node.get(),
-            address: shared.advertise.clone(),
+            address: shared.config.advertise.clone(),
             role: leadership.role.into(),
-            leader_id: leadership.leader.as_ref().map_or(0, |leader| leader.node.get()),
+            leader_id: leadership
+                .leader
+                .as_ref()
+                .map_or(0, |leader| leader.node.get()),
             term: leadership.term,
             last_log_index: metrics.last_log_index.unwrap_or(0),
             committed_index: index(&metrics.local_committed),
@@ -46,9 +49,17 @@ impl Node {
             purged_index: index(&metrics.purged),
             snapshot_index: index(&metrics.snapshot),
             revision: header.revision,
-            digest: header.digest.iter().rev().map(|byte| format!("{byte:02x}")).collect(),
+            digest: header
+                .digest
+                .iter()
+                .rev()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
             log_time_ms: header.log_time,
-            disk_bytes: shared.state.disk_bytes().saturating_add(shared.log.disk_bytes()),
+            disk_bytes: shared
+                .state
+                .disk_bytes()
+                .saturating_add(shared.log_db.disk_bytes()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             error: String::new(),
         }
@@ -63,7 +74,7 @@ impl Node {
             }
             let answer = self.shared.peers.node_status(member.node_id).await;
             let decoded = answer.map_err(|e| e.to_string()).and_then(|response| {
-                v1::NodeStatus::decode(response.status).map_err(|e| format!("malformed answer: {e}"))
+                v1::NodeStatus::decode(response).map_err(|e| format!("malformed answer: {e}"))
             });
             decoded.unwrap_or_else(|error| v1::NodeStatus {
                 node_id: member.node_id,

@@ -31,7 +31,9 @@ pub(super) async fn run(node: Node, stop: CancellationToken) {
             _ = period.tick() => {}
         }
         while !stop.is_cancelled() && node.shared.leads() {
-            let Some(tick) = node.shared.due_tick(&mut checkpoints) else { break };
+            let Some(tick) = node.shared.due_tick(&mut checkpoints) else {
+                break;
+            };
             if let Err(error) = node.propose(tick).await {
                 tracing::debug!(%error, "a tick was not applied; the next leader goes on");
                 break;
@@ -48,7 +50,10 @@ struct Checkpoints {
 
 impl Checkpoints {
     fn new() -> Self {
-        Self { at: Instant::now(), revision: Revision::default() }
+        Self {
+            at: Instant::now(),
+            revision: Revision::default(),
+        }
     }
 }
 
@@ -60,16 +65,27 @@ impl Shared {
     fn due_tick(self: &Arc<Self>, checkpoints: &mut Checkpoints) -> Option<Command> {
         let header = self.state.header();
         let now = self.log_clock.now(LogTime::from_millis(header.log_time));
-        let sweep = self.state.next_deadline().is_some_and(|deadline| deadline <= now);
+        let sweep = self
+            .state
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= now);
         let revision = Revision::new(header.revision);
-        let checkpoint = checkpoints.at.elapsed() >= CHECKPOINT_PERIOD && checkpoints.revision != revision;
+        let checkpoint =
+            checkpoints.at.elapsed() >= CHECKPOINT_PERIOD && checkpoints.revision != revision;
         if checkpoint {
-            *checkpoints = Checkpoints { at: Instant::now(), revision };
+            *checkpoints = Checkpoints {
+                at: Instant::now(),
+                revision,
+            };
         }
         (sweep || checkpoint).then(|| tick(checkpoint, header.checkpoint.filter(|_| checkpoint)))
     }
 }
 
 fn tick(checkpoint: bool, expect: Option<pb::DigestCheckpoint>) -> Command {
-    Command::new(Namespace::default(), Identity::Anonymous, Operation::Tick { checkpoint, expect })
+    Command::new(
+        Namespace::default(),
+        Identity::Anonymous,
+        Operation::Tick { checkpoint, expect },
+    )
 }

@@ -15,7 +15,11 @@ const LAG_ALLOWED: u64 = 10_000;
 
 impl Node {
     /// Hands leadership to `target`, or to the voter whose log is most complete, and waits until it leads.
-    pub async fn transfer_leader(&self, target: Option<NodeId>, deadline: Instant) -> Result<(), Error> {
+    pub async fn transfer_leader(
+        &self,
+        target: Option<NodeId>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let shared = &self.shared;
         let leadership = shared.leadership.borrow().clone();
         if !leadership.is_leader() {
@@ -25,13 +29,24 @@ impl Node {
         if target == leadership.node {
             return Ok(());
         }
-        shared.raft.trigger().transfer_leader(target.get()).await.map_err(|fatal| stopped(&fatal))?;
+        shared
+            .raft
+            .trigger()
+            .transfer_leader(target.get())
+            .await
+            .map_err(|fatal| stopped(&fatal))?;
         let mut changes = shared.leadership.subscribe();
-        let led = changes.wait_for(|now| now.leader.as_ref().is_some_and(|leader| leader.node == target));
+        let led = changes.wait_for(|now| {
+            now.leader
+                .as_ref()
+                .is_some_and(|leader| leader.node == target)
+        });
         match timeout_at(deadline, led).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::Stopped("openraft ended".to_owned())),
-            Err(_) => Err(Error::TransferFailed(format!("node {target} does not lead after the deadline"))),
+            Err(_) => Err(Error::TransferFailed(format!(
+                "node {target} does not lead after the deadline"
+            ))),
         }
     }
 
@@ -57,9 +72,10 @@ impl Node {
             Some((index, id)) if index.saturating_add(LAG_ALLOWED) >= last => {
                 NodeId::new(id).map_err(|e| Error::TransferFailed(e.to_string()))
             }
-            Some((index, id)) => {
-                Err(Error::TransferFailed(format!("node {id} is {} entries behind", last.saturating_sub(index))))
-            }
+            Some((index, id)) => Err(Error::TransferFailed(format!(
+                "node {id} is {} entries behind",
+                last.saturating_sub(index)
+            ))),
             None => Err(Error::TransferFailed("no voter is reachable".to_owned())),
         }
     }

@@ -60,6 +60,8 @@ pub struct AppliedAt {
     pub revision: Revision,
     /// The last log index applied; 0 before the first.
     pub log_index: u64,
+    /// Log time there.
+    pub log_time: LogTime,
 }
 
 /// What storage keeps beside the records.
@@ -161,6 +163,8 @@ impl fmt::Debug for Opener {
 fn info_logger() -> InfoLogger {
     InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!("rocksdb: {}", message.trim_end()),
+        // The options of every database, hundreds of lines that it prints whatever its level.
+        LogLevel::Header => tracing::trace!("rocksdb: {}", message.trim_end()),
         _ => tracing::warn!("rocksdb: {}", message.trim_end()),
     })
 }
@@ -253,6 +257,7 @@ impl Committed {
         AppliedAt {
             revision: Revision::new(self.header.revision),
             log_index: self.position.applied.map_or(0, |id| id.index),
+            log_time: LogTime::from_millis(self.header.log_time),
         }
     }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::proxy::Proxy;
 use super::store::{Files, Inbox, MemoryLog, MemoryMachine};
+use crate::clock::{Clock, LogClock};
 use crate::limits;
 use crate::network::{Dialer, Gate, LeaderContact, Local, Pool, RaftEndpoint, Timing};
 use crate::raft::{Member, Proposal, TypeConfig};
@@ -21,6 +22,8 @@ use crate::types::{ClusterId, InstanceId, Key, LogTime, Namespace, NodeId, Value
 
 /// Longest wait for anything. Generous, because machines that run tests are busy.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+/// openraft's lease.
+pub(super) const LEASE: Duration = Duration::from_millis(800);
 const CLUSTER: [u8; 16] = [7; 16];
 
 /// Waits until `condition` holds; `what` says what never came.
@@ -60,7 +63,7 @@ fn config() -> Arc<Config> {
     let config = Config {
         heartbeat_interval: 100,
         election_timeout_min: 400,
-        election_timeout_max: 800,
+        election_timeout_max: u64::try_from(LEASE.as_millis()).expect("small"),
         max_payload_entries: 64,
         enable_pre_vote: Some(true),
         snapshot_policy: SnapshotPolicy::Never,
@@ -80,7 +83,8 @@ impl Node {
     pub(super) async fn start_as(local: Local) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let proxy = Proxy::start(listener.local_addr().expect("bound")).await;
-        let network = Dialer::<Files>::new(local, Pool::new(Timing::default()));
+        let clock = Arc::new(LogClock::new(Clock::System));
+        let network = Dialer::<Files>::new(local, Pool::new(Timing::default()), clock.clone());
         let machine = MemoryMachine::new(CLUSTER, PADDING);
         let id = local.node.get();
         let log = MemoryLog::default();
@@ -92,7 +96,7 @@ impl Node {
             machine,
             proxy,
             inbox: Inbox::default(),
-            contact: LeaderContact::default(),
+            contact: LeaderContact::new(clock),
             shutdown: CancellationToken::new(),
             serving: JoinSet::new(),
         };

@@ -165,6 +165,7 @@ async fn what_is_published_follows_each_batch() {
     let expected = AppliedAt {
         revision: crate::types::Revision::new(2),
         log_index: 2,
+        log_time: applied.borrow().log_time,
     };
     assert_eq!(*applied.borrow(), expected);
     assert_eq!(state.header().revision, 2);
