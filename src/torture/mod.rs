@@ -1,1 +1,4 @@
 //! A black box over the client: workloads, checkers, benchmarks.
+
+pub mod history;
+pub mod linearizability;
