@@ -53,6 +53,8 @@ pub const LIST_DEFAULT: usize = 100;
 pub const LIST_MAX: usize = 1000;
 /// Largest page of a listing, in bytes; a page ends with the item that crosses it.
 pub const LIST_PAGE_BYTES: usize = 2 << 20;
+/// Most stored keys that one page looks at, expired ones included.
+pub const LIST_SCAN: usize = 20_000;
 
 /// Most replies that one client of the exchange stream may leave unconfirmed.
 pub const CLIENT_WINDOW: usize = 4096;
@@ -63,10 +65,14 @@ pub const SWEEP_PER_ENTRY: usize = 64;
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// Largest gRPC message between nodes.
 pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
+/// Connections to other nodes that a node remembers.
+pub const PEER_CONNECTIONS: usize = 256;
 /// Operations in one exchange frame.
 pub const FRAME_OPERATIONS: usize = 4096;
 /// Operations of one exchange stream that a node works on at a time; the stream is not read beyond.
 pub const STREAM_IN_FLIGHT: usize = 8192;
+/// Bytes of writes under way on one exchange stream at which it is not read further.
+pub const STREAM_IN_FLIGHT_BYTES: usize = 16 << 20;
 /// Concurrent HTTP/2 streams of one connection.
 pub const HTTP2_STREAMS: u32 = 1024;
 /// HTTP/2 header list of one request.
@@ -84,6 +90,8 @@ pub const APPEND_PIPELINE: usize = 16;
 pub const LOG_TAIL_BYTES: usize = 16 << 20;
 /// Commands that may wait for the commit thread.
 pub const COMMIT_QUEUE: usize = 4096;
+/// Bytes that one commit group gathers before it is written; it ends with the command that crosses it.
+pub const COMMIT_GROUP_BYTES: usize = 8 << 20;
 /// Entries applied in one state batch.
 pub const APPLY_BATCH: usize = 1024;
 /// Bytes of one snapshot chunk.
@@ -99,6 +107,7 @@ pub const DRAIN_MS: u64 = 10_000;
 const _: () = {
     assert!(TOKEN_MIN_BYTES < TOKEN_MAX_BYTES);
     assert!(LIST_DEFAULT <= LIST_MAX);
+    assert!(LIST_MAX < LIST_SCAN);
     assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
     assert!(SESSION_BYTES < MESSAGE_BYTES);
     assert!(CART_LINES * (SKU_BYTES + LINE_ATTRIBUTE_BYTES + 64) < MESSAGE_BYTES);

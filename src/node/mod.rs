@@ -1,1 +1,130 @@
 //! One shard's life without transport: open, ready, drain; propose, read, status.
+//!
+//! A [`Node`] owns its openraft instance, the handles of its storage, and the tasks that run beside them. `api`
+//! and `server` see nothing of openraft.
+//!
+//! Invariants:
+//! 1. A node answers nothing before it knows its cluster: [`bootstrap`] settles that first.
+//! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
+//! 3. When openraft or the storage stops, [`Node::stopped`] resolves and the process ends with an exit code of its
+//!    own. Nothing is served from a node that has met a fault.
+//!
+//! Deliberately absent: sockets, gRPC and flags.
+
+mod bootstrap;
+mod error;
+mod incoming;
+mod leadership;
+mod open;
+mod peers;
+mod propose;
+mod read;
+mod snapshot;
+mod status;
+mod tick;
+mod transfer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use bootstrap::{BootstrapError, Newborn, Settled};
+pub use error::{Error, LeaderHint, Outcome};
+pub use leadership::Leadership;
+pub use open::{OpenError, Prepared, Started};
+pub use read::ReadMode;
+
+use crate::clock::LogClock;
+use crate::config::NodeConfig;
+use crate::raft::TypeConfig;
+use crate::storage::machine::{AppliedAt, Machine, StateDb};
+use crate::storage::{LogDb, LogStore};
+use crate::types::InstanceId;
+
+/// openraft over this storage.
+pub type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// One member of the cluster. Cloning shares it.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    raft: Raft,
+    state: StateDb,
+    /// How far `state` is; looking at it never waits for a commit.
+    applied: watch::Receiver<AppliedAt>,
+    log: LogStore,
+    log_db: Arc<LogDb>,
+    log_clock: Arc<LogClock>,
+    leadership: watch::Sender<Leadership>,
+    peers: peers::Peers,
+    instance: InstanceId,
+    config: Arc<NodeConfig>,
+    draining: AtomicBool,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Node {
+    /// Who leads, as this node knows it. Cheap.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        self.shared.leadership.borrow().clone()
+    }
+
+    /// Wakes when leadership changes.
+    #[must_use]
+    pub fn leadership_changes(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
+    }
+
+    /// From now on writes are refused with [`Error::Draining`]; those under way are finished.
+    pub fn start_drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    /// Resolves with the reason when openraft or the log has stopped by itself.
+    pub async fn stopped(&self) -> String {
+        tokio::select! {
+            reason = self.log_poisoned() => reason,
+            reason = self.raft_stopped() => reason,
+        }
+    }
+
+    async fn log_poisoned(&self) -> String {
+        let mut poisoned = self.shared.log_db.poisoned();
+        match poisoned.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(error)) => error.to_string(),
+            _ => "the commit thread ended".to_owned(),
+        }
+    }
+
+    async fn raft_stopped(&self) -> String {
+        let mut metrics = self.shared.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "openraft ended".to_owned();
+            }
+        }
+    }
+
+    /// Ends openraft and every task, and closes the log. Nothing acknowledged depends on it.
+    pub async fn close(&self) {
+        self.shared.stop.cancel();
+        if let Err(error) = self.shared.raft.shutdown().await {
+            tracing::warn!(%error, "openraft did not end cleanly");
+        }
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        self.shared.log_db.shutdown().await;
+    }
+}

@@ -8,11 +8,10 @@ use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::Fault;
-use crate::limits;
-use crate::proto::{internal as pb, v1};
+use crate::proto::internal as pb;
 use crate::types::{
-    Attributes, ClientId, Fields, Invalid, Key, LineId, Money, Namespace, Quantity, RequestId,
-    Revision, Sku, TokenHash, Ttl, UserId, Value,
+    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, RequestId, Revision,
+    Sku, TokenHash, Ttl, UserId, Value,
 };
 
 /// One replicated command.

@@ -1,12 +1,77 @@
 //! The pure state machine: no async, I/O, clock, randomness or hash order.
+//!
+//! A tour, in the order in which an entry passes:
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`Command`] (`command`, `command_wire`) | what an entry asks for, and its bytes |
+//! | [`apply`] (`apply`) | one entry: time, sweep, replay, operation, reply |
+//! | [`Batch`] (`batch`, `sweep`) | the overlay over a store, log time, the deadline index |
+//! | `replies` | exactly-once: the replies of clients and of request ids |
+//! | `session`, `cart`, `kv` | what the operations do |
+//! | [`keys`], [`record`], [`digest`] | stored bytes |
+//! | [`store`], [`MemoryStore`] | what lies below |
+//! | [`query`] | reads |
+//! | [`seal`] | how a drawn token survives a replay |
+//!
+//! Invariants:
+//! 1. The same entries over the same store give the same replies, bytes and digest, on every replica and store,
+//!    however they are cut into batches.
+//! 2. Log time never goes back. What is due at or before it is invisible at once, swept or not.
+//! 3. A [`Rejection`] is a reply: it changes no record beside the reply tables, and a replay returns it again. A [`Fault`]
+//!    is never a reply: the batch is dropped and the node stops.
+//! 4. The revision grows by one with each command that changes a record which a caller can read, and with each
+//!    entry whose sweep deletes one; never otherwise.
+//! 5. A replay within the window returns the first reply, byte for byte, and changes nothing that can be read.
+//! 6. Each record with a deadline has exactly one index entry, at or before that deadline. One entry sweeps at
+//!    most [`crate::limits::SWEEP_PER_ENTRY`] of them.
+//! 7. No token is stored: only its hash, and a drawn one sealed under its request id.
+//!
+//! Deliberately absent: watch events, and any way to undo part of a batch.
 
+#![deny(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::float_arithmetic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test that panics has found something"
+    )
+)]
+
+mod apply;
+mod batch;
+mod cart;
 mod command;
+mod command_wire;
+pub mod digest;
 mod fault;
+pub mod keys;
+mod kv;
+mod memory;
+pub mod query;
+pub mod record;
 mod rejection;
+mod replies;
+pub mod seal;
+mod session;
 pub mod store;
+mod sweep;
+#[cfg(test)]
+mod tests;
 
+pub use apply::{Applied, apply};
+pub use batch::Batch;
 pub use command::{
     CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash, fingerprint,
 };
 pub use fault::Fault;
+pub use keys::{Key, KeyRange};
+pub use memory::MemoryStore;
 pub use rejection::Rejection;
+pub use store::{Change, Changes, Record, Store, Stored};
+pub use sweep::SweepHorizon;

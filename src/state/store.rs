@@ -2,7 +2,7 @@
 //!
 //! A [`Store`] is committed state. [`super::Batch`] lays the changes of the entries being applied over it and
 //! becomes [`Changes`], which the store commits in one atomic step or not at all. Two implementations exist:
-//! [`super::MemoryStore`] for tests and models, and `storage::machine`'s over RocksDB. Equal commands give equal
+//! [`super::MemoryStore`] for tests and models, and `storage::machine`'s over `RocksDB`. Equal commands give equal
 //! bytes and digests on both.
 
 use std::ops::ControlFlow;
@@ -62,13 +62,18 @@ pub struct Changes {
 
 /// Committed records.
 pub trait Store {
-    /// Revision, log time and digest of what is committed.
+    /// Revision, log time and digest of what is committed; the default when nothing is. Whoever reads it from
+    /// bytes does so with [`super::record::decode_header`], which finds damage.
     fn header(&self) -> pb::StateHeader;
 
     /// The record under a key.
     fn get(&self, key: &Key) -> Result<Option<Stored>, Fault>;
 
     /// Visits keys and encoded values of a range, ascending, until told to break. One consistent view.
+    #[allow(
+        clippy::type_complexity,
+        reason = "a name for the visitor would say less than its type"
+    )]
     fn scan(
         &self,
         range: &KeyRange,

@@ -1,1 +1,38 @@
 //! Everything durable: the Raft log, the state database, snapshots, and who this data directory belongs to.
+//!
+//! ```text
+//! <data directory>/
+//!   HIGH_WATER                    what the log must at least hold
+//!   log/                          the log database: entries, votes, identity of the node, for all shards
+//!   shards/<shard>/               one state machine each, and its snapshots; see `generation`
+//! ```
+//!
+//! Invariant: damage is refused, never repaired by leaving something out. Deliberately absent: any decision about
+//! *when* to snapshot, purge or stop, which is the node's.
+
+mod cache;
+mod commit;
+mod db;
+mod error;
+pub mod generation;
+mod high_water;
+mod identity;
+mod log;
+mod log_db;
+#[cfg(test)]
+mod log_tests;
+pub mod machine;
+pub mod receive;
+mod scan;
+pub mod snapshot;
+mod state_db;
+mod tail;
+mod wal;
+mod wire;
+
+pub use commit::Durability;
+pub use db::{DbConfig, state_options};
+pub use error::Error;
+pub use identity::Identity;
+pub use log::LogStore;
+pub use log_db::{LogConfig, LogDb};

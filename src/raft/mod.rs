@@ -1,4 +1,6 @@
-//! openraft's type configuration and its aliases, and nothing else.
+//! openraft's type configuration and its aliases, and their messages; nothing else.
+
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -114,3 +116,5 @@ pub type Vote = openraft::alias::VoteOf<TypeConfig>;
 pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
 /// A snapshot's log position and membership.
 pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+/// Who votes and who learns.
+pub type Membership = openraft::Membership<u64, Member>;

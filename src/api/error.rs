@@ -1,0 +1,58 @@
+//! Why the API could not do what a request asked for: the one error of this module, from which
+//! [`super::status`] makes what the caller sees.
+
+use crate::node;
+use crate::state::{Fault, Rejection};
+use crate::types::Invalid;
+
+/// A failed request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field that no type accepts.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A cursor that no page of this listing ended with.
+    #[error("the cursor is not one that this listing returned; start again with an empty one")]
+    BadCursor,
+    /// A creation over `Exchange` that leaves the drawing of the token to the server.
+    #[error(
+        "token must not be empty over Exchange: the client draws it itself, so that a retry brings the same one"
+    )]
+    TokenRequired,
+    /// A valid command was refused, or a valid read found nothing.
+    #[error("{0}")]
+    Rejected(Rejection),
+    /// The node could not serve the request.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    /// The leader could not be dialled, so the request never left this node.
+    #[error("the leader at {address} cannot be reached from this node; nothing was sent to it")]
+    LeaderUnreachable {
+        /// Where it was expected.
+        address: String,
+    },
+    /// The request went to the leader and no answer came back.
+    #[error("the connection to the leader at {address} failed while the request was under way")]
+    ForwardInterrupted {
+        /// Where it was sent.
+        address: String,
+    },
+    /// The system has no randomness to draw a token from.
+    #[error("no session token could be drawn: the system's random source failed")]
+    NoRandomness(#[source] getrandom::Error),
+    /// A reply that does not belong to the command, or that this version does not know.
+    #[error("the stored reply does not fit the request: {0}")]
+    ForeignReply(&'static str),
+}
+
+impl From<Rejection> for Error {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Node(fault.into())
+    }
+}

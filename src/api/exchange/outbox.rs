@@ -1,0 +1,139 @@
+//! Outcomes that are ready to be sent, and how large a frame they make.
+
+use crate::api::{Error, encode::Answer};
+use crate::limits;
+use crate::proto::v1::outcome::Response;
+use crate::proto::v1::{CartLine, Failure, Outcome};
+use crate::types::{Fields, Revision};
+
+/// A frame is sent when its outcomes weigh this much. The one that crosses it goes along, so a frame stays below
+/// [`limits::MESSAGE_BYTES`].
+pub(super) const FULL_BYTES: usize = 512 << 10;
+/// What an outcome weighs beside its variable parts; more than most really do.
+const BASE_BYTES: usize = 256;
+
+const _: () = {
+    // The largest outcome is a page of a listing: LIST_MAX items with some thirty bytes of framing each.
+    let page =
+        limits::LIST_PAGE_BYTES + limits::VALUE_BYTES + limits::KEY_BYTES + limits::LIST_MAX * 64;
+    assert!(FULL_BYTES + page < limits::MESSAGE_BYTES);
+    // Outcomes that fail together, all of one frame, are not weighed against the bound.
+    assert!(
+        limits::FRAME_OPERATIONS * 512 + page < limits::MESSAGE_BYTES + limits::LIST_PAGE_BYTES
+    );
+};
+
+/// Ready outcomes, in the order in which they became ready.
+#[derive(Default)]
+pub(super) struct Outbox {
+    outcomes: Vec<Outcome>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Adds an operation's outcome.
+    pub fn push(&mut self, sequence: u64, result: Result<Answer, Error>) {
+        match result {
+            Ok(answer) => {
+                self.bytes += BASE_BYTES + weight(&answer.response);
+                self.outcomes.push(Outcome {
+                    sequence,
+                    revision: answer.revision.get(),
+                    replayed: answer.replayed,
+                    response: Some(answer.response),
+                });
+            }
+            Err(error) => self.push_failure(sequence, Failure::from(&error)),
+        }
+    }
+
+    /// Adds a failure.
+    pub fn push_failure(&mut self, sequence: u64, failure: Failure) {
+        self.bytes += BASE_BYTES;
+        self.outcomes.push(Outcome {
+            sequence,
+            revision: Revision::default().get(),
+            replayed: false,
+            response: Some(Response::Failure(failure)),
+        });
+    }
+
+    /// The same failure for many.
+    pub fn fail_all(&mut self, sequences: impl Iterator<Item = u64>, error: &Error) {
+        let failure = Failure::from(error);
+        for sequence in sequences {
+            self.push_failure(sequence, failure.clone());
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.outcomes.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Nothing more should be added before a frame was taken.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= FULL_BYTES
+    }
+
+    /// A frame's worth.
+    pub fn take(&mut self) -> Vec<Outcome> {
+        if self.outcomes.len() > limits::FRAME_OPERATIONS {
+            // What is left over are failures: they weigh nothing to speak of.
+            self.bytes = 0;
+            let rest = self.outcomes.split_off(limits::FRAME_OPERATIONS);
+            return std::mem::replace(&mut self.outcomes, rest);
+        }
+        self.bytes = 0;
+        std::mem::take(&mut self.outcomes)
+    }
+}
+
+/// Bytes of a response's variable parts, cheaper than its encoded length.
+pub(super) fn weight(response: &Response) -> usize {
+    match response {
+        Response::CreateSession(r) => session_weight(r.session.as_ref()),
+        Response::GetSession(r) => session_weight(r.session.as_ref()),
+        Response::AddCartLine(r) => r.line.as_ref().map_or(0, line_weight),
+        Response::SetCartLineQuantity(r) => r.line.as_ref().map_or(0, line_weight),
+        Response::RemoveCartLine(r) => r.line.as_ref().map_or(0, line_weight),
+        Response::GetCart(r) => {
+            let lines = r.cart.iter().flat_map(|cart| &cart.lines);
+            lines.map(|line| line_weight(line) + 64).sum()
+        }
+        Response::GetKey(r) => r
+            .item
+            .as_ref()
+            .map_or(0, |item| item.key.len() + item.value.len()),
+        Response::ListKeys(r) => {
+            let items = r.items.iter();
+            items
+                .map(|item| item.key.len() + item.value.len() + 64)
+                .sum()
+        }
+        Response::Failure(_)
+        | Response::UpdateSession(_)
+        | Response::TouchSession(_)
+        | Response::DestroySession(_)
+        | Response::ClearCart(_)
+        | Response::PutKey(_)
+        | Response::DeleteKey(_) => 0,
+    }
+}
+
+fn session_weight(session: Option<&crate::proto::v1::Session>) -> usize {
+    session.map_or(0, |session| {
+        session.user_id.len() + Fields::size(&session.fields)
+    })
+}
+
+fn line_weight(line: &CartLine) -> usize {
+    let attributes = line.attributes.iter();
+    line.sku.len()
+        + attributes
+            .map(|(name, value)| name.len() + value.len() + 8)
+            .sum::<usize>()
+}

@@ -1,0 +1,95 @@
+//! One frame, cut into what goes to Raft together and what reads the same view.
+
+use std::collections::BTreeMap;
+
+use super::outbox::Outbox;
+use super::reads::ReadGroup;
+use super::writes::{NewWrites, PendingWrite};
+use crate::api::Error;
+use crate::api::parse::{self, Origin, Parsed, Read, Write};
+use crate::node::ReadMode;
+use crate::proto::v1::{ExchangeRequest, Operation, operation::Request};
+use crate::types::{ClientId, Fields, Invalid, Revision};
+
+/// What a write weighs beside its payload.
+const BASE_BYTES: usize = 256;
+
+/// A frame's valid operations.
+pub(super) struct Split {
+    /// In the frame's order.
+    pub writes: NewWrites,
+    /// By how fresh they must be.
+    pub reads: Vec<(ReadMode, ReadGroup)>,
+}
+
+#[derive(Default)]
+struct Groups {
+    linearizable: ReadGroup,
+    stale: ReadGroup,
+    at_least: BTreeMap<Revision, ReadGroup>,
+}
+
+impl Groups {
+    fn add(&mut self, sequence: u64, read: Read) {
+        let group = match read.mode {
+            ReadMode::Linearizable => &mut self.linearizable,
+            ReadMode::Stale => &mut self.stale,
+            ReadMode::AtLeast(revision) => self.at_least.entry(revision).or_default(),
+        };
+        group.push_back((sequence, read.query));
+    }
+
+    fn into_vec(self) -> Vec<(ReadMode, ReadGroup)> {
+        let fixed = [
+            (ReadMode::Linearizable, self.linearizable),
+            (ReadMode::Stale, self.stale),
+        ];
+        let at_least = self.at_least.into_iter();
+        let at_least = at_least.map(|(revision, group)| (ReadMode::AtLeast(revision), group));
+        let groups = fixed.into_iter().chain(at_least);
+        groups.filter(|(_, group)| !group.is_empty()).collect()
+    }
+}
+
+/// Cuts a frame. Operations that are not valid have their outcome at once.
+pub(super) fn split(frame: ExchangeRequest, client: ClientId, outbox: &mut Outbox) -> Split {
+    let confirmed_below = frame.confirmed_below;
+    let mut writes = NewWrites::with_capacity(frame.operations.len());
+    let mut reads = Groups::default();
+    for Operation { sequence, request } in frame.operations {
+        let origin = Origin::Exchange {
+            client,
+            sequence,
+            confirmed_below,
+        };
+        let bytes = request.as_ref().map_or(0, payload_bytes);
+        match parse(request, origin) {
+            Ok(Parsed::Write(Write { command, echo })) => {
+                writes.commands.push(command);
+                writes.pending.push(PendingWrite { sequence, echo });
+                writes.bytes += BASE_BYTES + bytes;
+            }
+            Ok(Parsed::Read(read)) => reads.add(sequence, read),
+            Err(error) => outbox.push(sequence, Err(error)),
+        }
+    }
+    Split {
+        writes,
+        reads: reads.into_vec(),
+    }
+}
+
+fn parse(request: Option<Request>, origin: Origin) -> Result<Parsed, Error> {
+    let request = request.ok_or(Invalid::Empty { field: "request" })?;
+    parse::operation(request, origin)
+}
+
+/// The bytes that a write may hold in memory until it is answered; what is small is not counted.
+fn payload_bytes(request: &Request) -> usize {
+    match request {
+        Request::CreateSession(r) => Fields::size(&r.fields),
+        Request::UpdateSession(r) => Fields::size(&r.set),
+        Request::PutKey(r) => r.value.len(),
+        _ => 0,
+    }
+}

@@ -1,0 +1,169 @@
+//! Requests become commands and queries here, and nowhere else: behind this module everything is valid.
+//!
+//! Unary calls and the exchange stream share one entry, [`operation`]. They differ in how a retry is recognised
+//! ([`Origin`]) and in who draws a session's token. A token that does not decode is answered exactly like one that
+//! no session has, after everything else in the request was checked, so that a caller learns nothing from it.
+
+mod cart;
+mod kv;
+mod session;
+
+use crate::api::Error;
+use crate::node::ReadMode;
+use crate::proto::v1::{self, operation::Request};
+use crate::state::{CartOwner, Command, Identity, RequestHash};
+use crate::types::{ClientId, Invalid, Key, KeyPrefix, Namespace, RequestId, Revision, TokenHash};
+
+pub(crate) use session::CreateEcho;
+
+/// Where a request came in, which decides how its retries are recognised.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// A unary call: by its `request_id`, if it has one.
+    Unary,
+    /// The exchange stream: by the client's sequence.
+    Exchange {
+        client: ClientId,
+        sequence: u64,
+        confirmed_below: u64,
+    },
+}
+
+/// A valid request.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    Write(Write),
+    Read(Read),
+}
+
+/// A command, and what its response needs beside the reply.
+#[derive(Debug)]
+pub(crate) struct Write {
+    pub command: Command,
+    pub echo: Echo,
+}
+
+/// A query, and how fresh its answer must be.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub mode: ReadMode,
+    pub query: Query,
+}
+
+/// What a write's response repeats of its request. The stored reply holds only what the request does not say.
+#[derive(Debug)]
+pub(crate) enum Echo {
+    SessionCreate(Box<CreateEcho>),
+    SessionUpdate,
+    SessionTouch,
+    SessionDestroy,
+    CartAdd,
+    CartSetQuantity,
+    CartRemove,
+    CartClear,
+    KeyPut,
+    KeyDelete,
+}
+
+/// What to look up.
+#[derive(Debug)]
+pub(crate) enum Query {
+    Session {
+        namespace: Namespace,
+        token: TokenHash,
+    },
+    Cart {
+        namespace: Namespace,
+        owner: CartOwner,
+    },
+    Key {
+        namespace: Namespace,
+        key: Key,
+    },
+    List {
+        namespace: Namespace,
+        prefix: KeyPrefix,
+        after: Option<Key>,
+        limit: usize,
+    },
+}
+
+/// Checks a request.
+pub(crate) fn operation(request: Request, origin: Origin) -> Result<Parsed, Error> {
+    match request {
+        Request::CreateSession(r) => session::create(r, origin).map(Parsed::Write),
+        Request::GetSession(r) => session::get(r).map(Parsed::Read),
+        Request::UpdateSession(r) => session::update(r, origin).map(Parsed::Write),
+        Request::TouchSession(r) => session::touch(r, origin).map(Parsed::Write),
+        Request::DestroySession(r) => session::destroy(r, origin).map(Parsed::Write),
+        Request::AddCartLine(r) => cart::add(r, origin).map(Parsed::Write),
+        Request::SetCartLineQuantity(r) => cart::set_quantity(r, origin).map(Parsed::Write),
+        Request::RemoveCartLine(r) => cart::remove(r, origin).map(Parsed::Write),
+        Request::ClearCart(r) => cart::clear(r, origin).map(Parsed::Write),
+        Request::GetCart(r) => cart::get(r).map(Parsed::Read),
+        Request::GetKey(r) => kv::get(r).map(Parsed::Read),
+        Request::PutKey(r) => kv::put(r, origin).map(Parsed::Write),
+        Request::DeleteKey(r) => kv::delete(r, origin).map(Parsed::Write),
+        Request::ListKeys(r) => kv::list(r).map(Parsed::Read),
+    }
+}
+
+fn request_id(text: String) -> Result<Option<RequestId>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    RequestId::parse(text).map(Some)
+}
+
+fn identity(text: String, origin: Origin) -> Result<Identity, Error> {
+    match origin {
+        Origin::Unary => Ok(request_id(text)?.map_or(Identity::Anonymous, |id| {
+            Identity::Request(RequestHash::of(&id))
+        })),
+        Origin::Exchange { .. } if !text.is_empty() => Err(Error::Invalid(Invalid::Exclusive {
+            first: "request_id",
+            second: "sequence",
+        })),
+        Origin::Exchange {
+            client,
+            sequence,
+            confirmed_below,
+        } => Ok(Identity::Client {
+            client,
+            sequence,
+            confirmed_below,
+        }),
+    }
+}
+
+fn revision(number: Option<u64>) -> Option<Revision> {
+    number.map(Revision::new)
+}
+
+fn read_mode(options: Option<v1::ReadOptions>) -> Result<ReadMode, Invalid> {
+    let options = options.unwrap_or_default();
+    let consistency = v1::Consistency::try_from(options.consistency);
+    let mode = match consistency {
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => ReadMode::Linearizable,
+        Ok(v1::Consistency::Stale) => ReadMode::Stale,
+        Ok(v1::Consistency::AtLeastRevision) => {
+            return Ok(ReadMode::AtLeast(Revision::new(options.min_revision)));
+        }
+        Err(_) => {
+            return Err(Invalid::Malformed {
+                field: "consistency",
+                expected: "LINEARIZABLE, AT_LEAST_REVISION or STALE",
+            });
+        }
+    };
+    if options.min_revision != 0 {
+        return Err(Invalid::Malformed {
+            field: "min_revision",
+            expected: "0, except with AT_LEAST_REVISION",
+        });
+    }
+    Ok(mode)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Queries: from a consistent view to a response.
+
+use super::backend::{Backend, View};
+use super::parse::Query;
+use super::{Error, cursor, encode};
+use crate::proto::v1::{self, outcome::Response};
+use crate::state::query::{self, CartRead};
+use crate::state::{Fault, Rejection};
+use crate::types::{Key, KeyPrefix, Namespace, Revision};
+
+/// What a query found, or why it found nothing.
+pub(crate) type Found = Result<Response, Rejection>;
+
+/// Answers one query from the node's state as it is now.
+pub(crate) fn now(node: &impl Backend, query: &Query) -> Result<encode::Answer, Error> {
+    let (revision, found) = node.view(|view| look(view, query))?;
+    Ok(answer(revision, found?))
+}
+
+/// A read's answer.
+pub(crate) fn answer(revision: Revision, response: Response) -> encode::Answer {
+    encode::Answer {
+        revision,
+        replayed: false,
+        response,
+    }
+}
+
+/// Looks one thing up.
+pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
+    match query {
+        Query::Session { namespace, token } => {
+            let found = query::session(view, namespace, token)?;
+            Ok(found.ok_or(Rejection::SessionNotFound).map(|record| {
+                Response::GetSession(v1::GetSessionResponse {
+                    header: None,
+                    session: Some(encode::session(&record)),
+                })
+            }))
+        }
+        Query::Cart { namespace, owner } => Ok(match query::cart(view, namespace, owner)? {
+            CartRead::SessionNotFound => Err(Rejection::SessionNotFound),
+            CartRead::Absent => Ok(cart(v1::Cart::default())),
+            CartRead::Cart(record) => Ok(cart(encode::cart(&record))),
+        }),
+        Query::Key { namespace, key } => {
+            let found = query::key(view, namespace, key)?;
+            Ok(found.ok_or(Rejection::KeyNotFound).map(|record| {
+                Response::GetKey(v1::GetKeyResponse {
+                    header: None,
+                    item: Some(encode::key_value(key.as_str(), &record)),
+                })
+            }))
+        }
+        Query::List {
+            namespace,
+            prefix,
+            after,
+            limit,
+        } => list(view, namespace, prefix, after.as_ref(), *limit).map(Ok),
+    }
+}
+
+fn cart(cart: v1::Cart) -> Response {
+    Response::GetCart(v1::GetCartResponse {
+        header: None,
+        cart: Some(cart),
+    })
+}
+
+fn list(
+    view: &View<'_>,
+    namespace: &Namespace,
+    prefix: &KeyPrefix,
+    after: Option<&Key>,
+    limit: usize,
+) -> Result<Response, Fault> {
+    let page = query::list(view, namespace, prefix, limit, after)?;
+    let next = page.next.as_ref();
+    Ok(Response::ListKeys(v1::ListKeysResponse {
+        header: None,
+        next_cursor: next.map_or(String::new(), |last| {
+            cursor::encode(namespace, prefix, last.as_str())
+        }),
+        items: page
+            .items
+            .iter()
+            .map(|(key, record)| encode::key_value(key.as_str(), record))
+            .collect(),
+    }))
+}

@@ -1,0 +1,284 @@
+//! What a caller is told about a failure: one exhaustive mapping from [`Error`] to a [`Reason`].
+//!
+//! A reason is stable: programs compare it, messages are for people and may change. The same reason goes into
+//! `google.rpc.ErrorInfo` of a unary call and into `Failure` of the exchange stream. [`REASONS`] is the table
+//! that the README prints; a test keeps it complete.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use super::Error;
+use crate::limits;
+use crate::node::{self, LeaderHint, Outcome};
+use crate::proto::v1;
+use crate::state::Rejection;
+use crate::types::Invalid;
+
+/// The domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "trolley";
+
+/// One row of the table of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reason {
+    /// What programs compare.
+    pub name: &'static str,
+    /// The gRPC status code.
+    pub code: Code,
+    /// The same request may succeed later or on another node.
+    pub retryable: bool,
+    /// What a write that failed so must assume.
+    pub outcome: OutcomeRule,
+    /// When it is raised.
+    pub meaning: &'static str,
+}
+
+/// Whether a failed write was applied, as far as the reason alone tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeRule {
+    /// Certainly not applied.
+    NotApplied,
+    /// It may be applied, now or later: retry only under the same request id.
+    Unknown,
+    /// The failure's metadata `outcome` says which of the two.
+    InMetadata,
+}
+
+impl OutcomeRule {
+    /// The word for tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotApplied => "not_applied",
+            Self::Unknown => "unknown",
+            Self::InMetadata => "see metadata",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($name:ident: $code:ident, $retry:ident, $outcome:ident, $meaning:literal;)*) => {
+        $(const $name: Reason = Reason {
+            name: stringify!($name),
+            code: Code::$code,
+            retryable: reasons!(@ $retry),
+            outcome: OutcomeRule::$outcome,
+            meaning: $meaning,
+        };)*
+        /// Every reason that a caller can meet.
+        pub const REASONS: &[Reason] = &[$($name),*];
+    };
+    (@ retry) => { true };
+    (@ final) => { false };
+}
+
+reasons! {
+    EMPTY_FIELD: InvalidArgument, final, NotApplied, "A field that must not be empty is empty.";
+    FIELD_TOO_LONG: InvalidArgument, final, NotApplied, "A field is longer than its limit; metadata `limit`.";
+    TOO_MANY: InvalidArgument, final, NotApplied, "A collection has too many members; metadata `limit`.";
+    OUT_OF_RANGE: InvalidArgument, final, NotApplied, "A number is outside its range; metadata `min`, `max`.";
+    MALFORMED: InvalidArgument, final, NotApplied, "A field has the wrong form, or an unknown value.";
+    EXCLUSIVE_FIELDS: InvalidArgument, final, NotApplied, "Two fields that exclude each other were both given.";
+    BAD_CURSOR: InvalidArgument, final, NotApplied, "The cursor is not one that this listing returned.";
+    SESSION_NOT_FOUND: NotFound, final, NotApplied, "No live session has this token, or the token is malformed.";
+    CART_LINE_NOT_FOUND: NotFound, final, NotApplied, "The cart has no such line.";
+    KEY_NOT_FOUND: NotFound, final, NotApplied, "No live key has this name.";
+    SESSION_EXISTS: AlreadyExists, final, NotApplied, "The token that the caller brought is in use.";
+    KEY_EXISTS: AlreadyExists, final, NotApplied, "`if_absent` was asked for; metadata `actual_revision`.";
+    REVISION_MISMATCH: Aborted, final, NotApplied, "`if_revision` does not hold: read again, then decide; metadata `actual_revision`.";
+    AMBIGUOUS_LINE: FailedPrecondition, final, NotApplied, "Several lines have the SKU: name the line by its id.";
+    CURRENCY_MISMATCH: FailedPrecondition, final, NotApplied, "The cart's prices are in another currency.";
+    SESSION_FIELDS_LIMIT: FailedPrecondition, final, NotApplied, "The session would have too many fields; metadata `limit`.";
+    SESSION_BYTES_LIMIT: FailedPrecondition, final, NotApplied, "The session would be too large; metadata `limit`.";
+    CART_LINES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many lines; metadata `limit`.";
+    QUANTITY_LIMIT: FailedPrecondition, final, NotApplied, "The line would have too many pieces; metadata `limit`.";
+    REQUEST_ID_REUSED: FailedPrecondition, final, NotApplied, "The request id was used before with another request.";
+    SEQUENCE_CONFIRMED: FailedPrecondition, final, Unknown, "The client had confirmed this sequence: the first reply is forgotten.";
+    CLIENT_WINDOW_FULL: ResourceExhausted, retry, NotApplied, "The client confirms too little: raise `confirmed_below`; metadata `limit`.";
+    NOT_LEADER: Unavailable, retry, NotApplied, "Another node leads; metadata `leader_id`, `leader_address`.";
+    NO_LEADER: Unavailable, retry, NotApplied, "No leader is known; an election may be under way.";
+    NO_QUORUM: Unavailable, retry, NotApplied, "The leader could not confirm a read with a quorum.";
+    LEADERSHIP_LOST: Unavailable, retry, Unknown, "Leadership was lost while the write was under way; metadata as for NOT_LEADER, where known.";
+    DRAINING: Unavailable, retry, NotApplied, "The node is shutting down: use another.";
+    LEADER_UNREACHABLE: Unavailable, retry, NotApplied, "This follower could not dial the leader; metadata `leader_address`.";
+    FORWARD_INTERRUPTED: Unavailable, retry, Unknown, "The connection to the leader failed after the request was sent.";
+    BEHIND_REVISION: Unavailable, retry, NotApplied, "The node did not reach `min_revision` in time; metadata `actual_revision`.";
+    DEADLINE_EXCEEDED: DeadlineExceeded, retry, InMetadata, "The caller's deadline passed.";
+    TRANSFER_FAILED: Unavailable, retry, NotApplied, "Leadership stays where it is.";
+    UNKNOWN_MEMBER: InvalidArgument, final, NotApplied, "The request names a node that is not a voting member.";
+    STOPPED: Unavailable, retry, Unknown, "The node stopped: use another.";
+    FAULT: Internal, retry, Unknown, "The node met damage and stops: use another, and see its log.";
+    NO_RANDOMNESS: Internal, retry, NotApplied, "The node has no randomness to draw a token from.";
+    FOREIGN_REPLY: Internal, final, Unknown, "The stored reply does not fit the request: the node may be too old for it.";
+}
+
+type Metadata = BTreeMap<String, String>;
+
+/// A failure, ready for either form.
+#[derive(Debug, Clone)]
+struct Told {
+    reason: Reason,
+    message: String,
+    metadata: Metadata,
+}
+
+impl Told {
+    fn of(error: &Error) -> Self {
+        let mut metadata = Metadata::new();
+        let reason = match error {
+            Error::Invalid(invalid) => tell_invalid(invalid, &mut metadata),
+            Error::BadCursor => BAD_CURSOR,
+            Error::TokenRequired => EMPTY_FIELD,
+            Error::Rejected(rejection) => tell_rejection(*rejection, &mut metadata),
+            Error::Node(error) => tell_node(error, &mut metadata),
+            Error::LeaderUnreachable { address } => {
+                note(&mut metadata, "leader_address", address);
+                LEADER_UNREACHABLE
+            }
+            Error::ForwardInterrupted { address } => {
+                note(&mut metadata, "leader_address", address);
+                FORWARD_INTERRUPTED
+            }
+            Error::NoRandomness(_) => NO_RANDOMNESS,
+            Error::ForeignReply(_) => FOREIGN_REPLY,
+        };
+        note(&mut metadata, "outcome", outcome(error, reason));
+        Self {
+            reason,
+            message: error.to_string(),
+            metadata,
+        }
+    }
+}
+
+fn note(metadata: &mut Metadata, key: &str, value: impl ToString) {
+    metadata.insert(key.to_owned(), value.to_string());
+}
+
+/// The node knows best; everything else has the outcome of its row.
+fn outcome(error: &Error, reason: Reason) -> &'static str {
+    let known = match (error, reason.outcome) {
+        (Error::Node(error), _) => error.outcome(),
+        (_, OutcomeRule::NotApplied) => Outcome::NotApplied,
+        (_, OutcomeRule::Unknown | OutcomeRule::InMetadata) => Outcome::Unknown,
+    };
+    match known {
+        Outcome::NotApplied => OutcomeRule::NotApplied.as_str(),
+        Outcome::Unknown => OutcomeRule::Unknown.as_str(),
+    }
+}
+
+fn tell_invalid(invalid: &Invalid, metadata: &mut Metadata) -> Reason {
+    let (reason, field) = match invalid {
+        Invalid::Empty { field } => (EMPTY_FIELD, field),
+        Invalid::TooLong { field, limit, .. } => {
+            note(metadata, "limit", limit);
+            (FIELD_TOO_LONG, field)
+        }
+        Invalid::TooMany { field, limit, .. } => {
+            note(metadata, "limit", limit);
+            (TOO_MANY, field)
+        }
+        Invalid::OutOfRange {
+            field, min, max, ..
+        } => {
+            note(metadata, "min", min);
+            note(metadata, "max", max);
+            (OUT_OF_RANGE, field)
+        }
+        Invalid::Malformed { field, .. } => (MALFORMED, field),
+        Invalid::Exclusive { first, .. } => (EXCLUSIVE_FIELDS, first),
+    };
+    note(metadata, "field", field);
+    reason
+}
+
+fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
+    let mut limited = |reason, limit: usize| {
+        note(metadata, "limit", limit);
+        reason
+    };
+    match rejection {
+        Rejection::SessionNotFound => SESSION_NOT_FOUND,
+        Rejection::SessionExists => SESSION_EXISTS,
+        Rejection::SessionFieldsLimit => limited(SESSION_FIELDS_LIMIT, limits::SESSION_FIELDS),
+        Rejection::SessionBytesLimit => limited(SESSION_BYTES_LIMIT, limits::SESSION_BYTES),
+        Rejection::CartLineNotFound => CART_LINE_NOT_FOUND,
+        Rejection::AmbiguousLine => AMBIGUOUS_LINE,
+        Rejection::CartLinesLimit => limited(CART_LINES_LIMIT, limits::CART_LINES),
+        Rejection::QuantityLimit => limited(QUANTITY_LIMIT, limits::QUANTITY_MAX as usize),
+        Rejection::CurrencyMismatch => CURRENCY_MISMATCH,
+        Rejection::KeyNotFound => KEY_NOT_FOUND,
+        Rejection::KeyExists { actual } => {
+            note(metadata, "actual_revision", actual);
+            KEY_EXISTS
+        }
+        Rejection::RevisionMismatch { actual } => {
+            note(metadata, "actual_revision", actual);
+            REVISION_MISMATCH
+        }
+        Rejection::RequestIdReused => REQUEST_ID_REUSED,
+        Rejection::SequenceConfirmed => SEQUENCE_CONFIRMED,
+        Rejection::ClientWindowFull => limited(CLIENT_WINDOW_FULL, limits::CLIENT_WINDOW),
+    }
+}
+
+fn tell_node(error: &node::Error, metadata: &mut Metadata) -> Reason {
+    match error {
+        node::Error::NotLeader(leader) => {
+            note_leader(metadata, leader);
+            NOT_LEADER
+        }
+        node::Error::NoLeader => NO_LEADER,
+        node::Error::LeadershipLost(leader) => {
+            if let Some(leader) = leader {
+                note_leader(metadata, leader);
+            }
+            LEADERSHIP_LOST
+        }
+        node::Error::NoQuorum => NO_QUORUM,
+        node::Error::Deadline { .. } => DEADLINE_EXCEEDED,
+        node::Error::Behind { have, .. } => {
+            note(metadata, "actual_revision", have);
+            BEHIND_REVISION
+        }
+        node::Error::Draining => DRAINING,
+        node::Error::TransferFailed(_) => TRANSFER_FAILED,
+        node::Error::UnknownMember(_) => UNKNOWN_MEMBER,
+        node::Error::Stopped(_) => STOPPED,
+        node::Error::Fault(_) => FAULT,
+    }
+}
+
+fn note_leader(metadata: &mut Metadata, leader: &LeaderHint) {
+    note(metadata, "leader_id", leader.node);
+    note(metadata, "leader_address", &leader.address);
+}
+
+impl From<&Error> for v1::Failure {
+    fn from(error: &Error) -> Self {
+        let told = Told::of(error);
+        Self {
+            code: told.reason.code.into(),
+            reason: told.reason.name.to_owned(),
+            message: told.message,
+            metadata: told.metadata,
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let told = Told::of(&error);
+        let details = ErrorDetails::with_error_info(
+            told.reason.name,
+            DOMAIN,
+            HashMap::from_iter(told.metadata),
+        );
+        Status::with_error_details(told.reason.code, told.message, details)
+    }
+}
+
+#[cfg(test)]
+mod tests;

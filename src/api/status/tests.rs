@@ -1,0 +1,412 @@
+//! Every error, what it becomes, and that the table has no rows that nothing raises.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::state::Fault;
+use crate::types::{NodeId, Revision};
+
+fn leader() -> LeaderHint {
+    LeaderHint {
+        node: NodeId::new(2).expect("not 0"),
+        address: "host:7400".to_owned(),
+    }
+}
+
+fn every_error() -> Vec<(
+    Error,
+    &'static str,
+    Code,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+)> {
+    let field = "key";
+    let invalid = |invalid: Invalid| Error::Invalid(invalid);
+    let refused = |rejection: Rejection| Error::Rejected(rejection);
+    let actual = Revision::new(9);
+    let (no, unknown) = ("not_applied", "unknown");
+    vec![
+        (
+            invalid(Invalid::Empty { field }),
+            "EMPTY_FIELD",
+            Code::InvalidArgument,
+            no,
+            &[("field", "key")],
+        ),
+        (
+            invalid(Invalid::TooLong {
+                field,
+                limit: 5,
+                actual: 6,
+            }),
+            "FIELD_TOO_LONG",
+            Code::InvalidArgument,
+            no,
+            &[("limit", "5")],
+        ),
+        (
+            invalid(Invalid::TooMany {
+                field,
+                limit: 5,
+                actual: 6,
+            }),
+            "TOO_MANY",
+            Code::InvalidArgument,
+            no,
+            &[("limit", "5")],
+        ),
+        (
+            invalid(Invalid::OutOfRange {
+                field,
+                min: 1,
+                max: 2,
+                actual: 3,
+            }),
+            "OUT_OF_RANGE",
+            Code::InvalidArgument,
+            no,
+            &[("min", "1"), ("max", "2")],
+        ),
+        (
+            invalid(Invalid::Malformed {
+                field,
+                expected: "x",
+            }),
+            "MALFORMED",
+            Code::InvalidArgument,
+            no,
+            &[("field", "key")],
+        ),
+        (
+            invalid(Invalid::Exclusive {
+                first: "a",
+                second: "b",
+            }),
+            "EXCLUSIVE_FIELDS",
+            Code::InvalidArgument,
+            no,
+            &[("field", "a")],
+        ),
+        (
+            Error::BadCursor,
+            "BAD_CURSOR",
+            Code::InvalidArgument,
+            no,
+            &[],
+        ),
+        (
+            Error::TokenRequired,
+            "EMPTY_FIELD",
+            Code::InvalidArgument,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::SessionNotFound),
+            "SESSION_NOT_FOUND",
+            Code::NotFound,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::SessionExists),
+            "SESSION_EXISTS",
+            Code::AlreadyExists,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::SessionFieldsLimit),
+            "SESSION_FIELDS_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("limit", "256")],
+        ),
+        (
+            refused(Rejection::SessionBytesLimit),
+            "SESSION_BYTES_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("limit", "262144")],
+        ),
+        (
+            refused(Rejection::CartLineNotFound),
+            "CART_LINE_NOT_FOUND",
+            Code::NotFound,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::AmbiguousLine),
+            "AMBIGUOUS_LINE",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::CartLinesLimit),
+            "CART_LINES_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("limit", "500")],
+        ),
+        (
+            refused(Rejection::QuantityLimit),
+            "QUANTITY_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("limit", "1000000")],
+        ),
+        (
+            refused(Rejection::CurrencyMismatch),
+            "CURRENCY_MISMATCH",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::KeyNotFound),
+            "KEY_NOT_FOUND",
+            Code::NotFound,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::KeyExists { actual }),
+            "KEY_EXISTS",
+            Code::AlreadyExists,
+            no,
+            &[("actual_revision", "9")],
+        ),
+        (
+            refused(Rejection::RevisionMismatch { actual }),
+            "REVISION_MISMATCH",
+            Code::Aborted,
+            no,
+            &[("actual_revision", "9")],
+        ),
+        (
+            refused(Rejection::RequestIdReused),
+            "REQUEST_ID_REUSED",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::SequenceConfirmed),
+            "SEQUENCE_CONFIRMED",
+            Code::FailedPrecondition,
+            unknown,
+            &[],
+        ),
+        (
+            refused(Rejection::ClientWindowFull),
+            "CLIENT_WINDOW_FULL",
+            Code::ResourceExhausted,
+            no,
+            &[("limit", "4096")],
+        ),
+        (
+            node::Error::NotLeader(leader()).into(),
+            "NOT_LEADER",
+            Code::Unavailable,
+            no,
+            &[("leader_id", "2"), ("leader_address", "host:7400")],
+        ),
+        (
+            node::Error::NoLeader.into(),
+            "NO_LEADER",
+            Code::Unavailable,
+            no,
+            &[],
+        ),
+        (
+            node::Error::NoQuorum.into(),
+            "NO_QUORUM",
+            Code::Unavailable,
+            no,
+            &[],
+        ),
+        (
+            node::Error::LeadershipLost(None).into(),
+            "LEADERSHIP_LOST",
+            Code::Unavailable,
+            unknown,
+            &[],
+        ),
+        (
+            node::Error::LeadershipLost(Some(leader())).into(),
+            "LEADERSHIP_LOST",
+            Code::Unavailable,
+            unknown,
+            &[("leader_id", "2")],
+        ),
+        (
+            node::Error::Draining.into(),
+            "DRAINING",
+            Code::Unavailable,
+            no,
+            &[],
+        ),
+        (
+            Error::LeaderUnreachable {
+                address: "a:1".to_owned(),
+            },
+            "LEADER_UNREACHABLE",
+            Code::Unavailable,
+            no,
+            &[("leader_address", "a:1")],
+        ),
+        (
+            Error::ForwardInterrupted {
+                address: "a:1".to_owned(),
+            },
+            "FORWARD_INTERRUPTED",
+            Code::Unavailable,
+            unknown,
+            &[("leader_address", "a:1")],
+        ),
+        (
+            node::Error::Behind {
+                have: actual,
+                want: Revision::new(10),
+            }
+            .into(),
+            "BEHIND_REVISION",
+            Code::Unavailable,
+            no,
+            &[("actual_revision", "9")],
+        ),
+        (
+            node::Error::Deadline {
+                outcome: Outcome::Unknown,
+            }
+            .into(),
+            "DEADLINE_EXCEEDED",
+            Code::DeadlineExceeded,
+            unknown,
+            &[],
+        ),
+        (
+            node::Error::Deadline {
+                outcome: Outcome::NotApplied,
+            }
+            .into(),
+            "DEADLINE_EXCEEDED",
+            Code::DeadlineExceeded,
+            no,
+            &[],
+        ),
+        (
+            node::Error::TransferFailed("x".to_owned()).into(),
+            "TRANSFER_FAILED",
+            Code::Unavailable,
+            no,
+            &[],
+        ),
+        (
+            node::Error::UnknownMember(9).into(),
+            "UNKNOWN_MEMBER",
+            Code::InvalidArgument,
+            no,
+            &[],
+        ),
+        (
+            node::Error::Stopped("x".to_owned()).into(),
+            "STOPPED",
+            Code::Unavailable,
+            unknown,
+            &[],
+        ),
+        (
+            Fault::corrupt("x", "y").into(),
+            "FAULT",
+            Code::Internal,
+            unknown,
+            &[],
+        ),
+        (
+            Error::NoRandomness(getrandom::Error::UNSUPPORTED),
+            "NO_RANDOMNESS",
+            Code::Internal,
+            no,
+            &[],
+        ),
+        (
+            Error::ForeignReply("x"),
+            "FOREIGN_REPLY",
+            Code::Internal,
+            unknown,
+            &[],
+        ),
+    ]
+}
+
+#[test]
+fn each_error_is_told_alike_in_both_forms() {
+    for (error, name, code, outcome, metadata) in every_error() {
+        let failure = v1::Failure::from(&error);
+        let message = error.to_string();
+        let status = Status::from(error);
+        let info = status
+            .get_details_error_info()
+            .expect("every status has an ErrorInfo");
+        assert_eq!(
+            (failure.reason.as_str(), failure.code),
+            (name, i32::from(code)),
+            "{message}"
+        );
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str(), status.code()),
+            (name, DOMAIN, code)
+        );
+        assert_eq!(
+            (failure.message.as_str(), status.message()),
+            (message.as_str(), message.as_str())
+        );
+        assert_eq!(failure.metadata, info.metadata.into_iter().collect());
+        assert_eq!(failure.metadata["outcome"], outcome, "{name}");
+        for (key, value) in metadata {
+            assert_eq!(failure.metadata[*key], *value, "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_table_holds_what_is_raised_and_nothing_else() {
+    let raised: BTreeSet<_> = every_error()
+        .into_iter()
+        .map(|(_, name, ..)| name)
+        .collect();
+    let listed: BTreeSet<_> = REASONS.iter().map(|reason| reason.name).collect();
+    assert_eq!(raised, listed);
+    assert_eq!(listed.len(), REASONS.len(), "a reason is listed twice");
+}
+
+#[test]
+fn a_row_and_its_errors_agree_on_the_outcome() {
+    for (error, name, _, outcome, _) in every_error() {
+        let row = REASONS
+            .iter()
+            .find(|row| row.name == name)
+            .expect("it is listed");
+        let agrees = row.outcome == OutcomeRule::InMetadata || row.outcome.as_str() == outcome;
+        assert!(agrees, "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_is_invalid_or_absent_is_not_worth_a_retry() {
+    for row in REASONS {
+        let hopeless = matches!(
+            row.code,
+            Code::InvalidArgument | Code::NotFound | Code::AlreadyExists
+        );
+        assert!(!(hopeless && row.retryable), "{}", row.name);
+        assert!(
+            row.code != Code::Unavailable || row.retryable,
+            "{}",
+            row.name
+        );
+    }
+}

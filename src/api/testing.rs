@@ -1,0 +1,230 @@
+//! A node without Raft or disk: the real state machine behind [`Backend`], for the tests of this module and of
+//! `server`.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::backend::{Backend, Replies, View};
+use crate::node::{Error, LeaderHint, Leadership, ReadMode};
+use crate::proto::v1;
+use crate::raft::Reply;
+use crate::server::Served;
+use crate::state::{Batch, Command, Fault, MemoryStore, Store as _, SweepHorizon, apply};
+use crate::types::{ClusterId, LogTime, NodeId, Revision};
+
+/// Log time of every entry.
+const NOW_MS: u64 = 1_700_000_000_000;
+
+/// A member of a cluster of its own.
+#[derive(Clone)]
+pub(crate) struct MemoryNode {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<(MemoryStore, SweepHorizon)>,
+    leadership: watch::Sender<Leadership>,
+    /// While true, replies and linearizable barriers wait.
+    held: watch::Sender<bool>,
+    draining: watch::Sender<bool>,
+    proposed: AtomicUsize,
+}
+
+pub(crate) fn node_id(id: u64) -> NodeId {
+    NodeId::new(id).expect("tests use ids from 1")
+}
+
+impl MemoryNode {
+    /// A node that leads.
+    pub fn leader() -> Self {
+        let own = LeaderHint {
+            node: node_id(1),
+            address: "127.0.0.1:1".to_owned(),
+        };
+        let leadership = Leadership {
+            cluster: ClusterId::new([7; 16]),
+            node: node_id(1),
+            term: 3,
+            leader: Some(own),
+            role: v1::Role::Leader,
+        };
+        let shared = Shared {
+            state: Mutex::new((MemoryStore::new(), SweepHorizon::default())),
+            leadership: watch::Sender::new(leadership),
+            held: watch::Sender::new(false),
+            draining: watch::Sender::new(false),
+            proposed: AtomicUsize::new(0),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// A node that knows another leader, or none.
+    pub fn follower(leader: Option<&str>) -> Self {
+        let node = Self::leader();
+        node.follow(leader);
+        node
+    }
+
+    pub fn follow(&self, leader: Option<&str>) {
+        self.shared.leadership.send_modify(|leadership| {
+            leadership.role = v1::Role::Follower;
+            leadership.leader = leader.map(|address| LeaderHint {
+                node: node_id(2),
+                address: address.to_owned(),
+            });
+        });
+    }
+
+    pub fn hold(&self, held: bool) {
+        self.shared.held.send_replace(held);
+    }
+
+    /// Commands that were proposed so far.
+    pub fn proposed(&self) -> usize {
+        self.shared.proposed.load(Ordering::SeqCst)
+    }
+
+    fn check_may_propose(&self) -> Result<(), Error> {
+        if *self.shared.draining.borrow() {
+            return Err(Error::Draining);
+        }
+        let leadership = self.leadership();
+        match leadership.leader {
+            _ if leadership.is_leader() => Ok(()),
+            Some(leader) => Err(Error::NotLeader(leader)),
+            None => Err(Error::NoLeader),
+        }
+    }
+
+    fn apply(&self, command: &Command) -> Result<Reply, Error> {
+        let mut state = self
+            .shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (store, horizon) = &mut *state;
+        let mut batch = Batch::new(&*store, *horizon);
+        let applied = apply(&mut batch, LogTime::from_millis(NOW_MS), command)?;
+        let (changes, next) = batch.finish();
+        store.commit(changes);
+        *horizon = next;
+        Ok(Reply {
+            reply: applied.reply,
+            replayed: applied.replayed,
+        })
+    }
+
+    fn released(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut held = self.shared.held.subscribe();
+        async move {
+            held.wait_for(|held| !held)
+                .await
+                .expect("the node outlives its calls");
+        }
+    }
+}
+
+impl Backend for MemoryNode {
+    async fn propose(&self, command: Command) -> Result<Reply, Error> {
+        let mut replies = self.propose_many(vec![command]).await?;
+        replies.next().await.expect("one command, one reply")
+    }
+
+    async fn propose_many(&self, commands: Vec<Command>) -> Result<Replies, Error> {
+        self.check_may_propose()?;
+        self.shared
+            .proposed
+            .fetch_add(commands.len(), Ordering::SeqCst);
+        let replies: Vec<_> = commands.iter().map(|command| self.apply(command)).collect();
+        let released = self.released();
+        let replies = futures::stream::once(released)
+            .flat_map(move |()| futures::stream::iter(Vec::new()))
+            .chain(futures::stream::iter(replies));
+        Ok(replies.boxed())
+    }
+
+    async fn read_barrier(&self, mode: ReadMode, _: Instant) -> Result<(), Error> {
+        match mode {
+            ReadMode::Stale => Ok(()),
+            ReadMode::Linearizable => {
+                self.released().await;
+                Ok(())
+            }
+            ReadMode::AtLeast(want) => {
+                let (have, ()) = self.view(|_| Ok(()))?;
+                if have >= want {
+                    Ok(())
+                } else {
+                    Err(Error::Behind { have, want })
+                }
+            }
+        }
+    }
+
+    fn view<T>(
+        &self,
+        look: impl FnOnce(&View<'_>) -> Result<T, Fault>,
+    ) -> Result<(Revision, T), Error> {
+        let state = self
+            .shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let seen = look(&View(&state.0))?;
+        Ok((Revision::new(state.0.header().revision), seen))
+    }
+
+    fn leadership(&self) -> Leadership {
+        self.shared.leadership.borrow().clone()
+    }
+
+    fn leadership_changes(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.subscribe()
+    }
+
+    fn members(&self) -> Vec<v1::Member> {
+        vec![v1::Member {
+            node_id: 1,
+            address: "127.0.0.1:1".to_owned(),
+            voter: true,
+        }]
+    }
+
+    fn status(&self) -> v1::NodeStatus {
+        v1::NodeStatus {
+            node_id: 1,
+            ..v1::NodeStatus::default()
+        }
+    }
+
+    async fn cluster_status(&self) -> Vec<v1::NodeStatus> {
+        vec![self.status()]
+    }
+
+    async fn transfer_leader(&self, _: Option<NodeId>, _: Instant) -> Result<(), Error> {
+        self.check_may_propose()
+    }
+
+    async fn snapshot(&self, _: Instant) -> Result<u64, Error> {
+        Ok(42)
+    }
+}
+
+impl Served for MemoryNode {
+    fn start_drain(&self) {
+        self.shared.draining.send_replace(true);
+    }
+
+    async fn stopped(&self) -> String {
+        std::future::pending().await
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,157 @@
+//! `trolley serve`: its flags as they are typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, ValueEnum};
+
+use super::ByteSize;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Runs a node.
+///
+/// One node alone needs a data directory and --single. A cluster needs, on every node, the same
+/// --initial-cluster and that node's own --node-id; the address in the list is where it listens.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Directory that holds everything this node stores. Created if absent; one per node, never shared or copied.
+    #[arg(long, env = "TROLLEY_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// A cluster of this one node: node id 1, 127.0.0.1:7400 unless --listen says otherwise.
+    #[arg(long, env = "TROLLEY_SINGLE", conflicts_with = "initial_cluster", value_parser = FalseyValueParser::new())]
+    pub single: bool,
+
+    /// This node's number in the cluster, from 1. It belongs to the data directory for good.
+    #[arg(long, env = "TROLLEY_NODE_ID", value_name = "N")]
+    pub node_id: Option<u64>,
+
+    /// Every founding member as ID=HOST:PORT, separated by commas; the same list on every node.
+    #[arg(long, env = "TROLLEY_INITIAL_CLUSTER", value_name = "1=A,2=B,3=C")]
+    pub initial_cluster: Option<String>,
+
+    /// Address to accept connections on [default: what --advertise says].
+    #[arg(long, env = "TROLLEY_LISTEN", value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+
+    /// Address under which clients and the other nodes reach this node [default: its entry in --initial-cluster].
+    #[arg(long, env = "TROLLEY_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+
+    /// Milliseconds between a leader's heartbeats. At most a third of the shortest election timeout.
+    #[arg(
+        long,
+        env = "TROLLEY_HEARTBEAT_INTERVAL_MS",
+        value_name = "MS",
+        default_value_t = 100
+    )]
+    pub heartbeat_interval_ms: u64,
+
+    /// Shortest time without a heartbeat, in milliseconds, after which a follower stands for election.
+    #[arg(
+        long,
+        env = "TROLLEY_ELECTION_TIMEOUT_MIN_MS",
+        value_name = "MS",
+        default_value_t = 300
+    )]
+    pub election_timeout_min_ms: u64,
+
+    /// Longest such time. Each election draws between the two, so that followers seldom stand at once.
+    #[arg(
+        long,
+        env = "TROLLEY_ELECTION_TIMEOUT_MAX_MS",
+        value_name = "MS",
+        default_value_t = 500
+    )]
+    pub election_timeout_max_ms: u64,
+
+    /// A snapshot is taken when the log has grown by this much since the last one.
+    #[arg(
+        long,
+        env = "TROLLEY_SNAPSHOT_LOG_BYTES",
+        value_name = "SIZE",
+        default_value = "256MiB"
+    )]
+    pub snapshot_log_bytes: ByteSize,
+
+    /// A snapshot is taken when the last one is this old and something was written since.
+    #[arg(long, env = "TROLLEY_SNAPSHOT_INTERVAL", value_name = "DURATION", default_value = "10m",
+          value_parser = humantime::parse_duration)]
+    pub snapshot_interval: Duration,
+
+    /// Log entries kept behind a snapshot, so that a follower that was away briefly needs no snapshot.
+    #[arg(
+        long,
+        env = "TROLLEY_SNAPSHOT_KEEP_ENTRIES",
+        value_name = "N",
+        default_value_t = 10_000
+    )]
+    pub snapshot_keep_entries: u64,
+
+    /// Memory for decoded records of the state.
+    #[arg(
+        long,
+        env = "TROLLEY_RECORD_CACHE_BYTES",
+        value_name = "SIZE",
+        default_value = "64MiB"
+    )]
+    pub record_cache_bytes: ByteSize,
+
+    /// Memory for the state database's blocks.
+    #[arg(
+        long,
+        env = "TROLLEY_BLOCK_CACHE_BYTES",
+        value_name = "SIZE",
+        default_value = "32MiB"
+    )]
+    pub block_cache_bytes: ByteSize,
+
+    /// Memory that each database collects writes in before it sorts them into a file.
+    #[arg(
+        long,
+        env = "TROLLEY_WRITE_BUFFER_BYTES",
+        value_name = "SIZE",
+        default_value = "32MiB"
+    )]
+    pub write_buffer_bytes: ByteSize,
+
+    /// Largest message accepted from a client.
+    #[arg(
+        long,
+        env = "TROLLEY_MAX_MESSAGE_BYTES",
+        value_name = "SIZE",
+        default_value = "4MiB"
+    )]
+    pub max_message_bytes: ByteSize,
+
+    /// How long a shutdown waits for what is under way.
+    #[arg(long, env = "TROLLEY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s",
+          value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// Threads that serve requests [default: one per core].
+    #[arg(long, env = "TROLLEY_WORKER_THREADS", value_name = "N")]
+    pub worker_threads: Option<usize>,
+
+    /// How log lines look.
+    #[arg(long, env = "TROLLEY_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// Which log lines are written: a level, or module=level pairs separated by commas.
+    #[arg(
+        long,
+        env = "TROLLEY_LOG_FILTER",
+        value_name = "FILTER",
+        default_value = "info,openraft=warn"
+    )]
+    pub log_filter: String,
+}

@@ -1,0 +1,348 @@
+//! The serving side: what peers ask of this node's Raft.
+//!
+//! Every call passes the [`Gate`] first. Append streams are handed to openraft as streams, so that the requests of
+//! one leader are pipelined through core and disk. What openraft takes for granted about its input is checked here.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _, stream};
+use openraft::Raft;
+use openraft::raft::AppendEntriesRequest;
+use openraft::storage::RaftStateMachine;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::envelope::bad_message;
+use super::receive::Incoming;
+use super::{Gate, LeaderContact, SnapshotSink, SnapshotStore, message};
+use crate::limits;
+use crate::proto::internal as pb;
+use crate::proto::internal::raft_service_server::{RaftService, RaftServiceServer};
+use crate::raft::{LogId, SnapshotMeta, TypeConfig, Vote};
+use crate::types::{NodeId, ShardId};
+
+type C = TypeConfig;
+/// Longest wait for the first request of an append stream.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+
+type Answers = Pin<Box<dyn Stream<Item = Result<pb::AppendResponse, Status>> + Send>>;
+
+/// Raft as peers reach it.
+pub struct RaftEndpoint<SM, S>
+where
+    SM: RaftStateMachine<C>,
+    S: SnapshotStore,
+{
+    raft: Raft<C, SM>,
+    gate: Gate,
+    contact: LeaderContact,
+    incoming: Incoming<S>,
+    shutdown: CancellationToken,
+}
+
+impl<SM, S> RaftEndpoint<SM, S>
+where
+    SM: RaftStateMachine<C, SnapshotData = <S::Sink as SnapshotSink>::Data>,
+    S: SnapshotStore,
+{
+    /// Serves `raft` to whom `gate` lets in, and keeps incoming snapshots in `store`. Append streams end when
+    /// `shutdown` is cancelled; without that a graceful shutdown of the server would wait for the leader.
+    pub fn new(
+        raft: Raft<C, SM>,
+        gate: Gate,
+        contact: LeaderContact,
+        store: S,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self {
+            raft,
+            gate,
+            contact,
+            incoming: Incoming::new(store),
+            shutdown,
+        }
+    }
+
+    /// The gRPC service with the message limits of peers.
+    #[must_use]
+    pub fn service(self) -> RaftServiceServer<Self> {
+        RaftServiceServer::new(self)
+            .max_decoding_message_size(limits::PEER_MESSAGE_BYTES)
+            .max_encoding_message_size(limits::PEER_MESSAGE_BYTES)
+    }
+
+    /// The vote and manifest of an offer that makes sense, whoever made it.
+    async fn check_offer(
+        &self,
+        offer: pb::SnapshotOffer,
+    ) -> Result<(Vote, pb::SnapshotManifest, SnapshotMeta), Status> {
+        let source = self.gate.check(offer.envelope.as_ref())?;
+        let vote = message::vote_from(offer.vote, source)?;
+        let manifest = offer
+            .manifest
+            .ok_or_else(|| bad_message("an offer without a manifest"))?;
+        check_manifest(&manifest, self.gate.cluster().as_bytes())?;
+        let meta = message::snapshot_meta(&manifest)?;
+        let committed = self
+            .raft
+            .with_raft_state(|state| state.local_committed().copied())
+            .await
+            .map_err(stopped)?;
+        check_position(vote, meta.last_log_id, committed)?;
+        Ok((vote, manifest, meta))
+    }
+
+    /// The local vote if it is higher than a sender's.
+    async fn higher_vote(&self, vote: Vote) -> Result<Option<Vote>, Status> {
+        let local = self
+            .raft
+            .with_raft_state(|state| *state.vote_ref())
+            .await
+            .map_err(stopped)?;
+        Ok((local > vote).then_some(local))
+    }
+}
+
+#[tonic::async_trait]
+impl<SM, S> RaftService for RaftEndpoint<SM, S>
+where
+    SM: RaftStateMachine<C, SnapshotData = <S::Sink as SnapshotSink>::Data>,
+    S: SnapshotStore,
+{
+    type StreamAppendStream = Answers;
+
+    async fn stream_append(
+        &self,
+        request: Request<Streaming<pb::AppendRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let mut requests = request.into_inner();
+        // The client opens the stream together with its first request.
+        let first = tokio::time::timeout(FIRST_PATIENCE, requests.message());
+        let first = first
+            .await
+            .map_err(|_| Status::deadline_exceeded("no append came"))?;
+        let Some(first) = first? else {
+            return Ok(Response::new(Box::pin(stream::empty())));
+        };
+        let source = self.gate.check(first.envelope.as_ref())?;
+        let reading = Reading {
+            first: Some(first),
+            requests,
+            contact: self.contact.clone(),
+            source,
+            failed: Failure::default(),
+        };
+        let failed = reading.failed.clone();
+        let answers = self
+            .raft
+            .stream_append(reading.requests())
+            .map(|result| match result {
+                Ok(result) => Ok(message::append_response(&result)),
+                Err(fatal) => Err(stopped(fatal)),
+            })
+            .chain(stream::iter(std::iter::from_fn(move || {
+                failed.take().map(Err)
+            })))
+            .take_until(self.shutdown.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn append(
+        &self,
+        request: Request<pb::AppendRequest>,
+    ) -> Result<Response<pb::AppendResponse>, Status> {
+        let request = request.into_inner();
+        let source = self.gate.check(request.envelope.as_ref())?;
+        let leader_time = request.leader_time;
+        let request = message::append_from(request, source)?;
+        self.contact.heard(source.get());
+        let (last, prev) = message::range(&request);
+        let answer = self.raft.append_entries(request).await.map_err(stopped)?;
+        if answer.is_success() {
+            self.contact.told_time(leader_time);
+        }
+        Ok(Response::new(message::append_unary_response(
+            last, prev, answer,
+        )))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteResponse>, Status> {
+        let request = request.into_inner();
+        let source = self.gate.check(request.envelope.as_ref())?;
+        let request = message::vote_request_from(&request, source)?;
+        let answer = self.raft.vote(request).await.map_err(stopped)?;
+        Ok(Response::new(message::vote_response(&answer)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<pb::VoteRequest>,
+    ) -> Result<Response<pb::VoteResponse>, Status> {
+        let request = request.into_inner();
+        let source = self.gate.check(request.envelope.as_ref())?;
+        let request = message::vote_request_from(&request, source)?;
+        let answer = self.raft.pre_vote(request).await.map_err(stopped)?;
+        Ok(Response::new(message::vote_response(&answer)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<pb::TransferRequest>,
+    ) -> Result<Response<pb::TransferResponse>, Status> {
+        let request = request.into_inner();
+        let source = self.gate.check(request.envelope.as_ref())?;
+        let request = message::transfer_request_from(&request, source)?;
+        let answer = self
+            .raft
+            .handle_transfer_leader(request)
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(message::transfer_response(answer)))
+    }
+
+    async fn offer_snapshot(
+        &self,
+        request: Request<pb::SnapshotOffer>,
+    ) -> Result<Response<pb::SnapshotProgress>, Status> {
+        let (vote, manifest, _) = self.check_offer(request.into_inner()).await?;
+        if let Some(higher) = self.higher_vote(vote).await? {
+            let refusal = pb::SnapshotProgress {
+                higher_vote: Some(higher.into()),
+                ..pb::SnapshotProgress::default()
+            };
+            return Ok(Response::new(refusal));
+        }
+        Ok(Response::new(self.incoming.offer(manifest).await?))
+    }
+
+    async fn send_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotChunk>>,
+    ) -> Result<Response<pb::SnapshotProgress>, Status> {
+        let received = tokio::select! {
+            () = self.shutdown.cancelled() => return Err(Status::unavailable("shutting down")),
+            received = self.incoming.receive(&self.gate, request.into_inner()) => received?,
+        };
+        Ok(Response::new(received))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<pb::SnapshotOffer>,
+    ) -> Result<Response<pb::SnapshotInstalled>, Status> {
+        let (vote, manifest, meta) = self.check_offer(request.into_inner()).await?;
+        let vote = if let Some(higher) = self.higher_vote(vote).await? {
+            higher
+        } else {
+            let snapshot = self.incoming.complete(&manifest).await?;
+            let snapshot = openraft::Snapshot { meta, snapshot };
+            let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+            self.incoming.installed(&manifest);
+            installed.map_err(stopped)?.vote
+        };
+        Ok(Response::new(pb::SnapshotInstalled {
+            vote: Some(vote.into()),
+        }))
+    }
+}
+
+/// A leader's requests on their way into openraft.
+struct Reading {
+    first: Option<pb::AppendRequest>,
+    requests: Streaming<pb::AppendRequest>,
+    contact: LeaderContact,
+    source: NodeId,
+    failed: Failure,
+}
+
+impl Reading {
+    /// Ends with the first request that is broken, and leaves why in `failed`.
+    fn requests(self) -> impl Stream<Item = AppendEntriesRequest<C>> + Send + 'static {
+        stream::unfold(self, |mut reading| async move {
+            let request = reading.next().await?;
+            Some((request, reading))
+        })
+    }
+
+    async fn next(&mut self) -> Option<AppendEntriesRequest<C>> {
+        let request = match self.first.take() {
+            Some(first) => first,
+            None => match self.requests.message().await {
+                Ok(request) => request?,
+                Err(status) => {
+                    tracing::debug!(source = self.source.get(), %status, "an append stream broke");
+                    self.contact.lost(self.source.get());
+                    return None;
+                }
+            },
+        };
+        match message::append_from(request, self.source) {
+            Ok(request) => {
+                self.contact.heard(self.source.get());
+                Some(request)
+            }
+            Err(status) => {
+                tracing::error!(source = self.source.get(), %status, "a peer sent an append that cannot be");
+                self.failed.set(status);
+                None
+            }
+        }
+    }
+}
+
+/// Why the requests of a stream ended, for the end of its answers.
+#[derive(Clone, Default)]
+struct Failure(Arc<Mutex<Option<Status>>>);
+
+impl Failure {
+    fn set(&self, status: Status) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+    }
+
+    fn take(&self) -> Option<Status> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// This node's Raft is not running: the peer should back off.
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("raft is not running: {error}"))
+}
+
+fn check_manifest(manifest: &pb::SnapshotManifest, cluster: &[u8; 16]) -> Result<(), Status> {
+    if manifest.cluster_id.as_ref() != cluster {
+        return Err(bad_message("a snapshot of another cluster"));
+    }
+    if manifest.shard_id != u32::from(ShardId::ZERO.get()) {
+        return Err(bad_message("a snapshot of another shard"));
+    }
+    if manifest.files.len() > limits::SNAPSHOT_FILES {
+        return Err(bad_message("a snapshot of too many files"));
+    }
+    Ok(())
+}
+
+/// openraft panics when a snapshot goes beyond its sender's leadership, or contradicts what is committed here. No
+/// leader that follows the protocol has such a snapshot.
+fn check_position(vote: Vote, last: Option<LogId>, committed: Option<LogId>) -> Result<(), Status> {
+    let Some(last) = last else {
+        return Err(bad_message("a snapshot of an empty log"));
+    };
+    if !vote.committed {
+        return Err(bad_message("a snapshot without an established leader"));
+    }
+    if last.leader_id > vote.leader_id {
+        return Err(bad_message("a snapshot from beyond its sender's term"));
+    }
+    match committed {
+        Some(committed) if last > committed && last.index <= committed.index => {
+            Err(bad_message("a snapshot that contradicts the committed log"))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,235 @@
+//! Sending a snapshot: offer it, send what the receiver lacks in checksummed chunks, have it installed.
+//!
+//! Invariant: a transfer that broke goes on where the receiver's files end, because each attempt begins with an
+//! offer and the receiver's answer says what it holds. Nothing here knows what the files mean.
+
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Error;
+use super::channel::within;
+use crate::limits;
+use crate::proto::internal as pb;
+use crate::proto::internal::raft_service_client::RaftServiceClient;
+
+/// A complete snapshot on disk. Cloning is cheap, and a clone keeps the files from being deleted.
+pub trait SnapshotFiles: Clone + Send + Sync + 'static {
+    /// The directory of the files.
+    fn path(&self) -> &Path;
+    /// What is in it.
+    fn manifest(&self) -> &pb::SnapshotManifest;
+}
+
+/// A snapshot that is being received. Every method but `held` may block on the disk.
+pub trait SnapshotSink: Send + 'static {
+    /// What it becomes.
+    type Data: SnapshotFiles;
+    /// Bytes held of each of the manifest's files, in its order.
+    fn held(&self) -> Vec<u64>;
+    /// Writes a part of a file. `data` is empty for a file that is.
+    fn write(&mut self, file: u32, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Makes it durable and verifies sizes and checksums.
+    fn finish(self) -> io::Result<Self::Data>;
+}
+
+/// Where snapshots are received.
+pub trait SnapshotStore: Send + Sync + 'static {
+    /// A snapshot that is being received.
+    type Sink: SnapshotSink;
+    /// Takes up what is there of the same manifest and discards the rest. An [`io::ErrorKind::InvalidInput`] blames
+    /// the manifest. May block on the disk.
+    fn begin(&self, manifest: pb::SnapshotManifest) -> io::Result<Self::Sink>;
+}
+
+/// Chunks that are read ahead of the connection.
+const READ_AHEAD: usize = 2;
+
+/// One attempt to bring a snapshot to one peer.
+pub(super) struct Transfer {
+    client: RaftServiceClient<Channel>,
+    offer: pb::SnapshotOffer,
+    path: Arc<PathBuf>,
+    /// Longest time for an answer, and without progress.
+    deadline: Duration,
+}
+
+impl Transfer {
+    pub(super) fn new<S: SnapshotFiles>(
+        client: RaftServiceClient<Channel>,
+        envelope: pb::Envelope,
+        vote: pb::Vote,
+        snapshot: &S,
+        deadline: Duration,
+    ) -> Self {
+        let offer = pb::SnapshotOffer {
+            envelope: Some(envelope),
+            vote: Some(vote),
+            manifest: Some(snapshot.manifest().clone()),
+        };
+        Self {
+            client,
+            offer,
+            path: Arc::new(snapshot.path().to_owned()),
+            deadline,
+        }
+    }
+
+    /// Offers, sends what is lacking, installs, and answers the receiver's vote: a higher one if it refused. Safe to call again after an error.
+    pub(super) async fn run(&mut self) -> Result<pb::Vote, SendError> {
+        let progress = within(
+            self.deadline,
+            self.client.offer_snapshot(self.offer.clone()),
+        )
+        .await?;
+        if let Some(higher) = progress.higher_vote {
+            return Ok(higher);
+        }
+        let parts = self.missing(&progress.held);
+        if !parts.is_empty() {
+            self.send(progress.transfer, parts).await?;
+        }
+        let installed = within(
+            self.deadline,
+            self.client.install_snapshot(self.offer.clone()),
+        )
+        .await?;
+        Ok(installed
+            .vote
+            .ok_or_else(|| super::message::lacking("vote"))?)
+    }
+
+    fn files(&self) -> &[pb::SnapshotFile] {
+        self.offer
+            .manifest
+            .as_ref()
+            .map_or(&[], |manifest| &manifest.files)
+    }
+
+    /// What the receiver lacks. An empty file counts until it was sent once, so that the receiver creates it.
+    fn missing(&self, held: &[u64]) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for (index, file) in self.files().iter().enumerate() {
+            let have = held.get(index).copied().unwrap_or(0);
+            if have < file.size || file.size == 0 {
+                parts.push(Part {
+                    file: u32::try_from(index).unwrap_or(u32::MAX),
+                    path: self.path.join(&file.name),
+                    offset: have.min(file.size),
+                    end: file.size,
+                });
+            }
+        }
+        parts
+    }
+
+    async fn send(&mut self, transfer: u64, parts: Vec<Part>) -> Result<(), SendError> {
+        let (chunks, body) = mpsc::channel(READ_AHEAD);
+        let moved = Notify::new();
+        let head = pb::SnapshotChunk {
+            envelope: self.offer.envelope.clone(),
+            transfer,
+            ..pb::SnapshotChunk::default()
+        };
+        let reading = read_parts(parts, head, chunks, &moved);
+        let mut client = self.client.clone();
+        let answer = client.send_snapshot(ReceiverStream::new(body));
+        tokio::pin!(reading, answer);
+        let mut chunks_left = true;
+        let deadline = self.deadline;
+        loop {
+            tokio::select! {
+                answered = &mut answer => {
+                    answered.map_err(Error::from)?;
+                    return Ok(());
+                }
+                read = &mut reading, if chunks_left => {
+                    read.map_err(SendError::Read)?;
+                    chunks_left = false;
+                }
+                () = moved.notified() => {}
+                () = tokio::time::sleep(deadline) => return Err(Error::Timeout(deadline).into()),
+            }
+        }
+    }
+}
+
+/// Why a transfer ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// This node cannot read its own snapshot.
+    #[error("reading the snapshot: {0}")]
+    Read(#[source] io::Error),
+    #[error(transparent)]
+    Peer(#[from] Error),
+}
+
+impl SendError {
+    /// Whether another attempt in the same call may go better.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::Peer(Error::Broken(_) | Error::Timeout(_) | Error::Unreachable(_))
+        )
+    }
+}
+
+/// A stretch of one file, yet to be sent.
+#[derive(Debug)]
+struct Part {
+    file: u32,
+    path: PathBuf,
+    offset: u64,
+    end: u64,
+}
+
+/// Reads all parts into `chunks`, which is closed at the end: the receiver waits for that. A peer that stops
+/// reading fills the channel, so that no more than [`READ_AHEAD`] chunks are in memory.
+async fn read_parts(
+    parts: Vec<Part>,
+    head: pb::SnapshotChunk,
+    chunks: mpsc::Sender<pb::SnapshotChunk>,
+    moved: &Notify,
+) -> io::Result<()> {
+    let mut next = head;
+    for part in parts {
+        let mut offset = part.offset;
+        loop {
+            let data = read_chunk(part.path.clone(), offset, part.end).await?;
+            let read = data.len() as u64;
+            next.file = part.file;
+            next.offset = offset;
+            next.checksum = xxh3_64(&data);
+            next.data = data;
+            if chunks.send(std::mem::take(&mut next)).await.is_err() {
+                // The call ended; its answer says why.
+                return Ok(());
+            }
+            moved.notify_one();
+            offset = offset.saturating_add(read);
+            if offset >= part.end {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn read_chunk(path: PathBuf, offset: u64, end: u64) -> io::Result<Bytes> {
+    let chunk = limits::SNAPSHOT_CHUNK_BYTES;
+    let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(chunk);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut data = vec![0; left.min(chunk)];
+        std::fs::File::open(path)?.read_exact_at(&mut data, offset)?;
+        Ok(Bytes::from(data))
+    });
+    reading.await.map_err(io::Error::other)?
+}

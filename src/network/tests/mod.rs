@@ -1,0 +1,375 @@
+//! Clusters in one process: real connections and real openraft over a log and a machine in memory.
+
+mod cluster;
+mod pipeline;
+mod proxy;
+mod store;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::ServerState;
+use tokio::task::JoinSet;
+use tonic_types::StatusExt as _;
+
+use self::cluster::{
+    DEADLINE, LEASE, Node, PADDING, converge, eventually, leader, local, proposal, start,
+};
+use super::channel::within;
+use super::{Error, Lane, Pool, Timing, campaign};
+use crate::limits;
+use crate::proto::internal as pb;
+use crate::types::{ClusterId, InstanceId};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_elects_and_replicates_ten_thousand_entries() {
+    let nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    nodes[leads].write(10_000).await;
+    converge(&nodes).await;
+    // One connection per lane from each of the others at most, whatever number of clients openraft made.
+    for node in &nodes {
+        let accepted = node.proxy.accepted();
+        assert!(accepted <= 6, "{accepted} connections to node {}", node.id);
+    }
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replication_survives_connections_that_break_in_the_middle() {
+    let nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    let cutting = async {
+        for round in 0..10_u64 {
+            for (position, node) in nodes.iter().enumerate() {
+                if position != leads {
+                    node.proxy.cut_after(50_000 + 10_000 * round);
+                }
+            }
+            nodes[leads].write(500).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, cutting)
+        .await
+        .expect("goes on");
+    converge(&nodes).await;
+    let followers = nodes
+        .iter()
+        .enumerate()
+        .filter(|(position, _)| *position != leads);
+    for (_, node) in followers {
+        assert!(node.proxy.accepted() > 6, "connections did break");
+    }
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_is_missed_at_once_and_replaced() {
+    let mut nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    nodes[leads].write(10).await;
+    converge(&nodes).await;
+    let killed = nodes.swap_remove(leads);
+    let old = killed.id;
+    let mut campaigns = JoinSet::new();
+    for node in &nodes {
+        // Whoever is elected now was not elected by openraft's timer.
+        node.raft.runtime_config().elect(false);
+        let (raft, contact) = (node.raft.clone(), node.contact.clone());
+        campaigns.spawn(campaign(raft, contact, LEASE));
+        // The connections must break before the leader's Raft can end them in order.
+        node.proxy.isolate(true);
+    }
+    killed.kill().await;
+    eventually("both followers notice the broken stream", async || {
+        nodes.iter().all(|node| node.contact.get().lost)
+    })
+    .await;
+    for node in &nodes {
+        node.proxy.isolate(false);
+    }
+    eventually("another leader", async || {
+        let new = nodes[0].raft.current_leader().await;
+        new.is_some_and(|id| id != old)
+    })
+    .await;
+    let leads = leader(&nodes).await;
+    nodes[leads].write(10).await;
+    converge(&nodes).await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_on_request() {
+    let nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    nodes[leads].write(10).await;
+    converge(&nodes).await;
+    let target = nodes[(leads + 1) % 3].id;
+    let trigger = nodes[leads].raft.trigger();
+    trigger.transfer_leader(target).await.expect("runs");
+    eventually("the target leads", async || {
+        nodes[0].raft.current_leader().await == Some(target)
+    })
+    .await;
+    let leads = leader(&nodes).await;
+    nodes[leads].write(10).await;
+    converge(&nodes).await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_node_wins_no_pre_vote_and_disturbs_nobody() {
+    let nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    let stale = (leads + 1) % 3;
+    nodes[stale].proxy.isolate(true);
+    nodes[leads].write(100).await;
+    let term = nodes[leads].metrics().current_term;
+    // It hears nothing, its lease runs out, and it asks for pre-votes: its own calls go out.
+    eventually("the isolated node gives its leader up", async || {
+        nodes[stale].raft.trigger().elect(true).await.expect("runs");
+        nodes[stale].contact.get().heard_at.elapsed() > Duration::from_secs(3)
+    })
+    .await;
+    let metrics = nodes[stale].metrics();
+    assert_eq!(metrics.current_term, term, "no pre-vote was granted");
+    assert_ne!(metrics.state, ServerState::Leader);
+    assert_eq!(
+        nodes[leads].raft.current_leader().await,
+        Some(nodes[leads].id)
+    );
+    nodes[stale].proxy.isolate(false);
+    converge(&nodes).await;
+    assert_eq!(nodes[leads].metrics().current_term, term);
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_transfer_resumes_where_it_broke() {
+    let mut nodes = start(1).await;
+    nodes[0].write(100).await;
+    let raft = nodes[0].raft.clone();
+    raft.trigger().snapshot().await.expect("runs");
+    eventually("a snapshot", async || nodes[0].metrics().snapshot.is_some()).await;
+    let last = nodes[0].metrics().snapshot.expect("just seen").index;
+    raft.trigger().purge_log(last).await.expect("runs");
+    eventually("a purged log", async || nodes[0].metrics().purged.is_some()).await;
+
+    let learner = Node::start(2).await;
+    for _ in 0..2 {
+        // Both cuts fall into the padding, which is most of the snapshot.
+        learner.proxy.cut_after(5 << 20);
+        let added = raft.add_learner(2, learner.member(), false).await;
+        added.expect("leads");
+        eventually("the transfer breaks", async || learner.proxy.was_cut()).await;
+    }
+    nodes.push(learner);
+    converge(&nodes).await;
+
+    let inbox = &nodes[1].inbox;
+    assert_eq!(inbox.begun.load(Ordering::Relaxed), 1, "one transfer");
+    let written = inbox.written.load(Ordering::Relaxed);
+    let whole = PADDING as u64;
+    let again = written.saturating_sub(whole);
+    assert!(written >= whole, "{written} of {whole} bytes");
+    assert!(
+        again <= 4 * limits::SNAPSHOT_CHUNK_BYTES as u64,
+        "{again} bytes were sent twice"
+    );
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_before_anything_happens() {
+    let nodes = start(1).await;
+    let target = local(1).instance;
+    let address = nodes[0].proxy.address.to_string();
+    let pool = Pool::new(Timing::default());
+    let mut foreign = local(2);
+    foreign.cluster = ClusterId::new([8; 16]);
+    let cases = [
+        (
+            "another cluster",
+            foreign.envelope(1, target),
+            "WRONG_CLUSTER",
+        ),
+        ("another node", local(2).envelope(3, target), "WRONG_NODE"),
+        (
+            "another disk",
+            local(2).envelope(1, InstanceId::new([9; 16])),
+            "WRONG_NODE",
+        ),
+    ];
+    let vote = pb::Vote {
+        term: 99,
+        node_id: 2,
+        committed: true,
+    };
+    for (name, envelope, expected) in cases {
+        let mut client = pool.raft(&address, Lane::Control).expect("an address");
+        let append = pb::AppendRequest {
+            envelope: Some(envelope.clone()),
+            vote: Some(vote),
+            ..pb::AppendRequest::default()
+        };
+        let refused = within(DEADLINE, client.append(append.clone())).await;
+        assert_eq!(reason(refused.expect_err(name)), expected, "{name}");
+
+        let stream = tokio_stream::iter([append]);
+        let refused = client.stream_append(stream).await.expect_err(name);
+        let info = refused.get_details_error_info().expect("has details");
+        assert_eq!(info.reason, expected, "{name}");
+
+        let request = pb::VoteRequest {
+            envelope: Some(envelope.clone()),
+            vote: Some(pb::Vote {
+                committed: false,
+                ..vote
+            }),
+            ..pb::VoteRequest::default()
+        };
+        let refused = within(DEADLINE, client.vote(request.clone())).await;
+        assert_eq!(reason(refused.expect_err(name)), expected, "{name}");
+        let refused = within(DEADLINE, client.pre_vote(request)).await;
+        assert_eq!(reason(refused.expect_err(name)), expected, "{name}");
+        let offer = pb::SnapshotOffer {
+            envelope: Some(envelope),
+            ..pb::SnapshotOffer::default()
+        };
+        let refused = within(DEADLINE, client.offer_snapshot(offer)).await;
+        assert_eq!(reason(refused.expect_err(name)), expected, "{name}");
+    }
+    assert_eq!(nodes[0].metrics().current_term, 1);
+    stop(nodes).await;
+}
+
+fn reason(error: Error) -> String {
+    match error {
+        Error::Refused { reason, .. } => reason,
+        other => panic!("not refused: {other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_is_not_let_back_in_under_its_old_id() {
+    let nodes = start(2).await;
+    let mut wiped = local(2);
+    wiped.instance = InstanceId::new([99; 16]);
+    let impostor = Node::start_as(wiped).await;
+    let member = nodes[0].member();
+    let mut client = Pool::new(Timing::default())
+        .raft(&member.address, Lane::Control)
+        .expect("an address");
+    let request = pb::VoteRequest {
+        envelope: Some(wiped.envelope(1, member.instance)),
+        vote: Some(pb::Vote {
+            term: 99,
+            node_id: 2,
+            committed: false,
+        }),
+        ..pb::VoteRequest::default()
+    };
+    let refused = within(DEADLINE, client.vote(request)).await;
+    assert_eq!(reason(refused.expect_err("refused")), "WRONG_NODE");
+    stop(nodes).await;
+    impostor.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonsense_is_an_error_and_no_panic() {
+    let nodes = start(2).await;
+    leader(&nodes).await;
+    let address = nodes[0].proxy.address.to_string();
+    let mut client = Pool::new(Timing::default())
+        .raft(&address, Lane::Log)
+        .expect("an address");
+    let envelope = Some(local(2).envelope(1, local(1).instance));
+    let vote = Some(pb::Vote {
+        term: 99,
+        node_id: 2,
+        committed: true,
+    });
+    let at = |index| {
+        Some(pb::LogId {
+            term: 1,
+            node_id: 1,
+            index,
+        })
+    };
+    let entry = |index, command: &'static [u8]| pb::Entry {
+        log_id: at(index),
+        payload: Some(pb::entry::Payload::Proposal(pb::Proposal {
+            stamp: 1,
+            command: Bytes::from_static(command),
+        })),
+    };
+    let good = pb::AppendRequest {
+        envelope,
+        vote,
+        prev_log_id: at(5),
+        leader_time: 0,
+        leader_commit: None,
+        entries: Vec::new(),
+    };
+    let stolen = Some(pb::Vote {
+        term: 99,
+        node_id: 1,
+        committed: true,
+    });
+    let cases = [
+        (
+            "a damaged command",
+            pb::AppendRequest {
+                entries: vec![entry(6, b"\xff\xff")],
+                ..good.clone()
+            },
+        ),
+        (
+            "a gap",
+            pb::AppendRequest {
+                entries: vec![entry(8, b"")],
+                ..good.clone()
+            },
+        ),
+        (
+            "no vote",
+            pb::AppendRequest {
+                vote: None,
+                ..good.clone()
+            },
+        ),
+        (
+            "the receiver's own vote",
+            pb::AppendRequest {
+                vote: stolen,
+                ..good.clone()
+            },
+        ),
+    ];
+    for (name, request) in cases {
+        let unary = client.append(request.clone()).await.expect_err(name);
+        assert_eq!(unary.code(), tonic::Code::InvalidArgument, "{name}");
+        let mut answers = client
+            .stream_append(tokio_stream::iter([request]))
+            .await
+            .expect("opens")
+            .into_inner();
+        let streamed = answers.message().await.expect_err(name);
+        assert_eq!(streamed.code(), tonic::Code::InvalidArgument, "{name}");
+    }
+    let leads = leader(&nodes).await;
+    nodes[leads]
+        .raft
+        .client_write(proposal("still-alive"))
+        .await
+        .expect("committed");
+    stop(nodes).await;
+}
+
+async fn stop(nodes: Vec<Node>) {
+    for node in nodes {
+        node.stop().await;
+    }
+}

@@ -1,0 +1,248 @@
+//! How a cluster is born, and how a node finds out whether it belongs to one.
+//!
+//! Every data directory has an instance id, drawn when it is created. The membership that Raft replicates holds
+//! each member's instance, and every peer RPC carries the instances of both ends. So a node whose directory
+//! was wiped is a stranger under a known number: no peer takes its votes or its acknowledgements, which could
+//! otherwise lose committed entries without anyone noticing.
+//!
+//! Birth, with `--initial-cluster` of n nodes:
+//! 1. A new node tells every other its node id, instance and initial cluster (`Hello`) until it knows more.
+//! 2. The node with the smallest id, the founder, waits until all n have said that they are new, draws the
+//!    cluster id, stamps its own directory with it, and initialises Raft with all n members and instances.
+//! 3. The others learn from any member's answer that they are in, stamp their directories, and serve.
+//!
+//! Crashes: before the founder's stamp nothing happened. Between stamp and initialisation the founder
+//! repeats step 2 under the same cluster id. A joiner that crashes before its stamp is still listed under its
+//! instance and repeats step 3. All n are needed once, for the birth; from then on a majority is enough.
+//!
+//! A new node that is listed under *another* instance refuses to start: its directory was lost or replaced.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::sleep;
+
+use crate::network::{Error as PeerError, Pool};
+use crate::proto::internal as pb;
+use crate::raft::Member;
+use crate::types::{ClusterId, InstanceId, NodeId};
+
+/// Between two rounds of greetings.
+const ROUND: Duration = Duration::from_millis(100);
+/// How long a greeted node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a node cannot belong to its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The members list this node id with another data directory.
+    #[error(
+        "node id {node} belongs to another data directory (instance {listed}; this one is {own}): if that directory \
+         is lost, add this node under an id that was never used"
+    )]
+    ForeignInstance {
+        /// This node's id.
+        node: NodeId,
+        /// The instance that the members list.
+        listed: InstanceId,
+        /// This directory's.
+        own: InstanceId,
+    },
+    /// The members do not list this node.
+    #[error("cluster {cluster} has no member {node}: it was removed, or was never added")]
+    NotAMember {
+        /// The cluster that answered.
+        cluster: ClusterId,
+        /// This node's id.
+        node: NodeId,
+    },
+    /// Another new node was started with another `--initial-cluster`.
+    #[error("{peer} was started with another --initial-cluster; start all nodes with the same one")]
+    InitialClusterDiffers {
+        /// The peer's address.
+        peer: String,
+    },
+    /// Another process answers under this address.
+    #[error("{address} answered as node {actual}, --initial-cluster says {expected}")]
+    WrongNode {
+        /// The address that was dialled.
+        address: String,
+        /// Who should be there.
+        expected: NodeId,
+        /// Who answered.
+        actual: u64,
+    },
+    /// A peer's answer does not parse.
+    #[error("{peer} sent a malformed answer: {detail}")]
+    Malformed {
+        /// The peer's address.
+        peer: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// What a new node knows of itself.
+#[derive(Debug, Clone)]
+pub struct Newborn {
+    /// Its number.
+    pub node: NodeId,
+    /// Its data directory.
+    pub instance: InstanceId,
+    /// Every node's address, this one's included.
+    pub initial_cluster: BTreeMap<NodeId, String>,
+}
+
+/// How the question was settled.
+#[derive(Debug)]
+pub enum Settled {
+    /// This node found the cluster: it must initialise Raft with these members.
+    Found(BTreeMap<u64, Member>),
+    /// This node is a member of a cluster that exists.
+    Join(ClusterId),
+}
+
+impl Newborn {
+    /// The node with the smallest id founds the cluster.
+    #[must_use]
+    pub fn is_founder(&self) -> bool {
+        self.initial_cluster.keys().next() == Some(&self.node)
+    }
+
+    /// The greeting, and the part of it that all new nodes must agree on.
+    #[must_use]
+    pub fn hello(&self) -> pb::HelloRequest {
+        let initial_cluster = self
+            .initial_cluster
+            .iter()
+            .map(|(node, address)| pb::Member {
+                node_id: node.get(),
+                address: address.clone(),
+                instance: bytes::Bytes::new(),
+            });
+        pb::HelloRequest {
+            node_id: self.node.get(),
+            instance: bytes::Bytes::copy_from_slice(self.instance.as_bytes()),
+            initial_cluster: initial_cluster.collect(),
+        }
+    }
+
+    /// Greets until it is settled what this node belongs to.
+    pub async fn settle(&self, pool: &Pool) -> Result<Settled, BootstrapError> {
+        let mut waiting = None;
+        loop {
+            let answers = self.greet_all(pool).await?;
+            if let Some(cluster) = self.find_cluster(&answers)? {
+                return Ok(Settled::Join(cluster));
+            }
+            if self.is_founder() && answers.len() + 1 == self.initial_cluster.len() {
+                return Ok(Settled::Found(self.members(&answers)?));
+            }
+            if waiting != Some(answers.len()) {
+                waiting = Some(answers.len());
+                tracing::info!(
+                    heard = answers.len() + 1,
+                    of = self.initial_cluster.len(),
+                    "waiting for the initial cluster to come up"
+                );
+            }
+            sleep(ROUND).await;
+        }
+    }
+
+    async fn greet_all(
+        &self,
+        pool: &Pool,
+    ) -> Result<BTreeMap<NodeId, pb::HelloResponse>, BootstrapError> {
+        let others = self
+            .initial_cluster
+            .iter()
+            .filter(|(node, _)| **node != self.node);
+        let greetings = others.map(|(node, address)| async move {
+            let answer = match pool.hello(address, self.hello(), PATIENCE).await {
+                Ok(answer) => answer,
+                Err(error) if PeerError::is_initial_cluster_differs(&error) => {
+                    return Err(BootstrapError::InitialClusterDiffers {
+                        peer: address.clone(),
+                    });
+                }
+                // Not up yet, or not reachable yet: the next round asks again.
+                Err(error) => {
+                    tracing::debug!(%address, %error, "no answer to a greeting");
+                    return Ok(None);
+                }
+            };
+            if answer.node_id != node.get() {
+                return Err(BootstrapError::WrongNode {
+                    address: address.clone(),
+                    expected: *node,
+                    actual: answer.node_id,
+                });
+            }
+            Ok(Some((*node, answer)))
+        });
+        let answers: Result<Vec<_>, _> = join_all(greetings).await.into_iter().collect();
+        Ok(answers?.into_iter().flatten().collect())
+    }
+
+    /// The cluster that any answer tells of; an error if this node has no place in it.
+    fn find_cluster(
+        &self,
+        answers: &BTreeMap<NodeId, pb::HelloResponse>,
+    ) -> Result<Option<ClusterId>, BootstrapError> {
+        for (node, answer) in answers {
+            if answer.cluster_id.is_empty() {
+                continue;
+            }
+            let peer = || self.initial_cluster.get(node).cloned().unwrap_or_default();
+            let malformed = |e: crate::types::Invalid| BootstrapError::Malformed {
+                peer: peer(),
+                detail: e.to_string(),
+            };
+            let cluster = ClusterId::parse(&answer.cluster_id).map_err(malformed)?;
+            let Some(listed) = answer.members.iter().find(|m| m.node_id == self.node.get()) else {
+                return Err(BootstrapError::NotAMember {
+                    cluster,
+                    node: self.node,
+                });
+            };
+            let listed = InstanceId::parse(&listed.instance).map_err(malformed)?;
+            if listed != self.instance {
+                return Err(BootstrapError::ForeignInstance {
+                    node: self.node,
+                    listed,
+                    own: self.instance,
+                });
+            }
+            return Ok(Some(cluster));
+        }
+        Ok(None)
+    }
+
+    fn members(
+        &self,
+        answers: &BTreeMap<NodeId, pb::HelloResponse>,
+    ) -> Result<BTreeMap<u64, Member>, BootstrapError> {
+        let mut members = BTreeMap::new();
+        for (node, address) in &self.initial_cluster {
+            let instance = match answers.get(node) {
+                Some(answer) => {
+                    InstanceId::parse(&answer.instance).map_err(|e| BootstrapError::Malformed {
+                        peer: address.clone(),
+                        detail: e.to_string(),
+                    })?
+                }
+                None => self.instance,
+            };
+            members.insert(
+                node.get(),
+                Member {
+                    address: address.clone(),
+                    instance,
+                },
+            );
+        }
+        Ok(members)
+    }
+}

@@ -1,0 +1,86 @@
+//! Why a node could not serve a request, and whether a write may have been applied all the same.
+
+use crate::state::Fault;
+use crate::types::{NodeId, Revision};
+
+/// The leader as this node knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// Its id.
+    pub node: NodeId,
+    /// Where clients and peers dial it.
+    pub address: String,
+}
+
+/// What is known about a write that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Certain: it was never proposed.
+    NotApplied,
+    /// It may be applied, now or later. Only a retry under the same request id is safe.
+    Unknown,
+}
+
+/// Why a node could not serve a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another node leads. Raised before the proposal.
+    #[error("node {} leads, not this one", .0.node)]
+    NotLeader(LeaderHint),
+    /// No node is known to lead. Raised before the proposal.
+    #[error("no leader is known; an election may be under way")]
+    NoLeader,
+    /// Leadership was lost while the write was under way.
+    #[error("leadership was lost while the write was under way; it may still be applied")]
+    LeadershipLost(Option<LeaderHint>),
+    /// The leader could not confirm its leadership with a quorum.
+    #[error("the leader could not reach a quorum")]
+    NoQuorum,
+    /// The caller's deadline passed.
+    #[error("the deadline passed")]
+    Deadline {
+        /// What a write must assume.
+        outcome: Outcome,
+    },
+    /// The state is not as far as the read asks for, and the deadline passed.
+    #[error("this node has revision {have}, the read asks for {want}")]
+    Behind {
+        /// What this node has.
+        have: Revision,
+        /// What was asked for.
+        want: Revision,
+    },
+    /// The node is shutting down. Raised before the proposal.
+    #[error("this node is shutting down")]
+    Draining,
+    /// A leadership transfer did not take place.
+    #[error("leadership was not transferred: {0}")]
+    TransferFailed(String),
+    /// The request names a node that is not a member.
+    #[error("node {0} is not a voting member")]
+    UnknownMember(u64),
+    /// The state machine or the storage stopped; the process ends with its own exit code.
+    #[error("this node stopped: {0}")]
+    Stopped(String),
+    /// A read met damage.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl Error {
+    /// What a write that failed like this must assume.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::NotLeader(_)
+            | Self::NoLeader
+            | Self::NoQuorum
+            | Self::Behind { .. }
+            | Self::Draining
+            | Self::TransferFailed(_)
+            | Self::UnknownMember(_) => Outcome::NotApplied,
+            Self::Deadline { outcome } => *outcome,
+            Self::LeadershipLost(_) | Self::Stopped(_) | Self::Fault(_) => Outcome::Unknown,
+        }
+    }
+}

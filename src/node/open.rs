@@ -1,0 +1,329 @@
+//! From a data directory to a running node.
+//!
+//! [`Prepared`] is a verified data directory whose cluster may not be known yet; it can greet and be greeted.
+//! [`Prepared::settle`] finds out; [`Prepared::start_settled`] opens the state, starts openraft, and leaves the tasks running that
+//! belong to a node.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::SnapshotPolicy;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::RaftError;
+use openraft::storage::RaftLogStorage as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::bootstrap::{BootstrapError, Newborn, Settled};
+use super::peers::Peers;
+use super::{Leadership, Node, Raft, Shared, leadership, snapshot, tick};
+use crate::clock::{Clock, LogClock};
+use crate::config::NodeConfig;
+use crate::limits;
+use crate::network::{
+    self, Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, Pool,
+    RaftEndpoint, Timing,
+};
+use crate::proto::internal as pb;
+use crate::storage::generation::ShardDir;
+use crate::storage::machine::{Machine, StateConfig};
+use crate::storage::{self, DbConfig, LogConfig, LogDb, LogStore};
+use crate::types::{ClusterId, ShardId};
+
+/// Longest time for a snapshot's chunk, and for installing a received snapshot.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Entries deleted from the log at a time.
+const PURGE_BATCH: u64 = 4096;
+
+/// Why a node did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The node cannot belong to its cluster.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The log cannot be read.
+    #[error("cannot read the log: {0}")]
+    Log(#[source] std::io::Error),
+    /// openraft refused its configuration.
+    #[error("Raft refused its configuration: {0}")]
+    Config(#[from] openraft::ConfigError),
+    /// openraft did not start.
+    #[error("Raft did not start: {0}")]
+    Raft(String),
+}
+
+/// A verified data directory on its way to a node. Cloning shares it.
+#[derive(Clone)]
+pub struct Prepared {
+    config: Arc<NodeConfig>,
+    log_db: Arc<LogDb>,
+    log: LogStore,
+    pool: Pool,
+    clock: Clock,
+    newborn: Newborn,
+    unborn: bool,
+}
+
+/// A running node, and what its peers call.
+pub struct Started {
+    /// The node.
+    pub node: Node,
+    /// Raft as peers reach it.
+    pub raft: RaftEndpoint<Machine, ShardDir>,
+    /// What peers ask beside Raft.
+    pub peers: PeerEndpoint<Node>,
+    /// Ends the peers' streams.
+    pub end_peers: CancellationToken,
+}
+
+impl Prepared {
+    /// Opens and verifies the data directory.
+    pub async fn open(config: Arc<NodeConfig>, clock: Clock) -> Result<Self, OpenError> {
+        let log_db = Arc::new(LogDb::open(
+            &config.data_dir,
+            config.node_id,
+            LogConfig::default(),
+        )?);
+        let mut log = log_db.log(ShardId::ZERO)?;
+        let identity = log_db.identity();
+        let newborn = Newborn {
+            node: config.node_id,
+            instance: identity.instance,
+            initial_cluster: config.initial_cluster.clone(),
+        };
+        let empty = log
+            .get_log_state()
+            .await
+            .map_err(OpenError::Log)?
+            .last_log_id
+            .is_none();
+        // A founder that crashed between its stamp and its first entry goes through the birth again.
+        let unborn = identity.cluster.is_none() || (empty && newborn.is_founder());
+        let pool = Pool::new(Timing::default());
+        Ok(Self {
+            config,
+            log_db,
+            log,
+            pool,
+            clock,
+            newborn,
+            unborn,
+        })
+    }
+
+    /// Whether it must first be found out which cluster this node belongs to. Its greetings must be answered
+    /// meanwhile, or no other new node gets further either.
+    #[must_use]
+    pub fn is_unborn(&self) -> bool {
+        self.unborn
+    }
+
+    /// Waits until it is known which cluster this node belongs to. Run it while greetings are answered.
+    pub async fn settle(&self) -> Result<Option<Settled>, OpenError> {
+        if !self.unborn {
+            return Ok(None);
+        }
+        Ok(Some(self.newborn.settle(&self.pool).await?))
+    }
+
+    /// Starts the node in the cluster that [`Prepared::settle`] found.
+    pub async fn start_settled(self, settled: Option<Settled>) -> Result<Started, OpenError> {
+        let (cluster, founding) = match (self.log_db.identity().cluster, settled) {
+            (Some(cluster), None) => (cluster, None),
+            (known, Some(Settled::Found(members))) => {
+                let cluster = known.unwrap_or_else(draw_cluster_id);
+                self.log_db.adopt_cluster(cluster).await?;
+                (cluster, Some(members))
+            }
+            (_, Some(Settled::Join(cluster))) => {
+                self.log_db.adopt_cluster(cluster).await?;
+                (cluster, None)
+            }
+            (None, None) => return Err(OpenError::Raft("the cluster is not settled".to_owned())),
+        };
+        let started = self.assemble(cluster).await?;
+        if let Some(members) = founding {
+            tracing::info!(%cluster, members = members.len(), "founding the cluster");
+            started
+                .node
+                .shared
+                .raft
+                .initialize(members)
+                .await
+                .map_err(|error| match error {
+                    RaftError::APIError(error) => OpenError::Raft(error.to_string()),
+                    RaftError::Fatal(fatal) => OpenError::Raft(fatal.to_string()),
+                })?;
+        }
+        Ok(started)
+    }
+
+    async fn assemble(self, cluster: ClusterId) -> Result<Started, OpenError> {
+        let config = self.config;
+        let local = Local {
+            cluster,
+            node: config.node_id,
+            instance: self.newborn.instance,
+        };
+        let log_clock = Arc::new(LogClock::new(self.clock));
+        let contact = LeaderContact::new(Arc::clone(&log_clock));
+        let machine = {
+            let (data_dir, log_db, state) = (
+                config.data_dir.clone(),
+                Arc::clone(&self.log_db),
+                state_config(&config),
+            );
+            Machine::open(&data_dir, cluster, ShardId::ZERO, log_db, state)?
+        };
+        let (state, incoming) = (machine.state(), machine.dir());
+        let dialer = Dialer::new(local, self.pool, Arc::clone(&log_clock));
+        let raft_config = Arc::new(raft_config(&config).validate()?);
+        let raft = Raft::new(
+            config.node_id.get(),
+            raft_config,
+            dialer.clone(),
+            self.log.clone(),
+            machine,
+        )
+        .await
+        .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
+        let (leadership, _) = watch::channel(Leadership::read(&raft, cluster, config.node_id));
+        let node = Node {
+            shared: Arc::new(Shared {
+                peers: Peers::new(raft.clone(), dialer),
+                raft,
+                applied: state.applied(),
+                state,
+                log: self.log,
+                log_db: self.log_db,
+                log_clock,
+                leadership,
+                instance: self.newborn.instance,
+                config: Arc::clone(&config),
+                draining: AtomicBool::new(false),
+                tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
+            }),
+        };
+        node.spawn_tasks(contact.clone());
+        let gate = gate(local, node.shared.raft.clone());
+        let end_peers = CancellationToken::new();
+        Ok(Started {
+            raft: RaftEndpoint::new(
+                node.shared.raft.clone(),
+                gate.clone(),
+                contact,
+                incoming,
+                end_peers.clone(),
+            ),
+            peers: PeerEndpoint::new(node.clone(), gate),
+            node,
+            end_peers,
+        })
+    }
+}
+
+impl Greeter for Prepared {
+    fn hello(
+        &self,
+        request: &pb::HelloRequest,
+    ) -> Result<pb::HelloResponse, InitialClusterDiffers> {
+        let own = self.newborn.hello();
+        if own.initial_cluster != request.initial_cluster {
+            return Err(InitialClusterDiffers);
+        }
+        Ok(pb::HelloResponse {
+            node_id: own.node_id,
+            instance: own.instance,
+            cluster_id: Bytes::new(),
+            members: Vec::new(),
+        })
+    }
+}
+
+impl Node {
+    fn spawn_tasks(&self, contact: LeaderContact) {
+        let shared = &self.shared;
+        let stop = || shared.stop.clone();
+        let lease = shared.config.timers.election_max;
+        let tasks = &shared.tasks;
+        tasks.spawn(leadership::follow(
+            shared.raft.clone(),
+            shared.leadership.clone(),
+            stop(),
+        ));
+        tasks.spawn(tick::run(self.clone(), stop()));
+        tasks.spawn(snapshot::run(self.clone(), shared.config.snapshots, stop()));
+        let campaign = network::campaign(shared.raft.clone(), contact, lease);
+        let until = stop();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = until.cancelled() => {}
+                () = campaign => {}
+            }
+        });
+    }
+}
+
+fn draw_cluster_id() -> ClusterId {
+    ClusterId::new(uuid::Uuid::new_v4().into_bytes())
+}
+
+fn gate(local: Local, raft: Raft) -> Gate {
+    let metrics = RwLock::new(raft.server_metrics());
+    Gate::new(local, move |id| {
+        let metrics = metrics.read().unwrap_or_else(PoisonError::into_inner);
+        metrics
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .get_node(&id)
+            .cloned()
+    })
+}
+
+fn state_config(config: &NodeConfig) -> StateConfig {
+    StateConfig {
+        database: DbConfig {
+            block_cache_bytes: config.memory.block_cache,
+            state_write_buffer_bytes: config.memory.write_buffer,
+            ..DbConfig::default()
+        },
+        record_cache_bytes: config.memory.record_cache,
+    }
+}
+
+/// What differs from openraft's defaults, and why.
+fn raft_config(config: &NodeConfig) -> openraft::Config {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let timers = config.timers;
+    openraft::Config {
+        cluster_name: "trolley".to_owned(),
+        heartbeat_interval: millis(timers.heartbeat),
+        election_timeout_min: millis(timers.election_min),
+        election_timeout_max: millis(timers.election_max),
+        // A node that comes back from a partition must not depose a leader that is well.
+        enable_pre_vote: Some(true),
+        // A leader that restarts must be elected again: its state may be behind what it had acknowledged.
+        enable_leader_restore: Some(false),
+        // A follower whose log went back has lost acknowledged entries. That is never repaired in silence.
+        allow_log_reversion: Some(false),
+        // Longer than two elections, so that a leader without a quorum lets the others hear each other.
+        quorum_loss_probe_interval: Some(2 * (2 * millis(timers.election_max))),
+        max_payload_entries: limits::APPEND_ENTRIES,
+        max_append_entries: Some(limits::APPEND_ENTRIES),
+        install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
+        // Snapshots are taken by size and age, see `snapshot`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: config.snapshots.keep_entries,
+        replication_lag_threshold: config.snapshots.keep_entries.saturating_mul(4),
+        purge_batch_size: PURGE_BATCH,
+        ..openraft::Config::default()
+    }
+}

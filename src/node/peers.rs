@@ -1,0 +1,118 @@
+//! What this node asks its peers beside Raft: a read index, and their status.
+
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+
+use super::{Error, LeaderHint, Node, Outcome, Raft};
+use crate::network::{Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler};
+use crate::proto::internal as pb;
+use crate::raft::{LogId, Member};
+use crate::storage::snapshot::SnapshotDir;
+use prost::Message as _;
+
+/// How long a peer may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The members of this node's cluster, and the way to them.
+#[derive(Clone)]
+pub(super) struct Peers {
+    raft: Raft,
+    dialer: Dialer<SnapshotDir>,
+}
+
+impl Peers {
+    pub(super) fn new(raft: Raft, dialer: Dialer<SnapshotDir>) -> Self {
+        Self { raft, dialer }
+    }
+
+    fn member(&self, id: u64) -> Option<Member> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics
+            .membership_config
+            .membership()
+            .get_node(&id)
+            .cloned()
+    }
+
+    /// The log index that a linearizable read on this node must wait for.
+    pub(super) async fn read_index(&self, leader: &LeaderHint) -> Result<u64, Error> {
+        let id = leader.node.get();
+        let member = self.member(id).ok_or(Error::NoLeader)?;
+        let log_id = self
+            .dialer
+            .read_index(id, &member, PATIENCE)
+            .await
+            .map_err(|error| match error {
+                NetworkError::Timeout(_) => Error::Deadline {
+                    outcome: Outcome::NotApplied,
+                },
+                error => {
+                    tracing::debug!(%error, leader = id, "the leader gave no read index");
+                    Error::NoLeader
+                }
+            })?;
+        Ok(log_id.map_or(0, |log_id| log_id.index))
+    }
+
+    /// Another node's figures.
+    pub(super) async fn node_status(&self, id: u64) -> Result<bytes::Bytes, NetworkError> {
+        let member = self
+            .member(id)
+            .ok_or_else(|| NetworkError::Failed(format!("node {id} is not a member")))?;
+        self.dialer.node_status(id, &member, PATIENCE).await
+    }
+}
+
+impl Greeter for Node {
+    fn hello(&self, _: &pb::HelloRequest) -> Result<pb::HelloResponse, InitialClusterDiffers> {
+        Ok(self.shared.introduction())
+    }
+}
+
+impl PeerHandler for Node {
+    async fn read_index(&self) -> Result<LogId, String> {
+        Node::read_index(self)
+            .await
+            .map_err(|error| error.to_string())
+    }
+
+    fn status(&self) -> bytes::Bytes {
+        Node::status(self).encode_to_vec().into()
+    }
+}
+
+impl super::Shared {
+    /// How this node answers a greeting. It names its cluster only once it knows the members: whoever reads the
+    /// answer takes both or neither.
+    fn introduction(&self) -> pb::HelloResponse {
+        let (cluster, node) = {
+            let leadership = self.leadership.borrow();
+            (leadership.cluster, leadership.node)
+        };
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let members: Vec<pb::Member> = metrics
+            .membership_config
+            .membership()
+            .nodes()
+            .map(|(id, member)| pb::Member {
+                node_id: *id,
+                address: member.address.clone(),
+                instance: bytes::Bytes::copy_from_slice(member.instance.as_bytes()),
+            })
+            .collect();
+        let cluster_id = if members.is_empty() {
+            bytes::Bytes::new()
+        } else {
+            bytes::Bytes::copy_from_slice(cluster.as_bytes())
+        };
+        pb::HelloResponse {
+            node_id: node.get(),
+            instance: bytes::Bytes::copy_from_slice(self.instance.as_bytes()),
+            cluster_id,
+            members,
+        }
+    }
+}

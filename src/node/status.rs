@@ -1,0 +1,88 @@
+//! What a node tells of itself and of its cluster.
+
+use futures::future::join_all;
+use openraft::async_runtime::WatchReceiver as _;
+use prost::Message as _;
+
+use super::Node;
+use crate::proto::v1;
+
+impl Node {
+    /// The members as this node knows them.
+    #[must_use]
+    pub fn members(&self) -> Vec<v1::Member> {
+        let metrics = self.shared.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<u64> = membership.voter_ids().collect();
+        membership
+            .nodes()
+            .map(|(id, member)| v1::Member {
+                node_id: *id,
+                address: member.address.clone(),
+                voter: voters.contains(id),
+            })
+            .collect()
+    }
+
+    /// This node's figures.
+    #[must_use]
+    pub fn status(&self) -> v1::NodeStatus {
+        let shared = &self.shared;
+        let header = shared.state.header();
+        let leadership = shared.leadership.borrow().clone();
+        let metrics = shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: &Option<crate::raft::LogId>| id.as_ref().map_or(0, |id| id.index);
+        v1::NodeStatus {
+            node_id: leadership.node.get(),
+            address: shared.config.advertise.clone(),
+            role: leadership.role.into(),
+            leader_id: leadership
+                .leader
+                .as_ref()
+                .map_or(0, |leader| leader.node.get()),
+            term: leadership.term,
+            last_log_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: index(&metrics.local_committed),
+            applied_index: index(&metrics.last_applied),
+            purged_index: index(&metrics.purged),
+            snapshot_index: index(&metrics.snapshot),
+            revision: header.revision,
+            digest: header
+                .digest
+                .iter()
+                .rev()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            log_time_ms: header.log_time,
+            disk_bytes: shared
+                .state
+                .disk_bytes()
+                .saturating_add(shared.log_db.disk_bytes()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            error: String::new(),
+        }
+    }
+
+    /// Every member's figures; a member that does not answer in time is listed with the reason.
+    pub async fn cluster_status(&self) -> Vec<v1::NodeStatus> {
+        let own = self.shared.leadership.borrow().node.get();
+        let asked = self.members().into_iter().map(|member| async move {
+            if member.node_id == own {
+                return self.status();
+            }
+            let answer = self.shared.peers.node_status(member.node_id).await;
+            let decoded = answer.map_err(|e| e.to_string()).and_then(|response| {
+                v1::NodeStatus::decode(response).map_err(|e| format!("malformed answer: {e}"))
+            });
+            decoded.unwrap_or_else(|error| v1::NodeStatus {
+                node_id: member.node_id,
+                address: member.address,
+                error,
+                ..v1::NodeStatus::default()
+            })
+        });
+        join_all(asked).await
+    }
+}

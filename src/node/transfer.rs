@@ -1,0 +1,82 @@
+//! Handing leadership over.
+//!
+//! A transfer that fails leaves the leader unable to write until another election, so a target that lags is
+//! refused before openraft is asked.
+
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::propose::stopped;
+use super::{Error, Node};
+use crate::types::NodeId;
+
+/// A target may lack this many entries: it gets them within the transfer.
+const LAG_ALLOWED: u64 = 10_000;
+
+impl Node {
+    /// Hands leadership to `target`, or to the voter whose log is most complete, and waits until it leads.
+    pub async fn transfer_leader(
+        &self,
+        target: Option<NodeId>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let shared = &self.shared;
+        let leadership = shared.leadership.borrow().clone();
+        if !leadership.is_leader() {
+            return Err(leadership.leader.map_or(Error::NoLeader, Error::NotLeader));
+        }
+        let target = self.transfer_target(leadership.node, target)?;
+        if target == leadership.node {
+            return Ok(());
+        }
+        shared
+            .raft
+            .trigger()
+            .transfer_leader(target.get())
+            .await
+            .map_err(|fatal| stopped(&fatal))?;
+        let mut changes = shared.leadership.subscribe();
+        let led = changes.wait_for(|now| {
+            now.leader
+                .as_ref()
+                .is_some_and(|leader| leader.node == target)
+        });
+        match timeout_at(deadline, led).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::Stopped("openraft ended".to_owned())),
+            Err(_) => Err(Error::TransferFailed(format!(
+                "node {target} does not lead after the deadline"
+            ))),
+        }
+    }
+
+    fn transfer_target(&self, own: NodeId, wanted: Option<NodeId>) -> Result<NodeId, Error> {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if wanted == Some(own) {
+            return Ok(own);
+        }
+        let voters: Vec<u64> = metrics.membership_config.membership().voter_ids().collect();
+        if let Some(wanted) = wanted.filter(|wanted| !voters.contains(&wanted.get())) {
+            return Err(Error::UnknownMember(wanted.get()));
+        }
+        let last = metrics.last_log_index.unwrap_or(0);
+        let matched = |id: u64| {
+            let replication = metrics.replication.as_ref()?;
+            replication.get(&id)?.as_ref().map(|log_id| log_id.index)
+        };
+        let candidates = voters.iter().copied().filter(|id| *id != own.get());
+        let candidates = candidates.filter(|id| wanted.is_none_or(|wanted| wanted.get() == *id));
+        let best = candidates.filter_map(|id| Some((matched(id)?, id))).max();
+        match best {
+            Some((index, id)) if index.saturating_add(LAG_ALLOWED) >= last => {
+                NodeId::new(id).map_err(|e| Error::TransferFailed(e.to_string()))
+            }
+            Some((index, id)) => Err(Error::TransferFailed(format!(
+                "node {id} is {} entries behind",
+                last.saturating_sub(index)
+            ))),
+            None => Err(Error::TransferFailed("no voter is reachable".to_owned())),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! openraft's types as messages, for disk and wire alike, so that both have one form.
+//!
+//! Log ids and votes always convert. Entries and memberships are checked on the way in: what a message lacks or
+//! contradicts is a [`Fault`] of whoever wrote it, and the caller decides whether that was a disk or a peer.
+//! Deliberately absent: openraft's own serialized forms, which move between its versions, and any meaning of
+//! node id 0, which openraft uses before the first election.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use openraft::EntryPayload;
+
+use super::{Entry, LogId, Member, Membership, Proposal, StoredMembership, Vote};
+use crate::proto::internal as pb;
+use crate::state::Fault;
+use crate::types::InstanceId;
+
+type LeaderId = openraft::alias::LeaderIdOf<super::TypeConfig>;
+
+impl From<LogId> for pb::LogId {
+    fn from(id: LogId) -> Self {
+        Self {
+            term: id.leader_id.term,
+            node_id: id.leader_id.node_id,
+            index: id.index,
+        }
+    }
+}
+
+impl From<pb::LogId> for LogId {
+    fn from(id: pb::LogId) -> Self {
+        let leader_id = LeaderId {
+            term: id.term,
+            node_id: id.node_id,
+        };
+        Self::new(leader_id, id.index)
+    }
+}
+
+impl From<Vote> for pb::Vote {
+    fn from(vote: Vote) -> Self {
+        Self {
+            term: vote.leader_id.term,
+            node_id: vote.leader_id.node_id,
+            committed: vote.committed,
+        }
+    }
+}
+
+impl From<pb::Vote> for Vote {
+    fn from(vote: pb::Vote) -> Self {
+        Self {
+            leader_id: LeaderId {
+                term: vote.term,
+                node_id: vote.node_id,
+            },
+            committed: vote.committed,
+        }
+    }
+}
+
+impl From<&Entry> for pb::Entry {
+    fn from(entry: &Entry) -> Self {
+        let payload = match &entry.payload {
+            EntryPayload::Blank => pb::entry::Payload::Blank(pb::Blank {}),
+            EntryPayload::Normal(proposal) => pb::entry::Payload::Proposal(proposal.into()),
+            EntryPayload::Membership(membership) => {
+                pb::entry::Payload::Membership(membership.into())
+            }
+        };
+        Self {
+            log_id: Some(entry.log_id.into()),
+            payload: Some(payload),
+        }
+    }
+}
+
+// Written out, because the compiler does not see through openraft's projection when it looks for conflicts.
+impl TryFrom<pb::Entry> for openraft::Entry<LeaderId, EntryPayload<Proposal, u64, Member>> {
+    type Error = Fault;
+
+    fn try_from(entry: pb::Entry) -> Result<Self, Fault> {
+        let log_id = required("log entry", "its log id", entry.log_id)?;
+        let payload = match required("log entry", "its payload", entry.payload)? {
+            pb::entry::Payload::Blank(_) => EntryPayload::Blank,
+            pb::entry::Payload::Proposal(proposal) => {
+                EntryPayload::Normal(Proposal::decode(proposal)?)
+            }
+            pb::entry::Payload::Membership(membership) => {
+                EntryPayload::Membership(membership.try_into()?)
+            }
+        };
+        Ok(Self {
+            log_id: log_id.into(),
+            payload,
+        })
+    }
+}
+
+impl From<&Proposal> for pb::Proposal {
+    /// Shares the encoded command.
+    fn from(proposal: &Proposal) -> Self {
+        Self {
+            stamp: proposal.stamp.as_millis(),
+            command: proposal.encoded.clone(),
+        }
+    }
+}
+
+impl From<&Membership> for pb::Membership {
+    fn from(membership: &Membership) -> Self {
+        let configs = membership
+            .get_joint_config()
+            .iter()
+            .map(|voters| pb::Voters {
+                node_ids: voters.iter().copied().collect(),
+            });
+        let nodes = membership.nodes().map(|(id, member)| pb::Member {
+            node_id: *id,
+            address: member.address.clone(),
+            instance: bytes::Bytes::copy_from_slice(member.instance.as_bytes()),
+        });
+        Self {
+            configs: configs.collect(),
+            nodes: nodes.collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::Membership> for Membership {
+    type Error = Fault;
+
+    fn try_from(membership: pb::Membership) -> Result<Self, Fault> {
+        let configs = membership
+            .configs
+            .into_iter()
+            .map(|voters| voters.node_ids.into_iter().collect::<BTreeSet<_>>())
+            .collect();
+        let mut nodes = BTreeMap::new();
+        for node in membership.nodes {
+            let id = node.node_id;
+            if nodes.insert(id, Member::try_from(node)?).is_some() {
+                return Err(Fault::corrupt(
+                    "membership",
+                    format!("node {id} appears twice"),
+                ));
+            }
+        }
+        Self::new(configs, nodes).map_err(|e| Fault::corrupt("membership", e.to_string()))
+    }
+}
+
+impl TryFrom<pb::Member> for Member {
+    type Error = Fault;
+
+    /// The node id is left to the caller.
+    fn try_from(member: pb::Member) -> Result<Self, Fault> {
+        let instance = InstanceId::parse(&member.instance)
+            .map_err(|e| Fault::corrupt("membership", e.to_string()))?;
+        Ok(Self {
+            address: member.address,
+            instance,
+        })
+    }
+}
+
+impl From<&StoredMembership> for pb::StoredMembership {
+    fn from(stored: &StoredMembership) -> Self {
+        Self {
+            log_id: stored.log_id().map(Into::into),
+            membership: Some(stored.membership().into()),
+        }
+    }
+}
+
+impl TryFrom<pb::StoredMembership> for StoredMembership {
+    type Error = Fault;
+
+    /// An absent membership is the empty one, which a node has before it belongs to a cluster.
+    fn try_from(stored: pb::StoredMembership) -> Result<Self, Fault> {
+        let membership = stored.membership.unwrap_or_default().try_into()?;
+        Ok(Self::new(stored.log_id.map(Into::into), membership))
+    }
+}
+
+fn required<T>(what: &'static str, part: &str, value: Option<T>) -> Result<T, Fault> {
+    value.ok_or_else(|| Fault::corrupt(what, format!("{part} is missing")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership() -> Membership {
+        let nodes: BTreeMap<u64, Member> = (1..=3)
+            .map(|id| {
+                let member = Member {
+                    address: format!("host-{id}:7000"),
+                    instance: InstanceId::new([u8::try_from(id).expect("small"); 16]),
+                };
+                (id, member)
+            })
+            .collect();
+        Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])], nodes)
+            .expect("voters are nodes")
+    }
+
+    #[test]
+    fn log_ids_and_votes_survive_the_round_trip() {
+        let log_id = pb::LogId {
+            term: 7,
+            node_id: 2,
+            index: 99,
+        };
+        assert_eq!(pb::LogId::from(LogId::from(log_id)), log_id);
+        let vote = pb::Vote {
+            term: 7,
+            node_id: 2,
+            committed: true,
+        };
+        assert_eq!(pb::Vote::from(Vote::from(vote)), vote);
+    }
+
+    #[test]
+    fn memberships_survive_the_round_trip() {
+        let message = pb::Membership::from(&membership());
+        let back = Membership::try_from(message).expect("valid");
+        assert_eq!(back, membership());
+        let empty = StoredMembership::default();
+        let back = StoredMembership::try_from(pb::StoredMembership::from(&empty)).expect("valid");
+        assert_eq!(back, empty);
+    }
+
+    #[test]
+    fn a_membership_that_contradicts_itself_is_refused() {
+        let mut unknown_voter = pb::Membership::from(&membership());
+        unknown_voter.nodes.pop();
+        assert!(Membership::try_from(unknown_voter).is_err());
+
+        let mut twice = pb::Membership::from(&membership());
+        twice.nodes.push(twice.nodes[0].clone());
+        assert!(Membership::try_from(twice).is_err());
+
+        let mut short_instance = pb::Membership::from(&membership());
+        short_instance.nodes[0].instance = bytes::Bytes::from_static(b"short");
+        assert!(Membership::try_from(short_instance).is_err());
+    }
+
+    #[test]
+    fn an_entry_without_its_parts_is_refused() {
+        let log_id = Some(pb::LogId::default());
+        let payload = Some(pb::entry::Payload::Blank(pb::Blank {}));
+        let no_payload = pb::Entry {
+            log_id,
+            payload: None,
+        };
+        let no_log_id = pb::Entry {
+            log_id: None,
+            payload: payload.clone(),
+        };
+        assert!(Entry::try_from(no_payload).is_err());
+        assert!(Entry::try_from(no_log_id).is_err());
+        assert!(Entry::try_from(pb::Entry { log_id, payload }).is_ok());
+    }
+}

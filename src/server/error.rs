@@ -1,0 +1,89 @@
+//! Why a node could not be run, and what the process says with its exit code.
+
+use std::io;
+
+use crate::config;
+use crate::node::OpenError;
+
+/// A node that cannot start, or that stopped by itself.
+///
+/// | exit code | meaning |
+/// |---|---|
+/// | 1 | the system refused threads, signals or sockets |
+/// | 2 | settings: nothing was touched |
+/// | 3 | the data directory: absent rights, in use, another node's, or damaged |
+/// | 4 | the address: in use, or not this machine's |
+/// | 5 | a storage fault, or a replica that diverged, at run time |
+/// | 6 | the cluster does not know this node, or it is not the cluster that was configured |
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings make no sense.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory: {0}")]
+    DataDirectory(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {}", listen_advice(source))]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The node is no member of its cluster.
+    #[error("cannot join the cluster: {0}")]
+    Membership(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The node met a fault.
+    #[error("the node stopped: {0}")]
+    Stopped(String),
+    /// The operating system refused threads or signals.
+    #[error("the system refused what the server needs: {0}")]
+    Runtime(#[source] io::Error),
+    /// The transport failed.
+    #[error("the transport failed: {0}")]
+    Transport(#[source] tonic::transport::Error),
+    /// The proto descriptors are not well formed: a fault of the build.
+    #[error("the reflection service cannot be built: {0}")]
+    Reflection(#[source] tonic_reflection::server::Error),
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Storage(_) | OpenError::Log(_) => Self::DataDirectory(Box::new(error)),
+            OpenError::Bootstrap(_) => Self::Membership(Box::new(error)),
+            OpenError::Config(_) | OpenError::Raft(_) => Self::Stopped(error.to_string()),
+        }
+    }
+}
+
+impl Error {
+    /// The process's exit code, see the table above.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Runtime(_) | Self::Transport(_) | Self::Reflection(_) => 1,
+            Self::Config(_) => 2,
+            Self::DataDirectory(_) => 3,
+            Self::Listen { .. } => 4,
+            Self::Stopped(_) => 5,
+            Self::Membership(_) => 6,
+        }
+    }
+}
+
+fn listen_advice(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there; stop it or choose another --listen".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address; choose another --listen".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "it takes more rights; choose a port from 1024".to_owned()
+        }
+        _ => source.to_string(),
+    }
+}

@@ -1,0 +1,125 @@
+//! One entry, from its stamp to its reply.
+
+use bytes::Bytes;
+
+use super::batch::Batch;
+use super::command::{Command, Operation};
+use super::{Fault, Rejection, Store, cart, digest, kv, replies, session};
+use crate::proto::internal as pb;
+use crate::proto::internal::reply::Body;
+use crate::types::{LogTime, Namespace};
+
+/// What an entry answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// The reply: new, or the first one to the same request.
+    pub reply: pb::Reply,
+    /// The request had been answered before; this entry did nothing.
+    pub replayed: bool,
+}
+
+/// Why an operation does not end with a body.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It is refused, and has changed nothing.
+    Rejected(Rejection),
+    /// The node stops.
+    Fault(Fault),
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// How an operation ends.
+pub(super) type Outcome = Result<Body, Stop>;
+
+/// Applies one entry to a batch. `stamp` is the leader's wall time when it proposed: log time moves on to it,
+/// never back. After a fault the batch is unusable and must be dropped.
+///
+/// The order is part of the format: log time and sweep, then replay, then the operation.
+pub fn apply<S: Store>(
+    batch: &mut Batch<'_, S>,
+    stamp: LogTime,
+    command: &Command,
+) -> Result<Applied, Fault> {
+    batch.begin_entry(stamp)?;
+    replies::answer(batch, command, |batch| execute(batch, command))
+}
+
+/// Executes an operation and makes its reply.
+fn execute<S: Store>(batch: &mut Batch<'_, S>, command: &Command) -> Result<pb::Reply, Fault> {
+    let body = match operate(batch, &command.namespace, &command.operation) {
+        Ok(body) => body,
+        Err(Stop::Rejected(rejection)) => Body::Rejected(rejection.to_stored()),
+        Err(Stop::Fault(fault)) => return Err(fault),
+    };
+    Ok(reply(batch, body))
+}
+
+/// A reply at the batch's revision.
+pub(super) fn reply<S: Store>(batch: &Batch<'_, S>, body: Body) -> pb::Reply {
+    pb::Reply {
+        revision: batch.revision().get(),
+        body: Some(body),
+    }
+}
+
+fn operate<S: Store>(
+    batch: &mut Batch<'_, S>,
+    namespace: &Namespace,
+    operation: &Operation,
+) -> Outcome {
+    match operation {
+        Operation::SessionCreate { .. }
+        | Operation::SessionUpdate { .. }
+        | Operation::SessionTouch { .. }
+        | Operation::SessionDestroy { .. } => session::operate(batch, namespace, operation),
+        Operation::CartAdd { .. }
+        | Operation::CartSetQuantity { .. }
+        | Operation::CartRemove { .. }
+        | Operation::CartClear { .. } => cart::operate(batch, namespace, operation),
+        Operation::KeyPut { .. } | Operation::KeyDelete { .. } => {
+            kv::operate(batch, namespace, operation)
+        }
+        Operation::Tick { checkpoint, expect } => tick(batch, *checkpoint, expect.as_ref()),
+    }
+}
+
+/// Compares first, then makes the next checkpoint: what the leader expects is of an earlier entry, and the number
+/// that it names is this replica's newest until the next one is made. Another number is of no use: a replica
+/// that installed a newer snapshot never made that checkpoint.
+fn tick<S: Store>(
+    batch: &mut Batch<'_, S>,
+    checkpoint: bool,
+    expect: Option<&pb::DigestCheckpoint>,
+) -> Outcome {
+    if let (Some(expect), Some(own)) = (expect, batch.checkpoint())
+        && expect.number == own.number
+        && expect.digest != own.digest
+    {
+        return Err(Stop::Fault(Fault::Diverged {
+            number: own.number,
+            own: digest::from_bytes(&own.digest)?,
+            leader: digest::from_bytes(&expect.digest)?,
+        }));
+    }
+    if checkpoint {
+        batch.note_checkpoint();
+    }
+    Ok(Body::Ticked(pb::Ticked {}))
+}
+
+/// A copy of its own. What a command brought is a piece of a log entry's or a message's buffer, and a small
+/// record in a cache would keep all of that alive.
+pub(super) fn detach(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}

@@ -1,0 +1,359 @@
+//! The overlay: what a batch of entries changes, before it is committed.
+//!
+//! Records that a batch touches are decoded once, changed in place, and encoded and hashed once, when the batch
+//! finishes. So a client's reply window, which every one of its entries changes, is written once per batch.
+//!
+//! Invariants:
+//! 1. How entries are cut into batches changes no byte, digest or reply.
+//! 2. The digest is owed for dirty records only; [`Batch::settle`] pays, at the end and before it is compared.
+//! 3. The order of the hash map reaches no result: sums commute, and writes are sorted.
+//!
+//! Deliberately absent: undo. An operation checks everything before it changes anything, and after a fault the
+//! batch is dropped whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::keys::Key;
+use super::record::{self, Content};
+use super::store::{Change, Changes, Record, Stored};
+use super::sweep::{Entry, Index};
+use super::{Fault, Store, SweepHorizon, cart, digest, replies, session};
+use crate::proto::internal as pb;
+use crate::types::{LogTime, Revision};
+
+/// Names a record that the batch has loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SlotId(usize);
+
+/// What the digest knows of a slot.
+#[derive(Debug)]
+enum Standing {
+    /// The record is as the store has it.
+    Clean,
+    /// The record changed since it was last counted.
+    Dirty,
+    /// The record changed and is counted. Its encoding, unless it is deleted.
+    Settled {
+        key_bytes: Bytes,
+        value: Option<Bytes>,
+    },
+}
+
+#[derive(Debug)]
+struct Slot {
+    record: Option<Record>,
+    /// What the running digest holds for it; 0 for nothing.
+    counted: u128,
+    /// The store has a record there.
+    stored: bool,
+    standing: Standing,
+}
+
+/// The changes of the entries being applied, over a store.
+#[derive(Debug)]
+pub struct Batch<'a, S> {
+    store: &'a S,
+    ids: HashMap<Key, SlotId>,
+    slots: Vec<Slot>,
+    index: Index,
+    revision: Revision,
+    now: LogTime,
+    digest: u128,
+    checkpoint: Option<pb::DigestCheckpoint>,
+}
+
+impl<'a, S: Store> Batch<'a, S> {
+    /// An empty batch over what is committed. `sweep` is what the last batch over this store finished with.
+    #[must_use]
+    pub fn new(store: &'a S, sweep: SweepHorizon) -> Self {
+        let header = store.header();
+        Self {
+            store,
+            ids: HashMap::new(),
+            slots: Vec::new(),
+            index: Index::new(sweep),
+            revision: Revision::new(header.revision),
+            now: LogTime::from_millis(header.log_time),
+            digest: digest::from_bytes(&header.digest)
+                .expect("a store's header was decoded by record::decode_header"),
+            checkpoint: header.checkpoint,
+        }
+    }
+
+    /// What the store has to write, in one atomic step, and what the next batch starts with.
+    #[must_use]
+    pub fn finish(mut self) -> (Changes, SweepHorizon) {
+        self.settle();
+        let horizon = self.index.horizon();
+        let mut writes = Vec::with_capacity(self.slots.len());
+        for (key, id) in self.ids {
+            let slot = self.slots.get_mut(id.0).expect("ids name slots");
+            if let Some(change) = slot.take_change(key) {
+                writes.push(change);
+            }
+        }
+        for (key_bytes, inserted) in self.index.into_changes() {
+            writes.push(index_change(key_bytes, inserted));
+        }
+        writes.sort_unstable_by(|a, b| a.key_bytes.cmp(&b.key_bytes));
+        let header = pb::StateHeader {
+            revision: self.revision.get(),
+            log_time: self.now.as_millis(),
+            digest: digest::to_bytes(self.digest),
+            checkpoint: self.checkpoint,
+        };
+        (Changes { writes, header }, horizon)
+    }
+
+    /// Log time of the entry being applied.
+    pub(super) fn now(&self) -> LogTime {
+        self.now
+    }
+
+    /// The revision after everything applied so far.
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Counts a change and returns the revision that it makes.
+    pub(super) fn next_revision(&mut self) -> Revision {
+        self.revision = self.revision.next();
+        self.revision
+    }
+
+    /// The newest checkpoint of the digest.
+    pub(super) fn checkpoint(&self) -> Option<&pb::DigestCheckpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// Notes the digest under the next number.
+    pub(super) fn note_checkpoint(&mut self) {
+        self.settle();
+        let last = self
+            .checkpoint
+            .as_ref()
+            .map_or(0, |checkpoint| checkpoint.number);
+        self.checkpoint = Some(pb::DigestCheckpoint {
+            number: last.saturating_add(1),
+            digest: digest::to_bytes(self.digest),
+        });
+    }
+
+    /// Finds a record, there or not.
+    pub(super) fn load(&mut self, key: &Key) -> Result<SlotId, Fault> {
+        if let Some(id) = self.ids.get(key) {
+            return Ok(*id);
+        }
+        let stored = self.store.get(key)?;
+        let id = SlotId(self.slots.len());
+        self.slots.push(Slot {
+            stored: stored.is_some(),
+            counted: stored.as_ref().map_or(0, |stored| stored.hash),
+            record: stored.map(|stored| stored.record),
+            standing: Standing::Clean,
+        });
+        self.ids.insert(key.clone(), id);
+        Ok(id)
+    }
+
+    /// What the record says, if it is there.
+    pub(super) fn read<C: Content>(&self, id: SlotId) -> Option<&C> {
+        let record = self
+            .slots
+            .get(id.0)
+            .expect("ids name slots")
+            .record
+            .as_ref()?;
+        Some(C::of(record).expect("a key decides its record's kind"))
+    }
+
+    /// The same, to change. Never undone, so everything was checked before.
+    pub(super) fn change<C: Content>(&mut self, id: SlotId) -> Option<&mut C> {
+        let slot = self.slot_mut(id);
+        let record = slot.record.as_mut()?;
+        slot.standing = Standing::Dirty;
+        let content = C::of_mut(record).expect("a key decides its record's kind");
+        Some(Arc::make_mut(content))
+    }
+
+    /// Puts a record in place of what is there.
+    pub(super) fn put<C: Content>(&mut self, id: SlotId, content: C) {
+        let slot = self.slot_mut(id);
+        slot.record = Some(content.into_record());
+        slot.standing = Standing::Dirty;
+    }
+
+    /// Deletes the record, if it is there.
+    pub(super) fn delete(&mut self, id: SlotId) {
+        let slot = self.slot_mut(id);
+        if slot.record.take().is_some() {
+            slot.standing = Standing::Dirty;
+        }
+    }
+
+    /// Indexes a record at a deadline.
+    pub(super) fn index(&mut self, time: LogTime, target: &Key) {
+        let key = self.index.insert(time, target);
+        self.digest = self.digest.wrapping_add(digest::hash(&key, &[]));
+    }
+
+    /// Takes back [`Batch::index`].
+    pub(super) fn unindex(&mut self, time: LogTime, target: &Key) {
+        self.remove_from_index(Key::encode_deadline(time, target));
+    }
+
+    fn remove_from_index(&mut self, key: Bytes) {
+        self.digest = self.digest.wrapping_sub(digest::hash(&key, &[]));
+        self.index.remove(key);
+    }
+
+    /// Begins an entry: moves log time on, and sweeps what is due, as much as one entry may.
+    pub(super) fn begin_entry(&mut self, stamp: LogTime) -> Result<(), Fault> {
+        self.now = self.now.advance(stamp);
+        if !self.index.horizon().may_be_due(self.now) {
+            return Ok(());
+        }
+        let mut horizon = None;
+        let mut deleted = false;
+        for _ in 0..crate::limits::SWEEP_PER_ENTRY {
+            let earliest = self.index.earliest(self.store, self.now)?;
+            horizon = earliest.as_ref().map(|entry| entry.time);
+            match earliest {
+                Some(entry) if entry.time <= self.now => deleted |= self.expire(entry)?,
+                _ => break,
+            }
+        }
+        self.index.set_horizon(horizon);
+        if deleted {
+            self.next_revision();
+        }
+        Ok(())
+    }
+
+    /// Deletes the record that an index entry stands for, or moves the entry to where the record's deadline has
+    /// moved since. Returns whether something that a caller could read is gone.
+    fn expire(&mut self, entry: Entry) -> Result<bool, Fault> {
+        let target = Key::decode(&entry.target)?;
+        let id = self.load(&target)?;
+        let (indexed, deadline) = self.deadlines(&target, id)?;
+        if indexed != entry.time {
+            return Err(Fault::corrupt(
+                "the deadline index",
+                "an entry is not at its record's place",
+            ));
+        }
+        self.remove_from_index(entry.key);
+        if deadline > self.now {
+            self.index(deadline, &target);
+            match &target {
+                Key::Session(..) => session::note_indexed(self, id, deadline),
+                _ => replies::note_indexed(self, id, deadline),
+            }
+            return Ok(false);
+        }
+        if let Key::Session(namespace, token) = &target {
+            cart::delete_with_session(self, id, namespace, token)?;
+        }
+        self.delete(id);
+        Ok(matches!(target, Key::Session(..) | Key::Kv(..)))
+    }
+
+    /// Where the index holds a record, and when it is really due.
+    fn deadlines(&self, key: &Key, id: SlotId) -> Result<(LogTime, LogTime), Fault> {
+        let found = match key {
+            Key::Session(..) => self
+                .read::<pb::SessionRecord>(id)
+                .map(|it| (it.indexed_deadline, session::deadline(it).as_millis())),
+            Key::Client(..) => self
+                .read::<pb::ClientWindow>(id)
+                .map(|it| (it.indexed_deadline, it.deadline)),
+            Key::Kv(..) => self
+                .read::<pb::KvRecord>(id)
+                .map(|it| (it.deadline, it.deadline)),
+            Key::Request(..) => self
+                .read::<pb::RequestRecord>(id)
+                .map(|it| (it.deadline, it.deadline)),
+            _ => None,
+        };
+        let (indexed, deadline) = found
+            .ok_or_else(|| Fault::corrupt("the deadline index", "an entry stands for no record"))?;
+        Ok((
+            LogTime::from_millis(indexed),
+            LogTime::from_millis(deadline),
+        ))
+    }
+
+    /// Encodes what changed, once, and brings the digest up to date.
+    fn settle(&mut self) {
+        for (key, id) in &self.ids {
+            let slot = self.slots.get_mut(id.0).expect("ids name slots");
+            if !matches!(slot.standing, Standing::Dirty) {
+                continue;
+            }
+            if let Some(record) = &mut slot.record {
+                replies::normalize(record);
+            }
+            let value = slot.record.as_ref().map(record::encode);
+            let key_bytes = key.encode();
+            let counts = value
+                .as_ref()
+                .map_or(0, |value| digest::hash(&key_bytes, value));
+            self.digest = self.digest.wrapping_sub(slot.counted).wrapping_add(counts);
+            slot.counted = counts;
+            slot.standing = Standing::Settled { key_bytes, value };
+        }
+    }
+
+    fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
+        self.slots.get_mut(id.0).expect("ids name slots")
+    }
+}
+
+impl Slot {
+    /// The write that the settled slot asks for, if any.
+    fn take_change(&mut self, key: Key) -> Option<Change> {
+        let standing = std::mem::replace(&mut self.standing, Standing::Clean);
+        let Standing::Settled { key_bytes, value } = standing else {
+            return None;
+        };
+        let value = match (self.record.take(), value) {
+            (Some(record), Some(value)) => Some((
+                Stored {
+                    record,
+                    hash: self.counted,
+                },
+                value,
+            )),
+            // It came and went within the batch.
+            _ if !self.stored => return None,
+            _ => None,
+        };
+        Some(Change {
+            key,
+            key_bytes,
+            value,
+        })
+    }
+}
+
+fn index_change(key_bytes: Bytes, inserted: bool) -> Change {
+    let key = Key::decode(&key_bytes).expect("the index made its keys itself");
+    let value = inserted.then(|| {
+        let hash = digest::hash(&key_bytes, &[]);
+        (
+            Stored {
+                record: Record::Index,
+                hash,
+            },
+            Bytes::new(),
+        )
+    });
+    Change {
+        key,
+        key_bytes,
+        value,
+    }
+}

@@ -1,0 +1,114 @@
+//! A store in memory, for tests and models. It keeps encoded bytes and decodes at each read, as a database does.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::keys::{Key, KeyRange};
+use super::store::{Changes, Store, Stored};
+use super::{Fault, record};
+use crate::proto::internal as pb;
+
+/// Committed records in memory, the header among them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryStore {
+    records: BTreeMap<Bytes, Bytes>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Commits what a batch changed.
+    pub fn commit(&mut self, changes: Changes) {
+        for change in changes.writes {
+            match change.value {
+                Some((_, value)) => self.records.insert(change.key_bytes, value),
+                None => self.records.remove(&change.key_bytes),
+            };
+        }
+        let header = changes.header.encode_to_vec();
+        self.records.insert(Key::Header.encode(), header.into());
+    }
+
+    /// Every key and value, in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.records.iter()
+    }
+
+    /// All bytes: each key and value behind its length (4 bytes, big-endian).
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for bytes in self.records.iter().flat_map(|(key, value)| [key, value]) {
+            let len = u32::try_from(bytes.len()).expect("limits keep records far below 4 GiB");
+            out.extend_from_slice(&len.to_be_bytes());
+            out.extend_from_slice(bytes);
+        }
+        out
+    }
+
+    /// Back from [`MemoryStore::snapshot`].
+    pub fn restore(snapshot: &[u8]) -> Result<Self, Fault> {
+        let mut store = Self::new();
+        let mut rest = snapshot;
+        while !rest.is_empty() {
+            let key = take(&mut rest)?;
+            let value = take(&mut rest)?;
+            match Key::decode(&key)? {
+                Key::Header => drop(record::decode_header(value.clone())?),
+                key => drop(record::decode(&key, value.clone())?),
+            }
+            store.records.insert(key, value);
+        }
+        Ok(store)
+    }
+}
+
+fn take(rest: &mut &[u8]) -> Result<Bytes, Fault> {
+    let cut = || Fault::corrupt("a snapshot", "it ends early");
+    let (len, after) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| cut())?;
+    let (bytes, after) = after.split_at_checked(len).ok_or_else(cut)?;
+    *rest = after;
+    Ok(Bytes::copy_from_slice(bytes))
+}
+
+impl Store for MemoryStore {
+    fn header(&self) -> pb::StateHeader {
+        let header = self.records.get(&Key::Header.encode()).cloned();
+        header.map_or_else(pb::StateHeader::default, |value| {
+            record::decode_header(value).expect("commit encoded it and restore decoded it")
+        })
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Stored>, Fault> {
+        let value = self.records.get(&key.encode()).cloned();
+        value.map(|value| record::decode(key, value)).transpose()
+    }
+
+    fn scan(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Fault>,
+    ) -> Result<(), Fault> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let bounds = (
+            Bound::Included(range.start.as_slice()),
+            Bound::Excluded(range.end.as_slice()),
+        );
+        for (key, value) in self.records.range::<[u8], _>(bounds) {
+            if visit(key, value)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

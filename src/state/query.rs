@@ -1,0 +1,138 @@
+//! Reads, at the store's own log time: what is due at or before it is not there, swept or not.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::command::CartOwner;
+use super::keys::{Key, KeyRange};
+use super::store::Record;
+use super::{Fault, Store, kv, record::Content, session as sessions};
+use crate::limits;
+use crate::proto::internal as pb;
+use crate::types::{self, KeyPrefix, LogTime, Namespace, TokenHash};
+
+/// What a cart's owner has.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CartRead {
+    /// The session that was named is not live.
+    SessionNotFound,
+    /// Nothing was ever added: an empty cart without a record.
+    Absent,
+    /// A cart, maybe without lines.
+    Cart(Arc<pb::CartRecord>),
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeyPage {
+    /// Live keys, in byte order.
+    pub items: Vec<(types::Key, pb::KvRecord)>,
+    /// Where the next page goes on after; `None` for the last page. A page may be short, even empty, and not be
+    /// the last, where many keys have expired and are not swept yet.
+    pub next: Option<types::Key>,
+}
+
+/// A live session.
+pub fn session(
+    store: &impl Store,
+    namespace: &Namespace,
+    token: &TokenHash,
+) -> Result<Option<Arc<pb::SessionRecord>>, Fault> {
+    let found = get::<pb::SessionRecord>(store, &Key::Session(namespace.clone(), *token))?;
+    Ok(found.filter(|session| sessions::deadline(session) > now(store)))
+}
+
+/// When a session is gone unless it is seen before: its idle deadline, or its absolute one if that is earlier.
+#[must_use]
+pub fn session_idle_deadline(session: &pb::SessionRecord) -> LogTime {
+    sessions::deadline(session)
+}
+
+/// An owner's cart.
+pub fn cart(
+    store: &impl Store,
+    namespace: &Namespace,
+    owner: &CartOwner,
+) -> Result<CartRead, Fault> {
+    let key = match owner {
+        CartOwner::User(user) => Key::UserCart(namespace.clone(), user.clone()),
+        CartOwner::Session(token) => match session(store, namespace, token)? {
+            None => return Ok(CartRead::SessionNotFound),
+            Some(session) if !session.has_cart => return Ok(CartRead::Absent),
+            Some(_) => Key::SessionCart(namespace.clone(), *token),
+        },
+    };
+    Ok(get(store, &key)?.map_or(CartRead::Absent, CartRead::Cart))
+}
+
+/// A live key.
+pub fn key(
+    store: &impl Store,
+    namespace: &Namespace,
+    key: &types::Key,
+) -> Result<Option<Arc<pb::KvRecord>>, Fault> {
+    let found = get::<pb::KvRecord>(store, &Key::Kv(namespace.clone(), key.clone()))?;
+    Ok(found.filter(|found| kv::is_live(found, now(store))))
+}
+
+/// The live keys with a prefix, in byte order, from the first one after `after`: at most `limit`, and no more than
+/// [`limits::LIST_PAGE_BYTES`] hold or [`limits::LIST_SCAN`] stored keys give.
+pub fn list(
+    store: &impl Store,
+    namespace: &Namespace,
+    prefix: &KeyPrefix,
+    limit: usize,
+    after: Option<&types::Key>,
+) -> Result<KeyPage, Fault> {
+    let now = now(store);
+    let limit = limit.clamp(1, limits::LIST_MAX);
+    let mut page = KeyPage::default();
+    let (mut bytes, mut seen) = (0usize, 0usize);
+    let mut last: Option<types::Key> = None;
+    store.scan(
+        &KeyRange::kv(namespace, prefix, after),
+        &mut |key, value| {
+            let full = page.items.len() >= limit
+                || bytes >= limits::LIST_PAGE_BYTES
+                || seen >= limits::LIST_SCAN;
+            if full {
+                page.next = last.take();
+                return Ok(ControlFlow::Break(()));
+            }
+            let name = kv_name(key)?;
+            let record = pb::KvRecord::decode(Bytes::copy_from_slice(value))
+                .map_err(|e| Fault::corrupt("a key's value", e.to_string()))?;
+            last = Some(name.clone());
+            seen = seen.saturating_add(1);
+            if kv::is_live(&record, now) {
+                bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
+                page.items.push((name, record));
+            }
+            Ok(ControlFlow::Continue(()))
+        },
+    )?;
+    Ok(page)
+}
+
+fn kv_name(bytes: &[u8]) -> Result<types::Key, Fault> {
+    match Key::decode(bytes)? {
+        Key::Kv(_, name) => Ok(name),
+        _ => Err(Fault::corrupt("the key space", "another key stands in it")),
+    }
+}
+
+fn now(store: &impl Store) -> LogTime {
+    LogTime::from_millis(store.header().log_time)
+}
+
+fn get<C: Content>(store: &impl Store, key: &Key) -> Result<Option<Arc<C>>, Fault> {
+    let stored = store.get(key)?;
+    Ok(stored.map(|stored| content(&stored.record)))
+}
+
+fn content<C: Content>(record: &Record) -> Arc<C> {
+    Arc::clone(C::of(record).expect("a key decides its record's kind"))
+}

@@ -1,0 +1,102 @@
+//! A bounded cache of decoded records in front of the state database.
+//!
+//! Invariant: what is cached is what is committed. Readers fill it under the read lock of
+//! [`super::state_db::StateDb`] and a commit updates it under the write lock, so that no reader puts back what a
+//! commit has replaced. The bound is in bytes, estimated from the encoded size.
+//!
+//! Deliberately absent: index entries, which are scanned and never looked up, and absent keys, which the bloom
+//! filters of the database answer for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::state::{Key, Record, Stored};
+
+/// What an entry costs beside its key and encoded value: the key's enum, the hash table, the shared record.
+const ENTRY_OVERHEAD_BYTES: usize = 192;
+/// Names and values of a decoded map live apart from each other, so a record takes more memory than its encoding.
+const DECODED_FACTOR: usize = 2;
+/// For the table's first allocation only.
+const TYPICAL_ENTRY_BYTES: usize = 1024;
+
+/// Committed records, decoded.
+pub(super) struct RecordCache {
+    entries: Cache<Key, Cached, ByBytes>,
+}
+
+#[derive(Clone)]
+struct Cached {
+    stored: Stored,
+    bytes: u32,
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Key, Cached> for ByBytes {
+    fn weight(&self, _: &Key, cached: &Cached) -> u64 {
+        u64::from(cached.bytes)
+    }
+}
+
+impl RecordCache {
+    /// An empty cache that holds about this many bytes.
+    pub fn new(capacity_bytes: usize) -> Self {
+        let items = (capacity_bytes / TYPICAL_ENTRY_BYTES).max(16);
+        let bytes = u64::try_from(capacity_bytes).expect("a usize fits into 64 bits");
+        Self {
+            entries: Cache::with_weighter(items, bytes, ByBytes),
+        }
+    }
+
+    /// The record under a key, if it is here.
+    pub fn get(&self, key: &Key) -> Option<Stored> {
+        self.entries.get(key).map(|cached| cached.stored)
+    }
+
+    /// A record was read: its content shares nothing but `value`'s own allocation.
+    pub fn fill(&self, key: Key, stored: Stored, value_bytes: usize) {
+        let bytes = footprint(value_bytes);
+        self.entries.insert(key, Cached { stored, bytes });
+    }
+
+    /// A record was committed.
+    pub fn update(&self, key: Key, mut stored: Stored, value: &Bytes) {
+        if !matches!(stored.record, Record::Index) {
+            detach(&mut stored.record);
+            self.fill(key, stored, value.len());
+        }
+    }
+
+    /// A record was deleted.
+    pub fn remove(&self, key: &Key) {
+        self.entries.remove(key);
+    }
+}
+
+fn footprint(value_bytes: usize) -> u32 {
+    let bytes = value_bytes
+        .saturating_mul(DECODED_FACTOR)
+        .saturating_add(ENTRY_OVERHEAD_BYTES);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Values that came with a command are slices of the frame that it arrived in. A cached record must not keep a
+/// frame of megabytes alive, so its values get memory of their own.
+fn detach(record: &mut Record) {
+    match record {
+        Record::Kv(kv) => {
+            let kv = Arc::make_mut(kv);
+            kv.value = Bytes::copy_from_slice(&kv.value);
+        }
+        Record::Session(session) => {
+            for value in Arc::make_mut(session).fields.values_mut() {
+                *value = Bytes::copy_from_slice(value);
+            }
+        }
+        Record::Cart(_) | Record::Client(_) | Record::Request(_) | Record::Index => {}
+    }
+}

@@ -1,0 +1,129 @@
+//! How RocksDB is opened: options, locks, and what a damaged or foreign directory says.
+//!
+//! The log and the state are opened differently, because they fail differently. The log's write-ahead log is synced
+//! with every commit group, so all of it must come back: recovery tolerates a record that was cut short at the very
+//! end, which is what a power cut leaves of a group that was never acknowledged, and refuses any other damage.
+//! RocksDB's default, point-in-time recovery, would drop every acknowledged entry behind a damaged one in silence.
+//! The state has no write-ahead log at all; the Raft log is it.
+//!
+//! Invariant: nothing here creates, repairs or skips anything in order to be able to start.
+
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    LogLevel, Options,
+};
+
+use super::Error;
+
+/// The log's column family beside the default one, which holds the entries.
+pub(super) const META: &str = "meta";
+
+const MIB: usize = 1 << 20;
+/// Of the log's entries. Most reads are served from memory before they reach RocksDB at all.
+const LOG_BLOCK_CACHE_BYTES: usize = 4 * MIB;
+/// A flush writes one file of about this size.
+const LOG_WRITE_BUFFER_BYTES: usize = 16 * MIB;
+const LOG_WRITE_BUFFERS: i32 = 3;
+const META_WRITE_BUFFER_BYTES: usize = MIB;
+/// The meta records of a quiet shard would otherwise hold on to write-ahead logs for ever.
+const LOG_WAL_BYTES: u64 = 64 << 20;
+const OPEN_FILES: i32 = 256;
+const INFO_LOG_BYTES: usize = MIB;
+const INFO_LOG_FILES: usize = 2;
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+
+/// Sizes of the state database, which an operator may choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DbConfig {
+    /// Uncompressed blocks of the state database kept in memory, in bytes.
+    pub block_cache_bytes: usize,
+    /// Size of one write buffer of the state database, in bytes.
+    pub state_write_buffer_bytes: usize,
+    /// Write buffers of the state database: one being filled, the others being flushed.
+    pub state_write_buffers: i32,
+}
+
+impl Default for DbConfig {
+    fn default() -> Self {
+        Self {
+            block_cache_bytes: 64 * MIB,
+            state_write_buffer_bytes: 32 * MIB,
+            state_write_buffers: 2,
+        }
+    }
+}
+
+/// Options of a state database. `cache` is shared by all shards of a node. Writes to it must say that they take no
+/// write-ahead log: RocksDB has no option for that.
+#[must_use]
+pub fn state_options(config: &DbConfig, cache: &Cache) -> Options {
+    let mut options = common_options();
+    options.set_write_buffer_size(config.state_write_buffer_bytes);
+    options.set_max_write_buffer_number(config.state_write_buffers);
+    let mut table = table_options(cache);
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    options.set_block_based_table_factory(&table);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+/// Opens the log database, creating it in an empty directory only.
+pub(super) fn open_log(directory: &Path) -> Result<DB, Error> {
+    let cache = Cache::new_lru_cache(LOG_BLOCK_CACHE_BYTES);
+    let mut options = common_options();
+    options.create_missing_column_families(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_total_wal_size(LOG_WAL_BYTES);
+    let families = [
+        ColumnFamilyDescriptor::new(
+            rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
+            log_family(&cache, LOG_WRITE_BUFFER_BYTES, LOG_WRITE_BUFFERS),
+        ),
+        ColumnFamilyDescriptor::new(META, log_family(&cache, META_WRITE_BUFFER_BYTES, 2)),
+    ];
+    DB::open_cf_descriptors(&options, directory, families)
+        .map_err(|e| Error::database("open", directory, e))
+}
+
+/// No bloom filters: entries are read in ranges, and a damaged filter could hide a record.
+fn log_family(cache: &Cache, write_buffer_bytes: usize, write_buffers: i32) -> Options {
+    let mut options = common_options();
+    options.set_write_buffer_size(write_buffer_bytes);
+    options.set_max_write_buffer_number(write_buffers);
+    options.set_target_file_size_base(write_buffer_bytes as u64);
+    // Purging deletes whole files, but never those of level 0: do not let them gather there.
+    options.set_level_zero_file_num_compaction_trigger(2);
+    options.set_block_based_table_factory(&table_options(cache));
+    options
+}
+
+/// What all databases of a node have in common: they check what they read, and stay small while they are idle.
+fn common_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_paranoid_checks(true);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_max_background_jobs(2);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(INFO_LOG_BYTES);
+    options.set_keep_log_file_num(INFO_LOG_FILES);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    // One thread writes to each database.
+    options.set_allow_concurrent_memtable_write(false);
+    options.set_enable_write_thread_adaptive_yield(false);
+    options
+}
+
+fn table_options(cache: &Cache) -> BlockBasedOptions {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_format_version(5);
+    table
+}

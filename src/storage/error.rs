@@ -1,0 +1,160 @@
+//! What storage can fail with. Every message is one line that names the file or record and says what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::types::{ClusterId, NodeId};
+
+/// What to do about damage. A node never repairs itself by dropping entries: its copy is gone, its peers' is not.
+const REPLACE: &str = "keep the directory for inspection and replace this node by a new one under a node id that was never used";
+
+/// A failure of storage. Any of these stops the node.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Bytes on disk are not what was written, or are missing.
+    #[error("{record} in {} is damaged: {detail}; {REPLACE}", place.display())]
+    Corrupt {
+        /// The file or directory.
+        place: PathBuf,
+        /// Which record or file of it.
+        record: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}; check the disk and its permissions", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// RocksDB failed.
+    #[error("cannot {action} the database {}: {source}; check the disk, its free space and its permissions", directory.display())]
+    Database {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The database.
+        directory: PathBuf,
+        /// What RocksDB said.
+        source: rocksdb::Error,
+    },
+    /// Another process has the directory open.
+    #[error("directory in use: another process has {} open; stop it or choose another data directory", directory.display())]
+    InUse {
+        /// The database.
+        directory: PathBuf,
+    },
+    /// The directory belongs to another node.
+    #[error("{} belongs to node {owner}, not to node {node}; give the node its own data directory", directory.display())]
+    ForeignNode {
+        /// The data directory.
+        directory: PathBuf,
+        /// Whose it is.
+        owner: NodeId,
+        /// Who asked.
+        node: NodeId,
+    },
+    /// The directory belongs to another cluster.
+    #[error("{} belongs to cluster {owner}, not to cluster {cluster}; use a new data directory to join another cluster", directory.display())]
+    ForeignCluster {
+        /// The data directory.
+        directory: PathBuf,
+        /// Whose it is.
+        owner: ClusterId,
+        /// Which one was to be joined.
+        cluster: ClusterId,
+    },
+    /// The directory was written by a version that this one does not know.
+    #[error("{} has storage format {found}, this version knows {known}; run the version that wrote it", directory.display())]
+    FormatVersion {
+        /// The data directory.
+        directory: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The format of this version.
+        known: u32,
+    },
+    /// An earlier write failed, so that nothing after it may be written.
+    #[error(
+        "the log takes no more writes, because an earlier one failed ({first}); restart the node once the cause is gone"
+    )]
+    Poisoned {
+        /// The failure.
+        #[source]
+        first: Arc<Error>,
+    },
+    /// The log was shut down.
+    #[error("the log is shut down; restart the node")]
+    Stopped,
+    /// The caller broke the log's rules, which is a bug.
+    #[error("the log refuses an entry: {detail}; this is a bug, please report it")]
+    Misuse {
+        /// Which rule.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Damage to a record.
+    pub(super) fn corrupt(
+        place: &Path,
+        record: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::Corrupt {
+            place: place.to_owned(),
+            record: record.into(),
+            detail: detail.into(),
+        }
+    }
+
+    /// A failed file operation.
+    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }
+    }
+
+    /// A failed database operation: damage, a held lock, or anything else.
+    pub(super) fn database(action: &'static str, directory: &Path, source: rocksdb::Error) -> Self {
+        let message: &str = source.as_ref();
+        if source.kind() == rocksdb::ErrorKind::Corruption {
+            return Self::corrupt(directory, "the database", message);
+        }
+        // RocksDB has no kind of error for a lock that someone holds; both of its messages name the file.
+        let lock = message.contains("/LOCK") && !message.contains("Permission denied");
+        let directory = directory.to_owned();
+        if lock {
+            return Self::InUse { directory };
+        }
+        Self::Database {
+            action,
+            directory,
+            source,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Corrupt { .. } => io::ErrorKind::InvalidData,
+            Error::Io { source, .. } => source.kind(),
+            Error::InUse { .. } => io::ErrorKind::ResourceBusy,
+            Error::Misuse { .. } => io::ErrorKind::InvalidInput,
+            Error::Database { .. }
+            | Error::ForeignNode { .. }
+            | Error::ForeignCluster { .. }
+            | Error::FormatVersion { .. }
+            | Error::Poisoned { .. }
+            | Error::Stopped => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

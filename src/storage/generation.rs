@@ -1,0 +1,319 @@
+//! The directories of one shard, and how a received snapshot becomes its state.
+//!
+//! ```text
+//! shards/<shard>/
+//!   state-<generation>/            the state database; the generation pointer in the log database says which
+//!   state-<generation>.new/        one being made
+//!   snapshot-<log index>-<n>/      a snapshot, see `snapshot`
+//!   snapshot-<log index>-<n>.tmp/  one being made
+//!   incoming-<manifest>/           one being received, see `receive`
+//! ```
+//!
+//! A directory gets its final name once its content is synced, so that a name without a suffix says *complete*.
+//! Installing a snapshot takes these steps. After a crash, opening finds what the last column says:
+//!
+//! | step | done to disk | a crash after it opens |
+//! |---|---|---|
+//! | 1 | `incoming-…` is complete and verified | the old generation; the incoming files wait for a resumed transfer |
+//! | 2 | `state-<g+1>.new` is filled with links | the old generation; `.new` is removed |
+//! | 3 | it is synced and renamed to `state-<g+1>` | the old generation; `state-<g+1>` is removed |
+//! | 4 | it was opened and holds what the snapshot's meta says | as 3 |
+//! | 5 | the pointer says `g+1`, with one synced write | the new generation; the incoming snapshot becomes the current one |
+//! | 6 | `snapshot-…` holds links to the incoming files | the new generation and its snapshot; `incoming-…` is removed |
+//! | 7 | the older snapshots are removed | the new generation and its snapshot; `state-<g>` is removed |
+//! | 8 | `state-<g>` and `incoming-…` are removed | the new generation and its snapshot |
+//!
+//! Table files are linked, because neither database ever writes to one again. What a database rewrites or appends
+//! to (`CURRENT`, the manifests) is copied.
+//!
+//! Invariant: the pointer is written by installing alone, and only to a generation that was opened and checked.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Error;
+use super::log_db::LogDb;
+use super::snapshot::{CONTENTS, SnapshotDir, Snapshots};
+use super::state_db::{Committed, Opener, StateDb};
+use crate::raft::SnapshotMeta;
+use crate::types::{ClusterId, ShardId};
+
+/// Where one shard's files are, and whose they are.
+#[derive(Debug, Clone)]
+pub struct ShardDir {
+    path: PathBuf,
+    cluster: ClusterId,
+    shard: ShardId,
+}
+
+/// What a name in the shard's directory says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Name {
+    /// A complete state database.
+    State {
+        /// Its generation.
+        generation: u64,
+    },
+    /// A complete snapshot.
+    Snapshot {
+        /// The last log index in it.
+        index: u64,
+        /// Counts the snapshots of a process, so that a name is not used twice.
+        number: u64,
+    },
+    /// A snapshot being received.
+    Incoming,
+    /// What a crash interrupted.
+    Unfinished,
+}
+
+impl ShardDir {
+    /// The directory of a shard under a node's data directory.
+    #[must_use]
+    pub fn new(data_dir: &Path, cluster: ClusterId, shard: ShardId) -> Self {
+        Self {
+            path: data_dir.join("shards").join(shard.get().to_string()),
+            cluster,
+            shard,
+        }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Which shard's.
+    #[must_use]
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    pub(super) fn state(&self, generation: u64) -> PathBuf {
+        self.path.join(format!("state-{generation}"))
+    }
+
+    pub(super) fn new_state(&self, generation: u64) -> PathBuf {
+        self.path.join(format!("state-{generation}.new"))
+    }
+
+    pub(super) fn snapshot(&self, index: u64, number: u64) -> PathBuf {
+        self.path.join(format!("snapshot-{index}-{number}"))
+    }
+
+    pub(super) fn unfinished_snapshot(&self, index: u64, number: u64) -> PathBuf {
+        self.path.join(format!("snapshot-{index}-{number}.tmp"))
+    }
+
+    pub(super) fn incoming(&self, manifest: u64) -> PathBuf {
+        self.path.join(format!("incoming-{manifest:016x}"))
+    }
+
+    /// Makes the directory, durably.
+    pub(super) fn create(&self) -> Result<(), Error> {
+        let shards = self
+            .path
+            .parent()
+            .expect("it is data directory, shards, shard");
+        let data_dir = shards
+            .parent()
+            .expect("it is data directory, shards, shard");
+        fs::create_dir_all(&self.path).map_err(|e| Error::io("create", &self.path, e))?;
+        for directory in [&self.path, shards, data_dir] {
+            sync(directory)?;
+        }
+        Ok(())
+    }
+
+    /// What is in the directory and has a name that this module gives; anything else is not ours and is left alone.
+    pub(super) fn list(&self) -> Result<Vec<(Name, PathBuf)>, Error> {
+        let mut found = Vec::new();
+        for entry in read_dir(&self.path)? {
+            let name = entry.file_name();
+            if let Some(name) = name.to_str().and_then(parse_name) {
+                found.push((name, entry.path()));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+fn parse_name(name: &str) -> Option<Name> {
+    if let Some(rest) = name.strip_prefix("state-") {
+        return match rest.parse() {
+            Ok(generation) => Some(Name::State { generation }),
+            Err(_) => has_suffix(rest, "new").then_some(Name::Unfinished),
+        };
+    }
+    if let Some(rest) = name.strip_prefix("snapshot-") {
+        // RocksDB adds a suffix of its own while it makes a checkpoint.
+        if has_suffix(rest, "tmp") {
+            return Some(Name::Unfinished);
+        }
+        let (index, number) = rest.split_once('-')?;
+        return Some(Name::Snapshot {
+            index: index.parse().ok()?,
+            number: number.parse().ok()?,
+        });
+    }
+    name.starts_with("incoming-").then_some(Name::Incoming)
+}
+
+/// Opens the current generation, after removing whatever a crash left beside it.
+pub(super) fn open(dir: &ShardDir, opener: &Opener, current: u64) -> Result<Committed, Error> {
+    let mut is_new = current == 0;
+    for (name, path) in dir.list()? {
+        match name {
+            Name::Unfinished => remove(&path)?,
+            Name::State { generation } if generation != current => remove(&path)?,
+            // A state was here: an installed one, or one that a snapshot was made of.
+            Name::State { .. } | Name::Snapshot { .. } => is_new = false,
+            Name::Incoming => {}
+        }
+    }
+    let path = dir.state(current);
+    if is_new {
+        opener.create(&dir.new_state(current), &path)?;
+    } else if !path.exists() {
+        return Err(Error::corrupt(&path, "the state database", "it is missing"));
+    }
+    opener.open(current, &path)
+}
+
+/// A shard's parts that installing a snapshot moves.
+pub(super) struct Shard {
+    pub dir: ShardDir,
+    pub log: Arc<LogDb>,
+    pub opener: Opener,
+    pub state: StateDb,
+    pub snapshots: Arc<Snapshots>,
+}
+
+impl Shard {
+    /// Makes a received snapshot the state, in the steps of the table above.
+    pub async fn install(
+        self: &Arc<Self>,
+        meta: &SnapshotMeta,
+        received: SnapshotDir,
+    ) -> Result<(), Error> {
+        // No checkpoint is under way while the database that it is taken of goes away.
+        let _exclusive = self.snapshots.exclusive().await;
+        let (shard, meta, incoming) = (self.clone(), meta.clone(), received.clone());
+        let next = blocking(move || shard.prepare(&meta, &incoming)).await?;
+        self.log
+            .set_generation(self.dir.shard(), next.generation)
+            .await?;
+        let shard = self.clone();
+        blocking(move || {
+            let old = shard.state.switch(next);
+            shard.snapshots.adopt(&received)?;
+            remove(&old)
+        })
+        .await
+    }
+
+    /// Steps 2 to 4: makes, opens and checks the next generation.
+    fn prepare(&self, meta: &SnapshotMeta, received: &SnapshotDir) -> Result<Committed, Error> {
+        let next = self.state.generation().saturating_add(1);
+        let (unfinished, path) = (self.dir.new_state(next), self.dir.state(next));
+        remove(&path)?;
+        link_into(received.path(), &unfinished, received.names())?;
+        publish(&unfinished, &path)?;
+        let committed = self.opener.open(next, &path)?;
+        let position = &committed.position;
+        if position.applied != meta.last_log_id || position.membership != meta.last_membership {
+            let detail = "the database is not at the log position that is announced";
+            return Err(Error::corrupt(received.path(), CONTENTS, detail));
+        }
+        Ok(committed)
+    }
+}
+
+/// Runs what waits for the disk where it holds up no other task.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopped) => match stopped.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Stopped),
+        },
+    }
+}
+
+/// The entries of a directory.
+pub(super) fn read_dir(path: &Path) -> Result<Vec<fs::DirEntry>, Error> {
+    fs::read_dir(path)
+        .and_then(Iterator::collect)
+        .map_err(|e| Error::io("read", path, e))
+}
+
+/// Makes a file, or a directory's entries, survive a power cut.
+pub(super) fn sync(path: &Path) -> Result<(), Error> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| Error::io("sync", path, e))
+}
+
+/// Syncs every file of a directory, and the directory.
+pub(super) fn sync_all_in(directory: &Path) -> Result<(), Error> {
+    for entry in read_dir(directory)? {
+        sync(&entry.path())?;
+    }
+    sync(directory)
+}
+
+/// Gives a synced directory its final name, durably.
+pub(super) fn publish(unfinished: &Path, complete: &Path) -> Result<(), Error> {
+    fs::rename(unfinished, complete).map_err(|e| Error::io("rename", unfinished, e))?;
+    sync(complete.parent().expect("it is in a shard's directory"))
+}
+
+/// Removes a directory; one that is not there is fine.
+pub(super) fn remove(directory: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(directory) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", directory, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a database never writes to the file again once it is there.
+pub(super) fn is_table(name: &str) -> bool {
+    has_suffix(name, "sst")
+}
+
+fn has_suffix(name: &str, suffix: &str) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|found| found == suffix)
+}
+
+/// Puts the named files of one directory into another, new one: tables as links, or as copies where the file
+/// systems differ.
+pub(super) fn link_into<'a>(
+    from: &Path,
+    to: &Path,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<(), Error> {
+    remove(to)?;
+    fs::create_dir(to).map_err(|e| Error::io("create", to, e))?;
+    for name in names {
+        let (source, target) = (from.join(name), to.join(name));
+        if is_table(name) && fs::hard_link(&source, &target).is_ok() {
+            continue;
+        }
+        fs::copy(&source, &target).map_err(|e| Error::io("copy", &source, e))?;
+    }
+    sync_all_in(to)
+}

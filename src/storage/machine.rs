@@ -1,0 +1,200 @@
+//! The state machine under openraft: entries in, one atomic commit per batch, replies out.
+//!
+//! Invariants:
+//! 1. A batch is what is ready, up to [`limits::APPLY_BATCH`] entries: nobody waits for a batch to fill.
+//! 2. Writers are answered after the commit of their batch, in log order, every one of them.
+//! 3. A fault drops the batch whole and stops openraft. Nothing is half-committed, nobody is answered.
+//! 4. How entries are cut into batches shows in no byte, see [`crate::state`].
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use openraft::EntryPayload;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+
+use super::Error;
+use super::generation::{self, Shard, ShardDir};
+use super::log_db::LogDb;
+use super::snapshot::{self, Builder, Snapshot, SnapshotDir, Snapshots};
+use super::state_db::{Advance, Opener};
+use crate::limits;
+use crate::raft::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::state::{self, Batch, Fault};
+use crate::types::{ClusterId, ShardId};
+
+pub use super::state_db::{AppliedAt, StateConfig, StateDb, StateView};
+
+/// One shard's state machine.
+pub struct Machine {
+    shard: Arc<Shard>,
+    /// Reused from batch to batch.
+    batch: Vec<EntryResponder<TypeConfig>>,
+    replies: Vec<Reply>,
+}
+
+impl Machine {
+    /// Opens a shard's state, making it if the log database says that there was none, and finishes or undoes what a
+    /// crash interrupted. Blocks on the disk.
+    pub fn open(
+        data_dir: &Path,
+        cluster: ClusterId,
+        shard: ShardId,
+        log: Arc<LogDb>,
+        config: StateConfig,
+    ) -> Result<Self, Error> {
+        let dir = ShardDir::new(data_dir, cluster, shard);
+        dir.create()?;
+        let opener = Opener::new(config);
+        let current = log.generation(shard)?;
+        let state = StateDb::new(generation::open(&dir, &opener, current)?);
+        let applied = state.position().applied.map(|id| id.index);
+        let snapshots = Arc::new(Snapshots::open(dir.clone(), applied)?);
+        let shard = Shard {
+            dir,
+            log,
+            opener,
+            state,
+            snapshots,
+        };
+        Ok(Self {
+            shard: Arc::new(shard),
+            batch: Vec::new(),
+            replies: Vec::new(),
+        })
+    }
+
+    /// The state that this machine writes.
+    #[must_use]
+    pub fn state(&self) -> StateDb {
+        self.shard.state.clone()
+    }
+
+    /// Where snapshots are received.
+    #[must_use]
+    pub fn dir(&self) -> ShardDir {
+        self.shard.dir.clone()
+    }
+
+    /// Fills the batch with what is ready, waiting for the first entry only. Returns whether there may be more.
+    async fn gather<S>(&mut self, entries: &mut S) -> io::Result<bool>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin,
+    {
+        let Some(first) = entries.next().await else {
+            return Ok(false);
+        };
+        self.batch.push(first?);
+        while self.batch.len() < limits::APPLY_BATCH {
+            match entries.next().now_or_never() {
+                Some(Some(entry)) => self.batch.push(entry?),
+                Some(None) => return Ok(false),
+                None => break,
+            }
+        }
+        Ok(true)
+    }
+
+    /// Applies and commits the batch, and notes the replies.
+    fn commit_batch(&mut self) -> Result<(), Fault> {
+        let committed = self.shard.state.read()?;
+        let view = StateView::new(&committed);
+        let mut batch = Batch::new(&view, committed.horizon);
+        let mut advance = Advance::default();
+        for (entry, _) in &self.batch {
+            let log_id = LogId::new(entry.log_id.leader_id, entry.log_id.index);
+            advance.applied = Some(log_id);
+            let reply = match &entry.payload {
+                EntryPayload::Normal(proposal) => {
+                    let applied = state::apply(&mut batch, proposal.stamp, &proposal.command)?;
+                    Reply {
+                        reply: applied.reply,
+                        replayed: applied.replayed,
+                    }
+                }
+                EntryPayload::Membership(membership) => {
+                    let stored = StoredMembership::new(Some(log_id), membership.clone());
+                    advance.membership = Some(stored);
+                    Reply::default()
+                }
+                EntryPayload::Blank => Reply::default(),
+            };
+            self.replies.push(reply);
+        }
+        let (changes, horizon) = batch.finish();
+        drop(committed);
+        self.shard.state.commit(changes, advance, horizon)
+    }
+
+    /// Answers the writers of the committed batch, and empties it.
+    fn answer(&mut self) {
+        for ((_, responder), reply) in self.batch.drain(..).zip(self.replies.drain(..)) {
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+        }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotDir;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let position = self.shard.state.position();
+        Ok((position.applied, position.membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + Send,
+    {
+        loop {
+            let more = self.gather(&mut entries).await?;
+            if !self.batch.is_empty() {
+                self.commit_batch().map_err(io::Error::other)?;
+                self.answer();
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            state: self.shard.state.clone(),
+            snapshots: self.shard.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotDir,
+    ) -> io::Result<()> {
+        Ok(self.shard.install(meta, snapshot).await?)
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        self.shard
+            .snapshots
+            .current()
+            .map(snapshot::described)
+            .transpose()
+    }
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("state", &self.shard.state)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests/mod.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+//! The same entries over memory and over RocksDB: equal replies, bytes and digests, however they are cut.
+
+use super::*;
+use crate::state::{Batch, Key as StateKey, MemoryStore, SweepHorizon};
+
+const ENTRIES: u64 = 3000;
+
+/// Applies one entry at a time.
+fn over_memory(seed: u64) -> (MemoryStore, Vec<Reply>) {
+    let mut store = MemoryStore::new();
+    let mut replies = Vec::new();
+    let mut horizon = SweepHorizon::default();
+    for index in 1..=ENTRIES {
+        let mut batch = Batch::new(&store, horizon);
+        let reply = match history(seed, index).payload {
+            EntryPayload::Normal(proposal) => {
+                let applied =
+                    state::apply(&mut batch, proposal.stamp, &proposal.command).expect("no fault");
+                Reply {
+                    reply: applied.reply,
+                    replayed: applied.replayed,
+                }
+            }
+            _ => Reply::default(),
+        };
+        replies.push(reply);
+        let (changes, next) = batch.finish();
+        horizon = next;
+        store.commit(changes);
+    }
+    (store, replies)
+}
+
+/// Applies in batches of random size.
+fn over_rocksdb(machine: &mut Machine, seed: u64) -> Vec<Reply> {
+    let mut random = Random(seed);
+    let mut replies = Vec::new();
+    let mut index = 1;
+    while index <= ENTRIES {
+        let end = (index + 1 + random.below(200)).min(ENTRIES + 1);
+        machine
+            .batch
+            .extend((index..end).map(|index| (history(seed, index), None)));
+        machine.commit_batch().expect("no fault");
+        replies.append(&mut machine.replies.clone());
+        machine.answer();
+        index = end;
+    }
+    replies
+}
+
+#[tokio::test]
+async fn equal_entries_give_equal_replies_bytes_and_digests() {
+    for seed in [1, 2, 3] {
+        let (memory, expected) = over_memory(seed);
+        let mut node = Node::new();
+        let replies = over_rocksdb(&mut node.machine, seed);
+        for (nth, (reply, expected)) in replies.iter().zip(&expected).enumerate() {
+            assert_eq!(reply, expected, "seed {seed}, entry {}", nth + 1);
+        }
+        let own = [
+            StateKey::RaftApplied.encode(),
+            StateKey::RaftMembership.encode(),
+        ];
+        let state = node.machine.state();
+        let stored: Vec<_> = dump(&state)
+            .into_iter()
+            .filter(|(key, _)| own.iter().all(|own| own != key))
+            .collect();
+        let expected: Vec<_> = memory
+            .iter()
+            .map(|(key, value)| (key.to_vec(), value.to_vec()))
+            .collect();
+        assert_eq!(stored, expected, "seed {seed}");
+        assert_eq!(state.header().digest, recomputed(&state), "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_crash_returns_to_an_earlier_point_from_which_the_log_goes_on() {
+    let seed = 11;
+    let mut whole = Node::new();
+    apply(&mut whole.machine, (1..=2000).map(|i| history(seed, i))).await;
+    // Some of it reaches the tables; what comes after is only in memory.
+    let mut node = Node::new();
+    apply(&mut node.machine, (1..=900).map(|i| history(seed, i))).await;
+    build(&mut node.machine).await;
+    apply(&mut node.machine, (901..=2000).map(|i| history(seed, i))).await;
+
+    let mut after = Node::at(node.crashed()).expect("it opens");
+    let (applied, _) = after.machine.applied_state().await.expect("readable");
+    let applied = applied.expect("a flush came before").index;
+    assert!((900..=2000).contains(&applied), "applied {applied}");
+    let state = after.machine.state();
+    assert_eq!(state.header().digest, recomputed(&state));
+    apply(
+        &mut after.machine,
+        (applied + 1..=2000).map(|i| history(seed, i)),
+    )
+    .await;
+    assert_eq!(dump(&state), dump(&whole.machine.state()));
+}
+
+#[tokio::test]
+async fn a_clean_stop_keeps_everything() {
+    let mut node = Node::new();
+    apply(&mut node.machine, (1..=500).map(|i| history(5, i))).await;
+    let before = dump(&node.machine.state());
+    let mut again = Node::at(node.close().await).expect("it opens");
+    assert_eq!(dump(&again.machine.state()), before);
+    let (applied, _) = again.machine.applied_state().await.expect("readable");
+    assert_eq!(applied, Some(log_id(500)));
+}
+
+#[tokio::test]
+async fn a_fault_commits_nothing_of_its_batch() {
+    let mut node = Node::new();
+    apply(&mut node.machine, (1..=100).map(|i| history(5, i))).await;
+    let tick = |checkpoint, expect| {
+        let operation = Operation::Tick { checkpoint, expect };
+        let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
+        EntryPayload::Normal(Proposal::new(LogTime::from_millis(2_000_000), command))
+    };
+    apply(&mut node.machine, [entry(101, tick(true, None))]).await;
+    let before = dump(&node.machine.state());
+    let number = node
+        .machine
+        .state()
+        .header()
+        .checkpoint
+        .expect("made")
+        .number;
+    let foreign = pb::DigestCheckpoint {
+        number,
+        digest: Bytes::from_static(&[9; 16]),
+    };
+    let entries = [
+        put(102, "a", Bytes::from_static(b"1")),
+        entry(103, tick(false, Some(foreign))),
+    ];
+    let entries = entries.map(|entry| Ok((entry, None)));
+    let stopped = node.machine.apply(stream::iter(entries)).await;
+    let message = stopped.expect_err("it diverged").to_string();
+    assert!(message.contains("diverged"), "{message}");
+    assert_eq!(dump(&node.machine.state()), before);
+}

@@ -1,0 +1,245 @@
+//! Installing a snapshot, cut off after each step of the table in `generation`.
+
+use std::fs;
+
+use super::*;
+use crate::storage::receive::Receiver;
+
+const SEED: u64 = 33;
+const OLD: u64 = 120;
+const NEW: u64 = 400;
+
+/// A follower at [`OLD`] that has completely received a snapshot at [`NEW`], and what it will be after installing.
+struct Scene {
+    follower: Node,
+    received: SnapshotDir,
+    meta: SnapshotMeta,
+    old: Vec<(Vec<u8>, Vec<u8>)>,
+    new: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let mut leader = Node::new();
+        apply(&mut leader.machine, (1..=NEW).map(|i| history(SEED, i))).await;
+        let built = build(&mut leader.machine).await;
+        let mut follower = Node::new();
+        apply(&mut follower.machine, (1..=OLD).map(|i| history(SEED, i))).await;
+        // It has a snapshot of its own, which flushes its state too.
+        build(&mut follower.machine).await;
+        let dir = follower.shard_dir();
+        let mut receiver =
+            Receiver::begin(&dir, built.snapshot.manifest().clone()).expect("accepted");
+        for (index, file) in built.snapshot.manifest().files.iter().enumerate() {
+            let content = fs::read(built.snapshot.path().join(&file.name)).expect("readable");
+            let index = u32::try_from(index).expect("few");
+            receiver.write(index, 0, &content).expect("accepted");
+        }
+        Self {
+            received: receiver.finish().expect("complete"),
+            old: dump(&follower.machine.state()),
+            new: dump(&leader.machine.state()),
+            meta: built.meta,
+            follower,
+        }
+    }
+
+    fn next(&self) -> u64 {
+        self.follower.machine.state().generation() + 1
+    }
+
+    /// Step 2.
+    fn link(&self) {
+        let to = self.follower.shard_dir().new_state(self.next());
+        generation::link_into(self.received.path(), &to, self.received.names()).expect("linked");
+    }
+
+    /// Step 3.
+    fn name(&self) {
+        let dir = self.follower.shard_dir();
+        generation::publish(&dir.new_state(self.next()), &dir.state(self.next())).expect("named");
+    }
+
+    /// Step 4.
+    fn open(&self) {
+        let path = self.follower.shard_dir().state(self.next());
+        let opener = &self.follower.machine.shard.opener;
+        drop(opener.open(self.next(), &path).expect("it opens"));
+    }
+
+    /// Step 5.
+    async fn switch(&self) {
+        let log = &self.follower.log;
+        log.set_generation(ShardId::ZERO, self.next())
+            .await
+            .expect("written");
+    }
+
+    /// Step 6.
+    fn adopt(&self) {
+        self.follower
+            .machine
+            .shard
+            .snapshots
+            .adopt(&self.received)
+            .expect("linked");
+    }
+
+    /// Opens what a crash would leave now.
+    async fn after_crash(&self, step: &str, installed: bool) {
+        let mut node = Node::at(self.follower.crashed()).unwrap_or_else(|e| panic!("{step}: {e}"));
+        let (applied, snapshot, expected) = match installed {
+            true => (NEW, NEW, &self.new),
+            false => (OLD, OLD, &self.old),
+        };
+        let (found, _) = node.machine.applied_state().await.expect("readable");
+        assert_eq!(found, Some(log_id(applied)), "{step}");
+        assert!(
+            dump(&node.machine.state()) == *expected,
+            "{step}: other content"
+        );
+        let current = node.machine.get_current_snapshot().await.expect("readable");
+        let current = current.expect("there is one");
+        assert_eq!(current.meta.last_log_id, Some(log_id(snapshot)), "{step}");
+        only_what_belongs(&node, installed, step);
+        // It goes on from there, and a restart finds the same.
+        apply(
+            &mut node.machine,
+            (applied + 1..=NEW + 50).map(|i| history(SEED, i)),
+        )
+        .await;
+        let state = dump(&node.machine.state());
+        let node = Node::at(node.close().await).unwrap_or_else(|e| panic!("{step}: {e}"));
+        assert!(
+            dump(&node.machine.state()) == state,
+            "{step}: lost on restart"
+        );
+    }
+}
+
+fn only_what_belongs(node: &Node, installed: bool, step: &str) {
+    let listed = node.shard_dir().list().expect("readable");
+    let count = |wanted: fn(&generation::Name) -> bool| {
+        listed.iter().filter(|(name, _)| wanted(name)).count()
+    };
+    use generation::Name;
+    assert_eq!(
+        count(|name| matches!(name, Name::State { .. })),
+        1,
+        "{step}: {listed:?}"
+    );
+    assert_eq!(
+        count(|name| matches!(name, Name::Snapshot { .. })),
+        1,
+        "{step}: {listed:?}"
+    );
+    assert_eq!(
+        count(|name| matches!(name, Name::Unfinished)),
+        0,
+        "{step}: {listed:?}"
+    );
+    let incoming = usize::from(!installed);
+    assert_eq!(
+        count(|name| matches!(name, Name::Incoming)),
+        incoming,
+        "{step}: {listed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_after_any_step_leaves_the_old_state_or_the_new_one() {
+    let scene = Scene::new().await;
+    scene.after_crash("1: received", false).await;
+    scene.link();
+    scene.after_crash("2: linked", false).await;
+    scene.name();
+    scene.after_crash("3: named", false).await;
+    scene.open();
+    scene.after_crash("4: opened", false).await;
+    scene.switch().await;
+    scene.after_crash("5: switched", true).await;
+    scene.adopt();
+    scene
+        .after_crash("6 and 7: the snapshot is current", true)
+        .await;
+    fs::remove_dir_all(scene.received.path()).expect("removed");
+    scene
+        .after_crash("8, in part: nothing incoming", true)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn installing_does_all_steps() {
+    let mut scene = Scene::new().await;
+    let (meta, received) = (scene.meta.clone(), scene.received.clone());
+    let incoming = received.path().to_owned();
+    let machine = &mut scene.follower.machine;
+    machine
+        .install_snapshot(&meta, received)
+        .await
+        .expect("installed");
+    // The scene's own clone goes too.
+    scene.received = build(&mut scene.follower.machine).await.snapshot;
+    assert!(!incoming.exists());
+    assert_eq!(scene.follower.machine.state().generation(), 1);
+    assert!(!scene.follower.shard_dir().state(0).exists());
+    assert!(dump(&scene.follower.machine.state()) == scene.new);
+    scene.after_crash("8: done", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_not_what_was_announced_is_not_installed() {
+    let mut scene = Scene::new().await;
+    let mut meta = scene.meta.clone();
+    meta.last_log_id = Some(log_id(NEW + 1));
+    let refused = scene
+        .follower
+        .machine
+        .install_snapshot(&meta, scene.received.clone())
+        .await;
+    assert!(refused.is_err());
+    assert!(dump(&scene.follower.machine.state()) == scene.old);
+    scene.after_crash("refused", false).await;
+}
+
+#[tokio::test]
+async fn a_damaged_or_lost_state_does_not_open() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
+        ("a table is missing", |state| {
+            fs::remove_file(a_file(state, "sst")).expect("removed");
+        }),
+        ("a table is cut short", |state| {
+            let table = a_file(state, "sst");
+            let content = fs::read(&table).expect("readable");
+            fs::write(&table, &content[..content.len() / 2]).expect("written");
+        }),
+        ("CURRENT is missing", |state| {
+            fs::remove_file(state.join("CURRENT")).expect("removed");
+        }),
+        ("the directory is missing", |state| {
+            fs::remove_dir_all(state).expect("removed");
+        }),
+    ];
+    for (what, damage) in damages {
+        let mut node = Node::new();
+        apply(&mut node.machine, (1..=100).map(|i| history(SEED, i))).await;
+        build(&mut node.machine).await;
+        let state = node.shard_dir().state(0);
+        let data = node.close().await;
+        damage(&state);
+        match Node::at(data) {
+            Err(Error::Corrupt { .. }) => {}
+            Err(other) => panic!("{what}: {other}"),
+            Ok(_) => panic!("{what}: it opened"),
+        }
+    }
+}
+
+fn a_file(directory: &Path, extension: &str) -> std::path::PathBuf {
+    let entries = fs::read_dir(directory).expect("readable");
+    entries
+        .map(|entry| entry.expect("readable").path())
+        .find(|path| path.extension().is_some_and(|found| found == extension))
+        .expect("there is one")
+}

@@ -1,0 +1,172 @@
+//! A view has exactly one revision, and no cache entry is older than what is committed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::{Key as StateKey, Record};
+
+const KEYS: u64 = 8;
+
+fn kv(key: u64) -> StateKey {
+    let name = Key::parse(format!("k{key}")).expect("short");
+    StateKey::Kv(Namespace::default(), name)
+}
+
+/// What a lookup answers, through the cache.
+fn looked_up(view: &StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
+    Ok(view.get(&kv(key))?.map(|stored| match stored.record {
+        Record::Kv(kv) => kv.value.clone(),
+        other => panic!("{other:?}"),
+    }))
+}
+
+/// What the database holds.
+fn scanned(view: &StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
+    let start = kv(key).encode().to_vec();
+    let mut end = start.clone();
+    end.push(0);
+    let mut found = None;
+    view.scan(&KeyRange { start, end }, &mut |_, value| {
+        let stored = crate::state::record::decode(&kv(key), Bytes::copy_from_slice(value))?;
+        if let Record::Kv(kv) = stored.record {
+            found = Some(kv.value.clone());
+        }
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(found)
+}
+
+fn delete(index: u64, key: u64) -> Entry {
+    let operation = Operation::KeyDelete {
+        key: Key::parse(format!("k{key}")).expect("short"),
+        if_revision: None,
+    };
+    let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
+    let stamp = LogTime::from_millis(1_000_000 + index);
+    entry(index, EntryPayload::Normal(Proposal::new(stamp, command)))
+}
+
+/// With room for a few records only, so that it evicts all the time.
+fn small_cache(data: &Path) -> (Arc<LogDb>, Machine) {
+    let log = open_log(data);
+    let config = StateConfig {
+        record_cache_bytes: 2048,
+        ..StateConfig::default()
+    };
+    let machine =
+        Machine::open(data, cluster(), ShardId::ZERO, log.clone(), config).expect("a new node");
+    (log, machine)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_lookup_answers_what_the_database_holds(
+        batches in prop::collection::vec(
+            prop::collection::vec((0..KEYS, prop::option::of(any::<u8>())), 1..6),
+            1..40,
+        ),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .expect("a runtime");
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let (_log, mut machine) = small_cache(data.path());
+        let state = machine.state();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    compare(&state);
+                }
+                compare(&state);
+            });
+            let mut index = 0;
+            for batch in batches {
+                let entries: Vec<_> = batch
+                    .into_iter()
+                    .map(|(key, value)| {
+                        index += 1;
+                        match value {
+                            Some(value) => put(index, &format!("k{key}"), vec![value; 32].into()),
+                            None => delete(index, key),
+                        }
+                    })
+                    .collect();
+                runtime.block_on(apply(&mut machine, entries));
+                compare(&state);
+            }
+            done.store(true, Ordering::Release);
+            reader.join().expect("no stale read");
+        });
+    }
+}
+
+fn compare(state: &StateDb) {
+    state
+        .view(|view| {
+            for key in 0..KEYS {
+                assert_eq!(looked_up(view, key)?, scanned(view, key)?, "key {key}");
+            }
+            Ok(())
+        })
+        .expect("readable");
+}
+
+/// Every batch writes its number under two keys; a reader must find the same one under both, and the revision
+/// that belongs to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_sees_whole_batches_at_their_revision() {
+    let mut node = Node::new();
+    let state = node.machine.state();
+    let done = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (state, done) = (state.clone(), done.clone());
+        std::thread::spawn(move || {
+            while !done.load(Ordering::Acquire) {
+                let (revision, (one, two)) = state
+                    .view(|view| Ok((looked_up(view, 1)?, scanned(view, 2)?)))
+                    .expect("readable");
+                assert_eq!(one, two);
+                let number = one.map_or(0, |bytes| {
+                    u64::from_le_bytes(bytes[..].try_into().expect("8 bytes"))
+                });
+                assert_eq!(revision.get(), number * 2);
+            }
+        })
+    };
+    for number in 1..=500u64 {
+        let value = Bytes::copy_from_slice(&number.to_le_bytes());
+        let entries = [
+            put(number * 2 - 1, "k1", value.clone()),
+            put(number * 2, "k2", value),
+        ];
+        apply(&mut node.machine, entries).await;
+    }
+    done.store(true, Ordering::Release);
+    reader.join().expect("no torn read");
+}
+
+#[tokio::test]
+async fn what_is_published_follows_each_batch() {
+    let mut node = Node::new();
+    let state = node.machine.state();
+    let applied = state.applied();
+    assert_eq!(*applied.borrow(), AppliedAt::default());
+    apply(
+        &mut node.machine,
+        [put(1, "a", Bytes::new()), put(2, "b", Bytes::new())],
+    )
+    .await;
+    let expected = AppliedAt {
+        revision: crate::types::Revision::new(2),
+        log_index: 2,
+        log_time: applied.borrow().log_time,
+    };
+    assert_eq!(*applied.borrow(), expected);
+    assert_eq!(state.header().revision, 2);
+}

@@ -1,0 +1,227 @@
+//! Receiving a snapshot, in chunks and resumable.
+//!
+//! The files gather in a directory named after the manifest, so that a transfer that broke off goes on where it
+//! stopped, after a restart too, and another snapshot never mixes with it. Nothing in the directory is trusted
+//! before [`Receiver::finish`] has summed every file; chunks may carry checksums of their own on the wire.
+//!
+//! Invariants:
+//! 1. A file name from a peer is a plain name, and the sizes add up: no peer writes outside the directory or more
+//!    than it announced.
+//! 2. Each file is written from its beginning, without gaps. So its length says how much of it is there.
+//!
+//! Deliberately absent: choosing between snapshots. A new manifest discards every other unfinished transfer.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::Error as StorageError;
+use super::generation::{self, Name, ShardDir};
+use super::snapshot::{self, CONTENTS, SnapshotDir};
+use super::state_db;
+use crate::limits;
+use crate::proto::internal as pb;
+
+/// Longest name of a file in a snapshot.
+const NAME_BYTES: usize = 64;
+/// Bytes of XXH3-128.
+const CHECKSUM_BYTES: usize = 16;
+
+/// Why a snapshot is not received.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The sender broke the rules; nothing was written.
+    #[error("the snapshot is refused: {0}")]
+    Refused(String),
+    /// A file arrived damaged. It was discarded and has to be sent again; [`Receiver::held`] says so.
+    #[error("{file} arrived damaged and has to be sent again")]
+    Damaged {
+        /// The file's name.
+        file: String,
+    },
+    /// The disk failed here.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// A snapshot that is being received.
+#[derive(Debug)]
+pub struct Receiver {
+    path: PathBuf,
+    manifest: Arc<pb::SnapshotManifest>,
+    held: Vec<u64>,
+    /// The file that was written last: chunks of one file follow each other.
+    open: Option<(usize, File)>,
+}
+
+impl Receiver {
+    /// Begins, or resumes, the transfer of the snapshot that the manifest describes.
+    pub fn begin(dir: &ShardDir, manifest: pb::SnapshotManifest) -> Result<Self, Error> {
+        check(&manifest, dir).map_err(Error::Refused)?;
+        let path = dir.incoming(xxh3_64(&manifest.encode_to_vec()));
+        for (name, other) in dir.list()? {
+            if name == Name::Incoming && other != path {
+                generation::remove(&other)?;
+            }
+        }
+        fs::create_dir_all(&path).map_err(|e| StorageError::io("create", &path, e))?;
+        // What is received again is not complete any more.
+        match fs::remove_file(path.join(CONTENTS)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(StorageError::io("remove", &path, e).into());
+            }
+            _ => generation::sync(dir.path())?,
+        }
+        let mut receiver = Self {
+            path,
+            held: Vec::new(),
+            open: None,
+            manifest: Arc::new(manifest),
+        };
+        receiver.held = (0..receiver.manifest.files.len())
+            .map(|file| receiver.measure(file))
+            .collect::<Result<_, _>>()?;
+        Ok(receiver)
+    }
+
+    /// Bytes held of each of the manifest's files, in its order.
+    #[must_use]
+    pub fn held(&self) -> Vec<u64> {
+        self.held.clone()
+    }
+
+    /// Writes the next piece of a file: `offset` is where the last one ended.
+    pub fn write(&mut self, file: u32, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let index = usize::try_from(file).unwrap_or(usize::MAX);
+        let (Some(expected), Some(held)) = (self.manifest.files.get(index), self.held.get(index))
+        else {
+            return Err(Error::Refused(format!("there is no file {file}")));
+        };
+        let held = *held;
+        if offset != held {
+            let detail = format!("{} goes on at {held}, not at {offset}", expected.name);
+            return Err(Error::Refused(detail));
+        }
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let end = offset
+            .checked_add(length)
+            .filter(|end| *end <= expected.size)
+            .ok_or_else(|| Error::Refused(format!("{} is longer than announced", expected.name)))?;
+        let path = self.path.join(&expected.name);
+        self.opened(index)?
+            .write_all_at(data, offset)
+            .map_err(|e| StorageError::io("write", &path, e))?;
+        self.held[index] = end;
+        Ok(())
+    }
+
+    /// Verifies and syncs everything. After [`Error::Damaged`] the transfer can go on.
+    pub fn finish(&mut self) -> Result<SnapshotDir, Error> {
+        self.open = None;
+        let manifest = self.manifest.clone();
+        for (index, file) in manifest.files.iter().enumerate() {
+            if self.held[index] < file.size {
+                let detail = format!("{} is not complete", file.name);
+                return Err(Error::Refused(detail));
+            }
+            if file.size == 0 {
+                self.opened(index)?;
+                self.open = None;
+            }
+            match snapshot::verify_file(&self.path, file) {
+                Err(StorageError::Corrupt { .. }) => return Err(self.discard(index)),
+                verified => verified?,
+            }
+        }
+        generation::sync_all_in(&self.path)?;
+        // Only now: a directory with a table of contents is taken for complete.
+        snapshot::write_contents(&self.path, &manifest)?;
+        Ok(SnapshotDir::temporary(self.path.clone(), manifest))
+    }
+
+    fn discard(&mut self, index: usize) -> Error {
+        let file = self.manifest.files[index].name.clone();
+        let path = self.path.join(&file);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                StorageError::io("remove", &path, e).into()
+            }
+            _ => {
+                self.held[index] = 0;
+                Error::Damaged { file }
+            }
+        }
+    }
+
+    /// How much of a file is there. One that is longer than announced is not what was announced.
+    fn measure(&mut self, index: usize) -> Result<u64, Error> {
+        let file = &self.manifest.files[index];
+        let path = self.path.join(&file.name);
+        match fs::metadata(&path) {
+            Ok(found) if found.len() <= file.size => Ok(found.len()),
+            Ok(_) => {
+                fs::remove_file(&path).map_err(|e| StorageError::io("remove", &path, e))?;
+                Ok(0)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(StorageError::io("read", &path, e).into()),
+        }
+    }
+
+    fn opened(&mut self, index: usize) -> Result<&File, Error> {
+        if self.open.as_ref().is_none_or(|(open, _)| *open != index) {
+            let path = self.path.join(&self.manifest.files[index].name);
+            let file = OpenOptions::new()
+                .create(true)
+                .write(true)
+                .truncate(false)
+                .open(&path)
+                .map_err(|e| StorageError::io("create", &path, e))?;
+            self.open = Some((index, file));
+        }
+        let (_, file) = self.open.as_ref().expect("it was just opened");
+        Ok(file)
+    }
+}
+
+/// Whether a peer's manifest can be received at all.
+fn check(manifest: &pb::SnapshotManifest, dir: &ShardDir) -> Result<(), String> {
+    snapshot::check_owner(manifest, dir)?;
+    state_db::meta_of(manifest).map_err(|e| e.to_string())?;
+    if manifest.last_log_id.is_none() {
+        return Err("it covers no log entry".to_owned());
+    }
+    if manifest.files.len() > limits::SNAPSHOT_FILES {
+        let (count, limit) = (manifest.files.len(), limits::SNAPSHOT_FILES);
+        return Err(format!("it has {count} files, the limit is {limit}"));
+    }
+    let mut names = HashSet::new();
+    let mut total = 0u64;
+    for file in &manifest.files {
+        check_name(&file.name)?;
+        if !names.insert(file.name.as_str()) {
+            return Err(format!("{} appears twice", file.name));
+        }
+        if file.checksum.len() != CHECKSUM_BYTES {
+            return Err(format!("{} has no checksum", file.name));
+        }
+        total = total.checked_add(file.size).ok_or("its sizes overflow")?;
+    }
+    Ok(())
+}
+
+/// A plain name: neither a path nor hidden, and not the table of contents.
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let fits = !name.is_empty() && name.len() <= NAME_BYTES && !name.starts_with('.');
+    if fits && name.bytes().all(plain) && !name.starts_with(CONTENTS) {
+        return Ok(());
+    }
+    Err(format!("{name:?} is not the name of a snapshot's file"))
+}

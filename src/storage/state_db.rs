@@ -1,0 +1,516 @@
+//! One shard's state database: committed records over a database, and the lock that makes every read exact.
+//!
+//! Invariants:
+//! 1. One batch of entries is one atomic write: records, indexes, replies, the header, where the log was applied
+//!    up to, and the membership. Its write-ahead log is off, because the Raft log is one. So a crash returns the
+//!    database to an earlier point where all of these agree, and the log replays the rest.
+//! 2. A commit holds the write lock from its first byte in the database to the published header, and a reader
+//!    holds the read lock for as long as it looks. Hence a view has exactly one revision.
+//! 3. There is one writer, [`super::machine::Machine`], which prepares its batches under the read lock.
+//! 4. A directory with a final name holds a header. One without is damaged, and so is one that lost a file.
+//!
+//! The handle outlives the database: installing a snapshot puts another generation behind it, see
+//! [`super::generation`].
+//!
+//! Deliberately absent: transactions and database snapshots. The lock gives the same view for less.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use prost::Message as _;
+use rocksdb::{Cache, DB, InfoLogger, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions};
+use tokio::sync::watch;
+
+use super::cache::RecordCache;
+use super::db::{DbConfig, state_options};
+use super::{Error, generation};
+use crate::proto::internal as pb;
+use crate::raft::{LogId, SnapshotMeta, StoredMembership};
+use crate::state::{Changes, Fault, Key, KeyRange, Record, Store, Stored, SweepHorizon, record};
+use crate::types::{LogTime, Revision};
+
+/// Share of a write buffer that its bloom filter takes.
+const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
+
+/// Sizes of a shard's state.
+#[derive(Debug, Clone)]
+pub struct StateConfig {
+    /// The database's own.
+    pub database: DbConfig,
+    /// Decoded records kept in memory, in bytes.
+    pub record_cache_bytes: usize,
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self {
+            database: DbConfig::default(),
+            record_cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// How far the state is, published after each batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AppliedAt {
+    /// The state's revision.
+    pub revision: Revision,
+    /// The last log index applied; 0 before the first.
+    pub log_index: u64,
+    /// Log time there.
+    pub log_time: LogTime,
+}
+
+/// What storage keeps beside the records.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Position {
+    /// The last log id applied.
+    pub applied: Option<LogId>,
+    /// The last membership applied.
+    pub membership: StoredMembership,
+}
+
+/// What a batch of entries adds to the position.
+#[derive(Debug, Default)]
+pub(super) struct Advance {
+    /// The last log id of the batch.
+    pub applied: Option<LogId>,
+    /// Its last membership, if it had one.
+    pub membership: Option<StoredMembership>,
+}
+
+/// Header and position of a database.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub header: pb::StateHeader,
+    pub position: Position,
+}
+
+/// What a generation is opened with, again for each.
+pub(super) struct Opener {
+    config: StateConfig,
+    blocks: Cache,
+}
+
+impl Opener {
+    pub fn new(config: StateConfig) -> Self {
+        let blocks = Cache::new_lru_cache(config.database.block_cache_bytes);
+        Self { config, blocks }
+    }
+
+    /// Makes an empty database under its final name.
+    pub fn create(&self, unfinished: &Path, complete: &Path) -> Result<(), Error> {
+        generation::remove(unfinished)?;
+        let mut options = self.options();
+        options.create_if_missing(true);
+        let failed = |e| Error::database("create", unfinished, e);
+        let db = DB::open(&options, unfinished).map_err(failed)?;
+        let header = pb::StateHeader {
+            digest: Bytes::from_static(&[0; 16]),
+            ..pb::StateHeader::default()
+        };
+        let mut batch = WriteBatch::new();
+        batch.put(Key::Header.encode(), header.encode_to_vec());
+        db.write_opt(batch, &unlogged()).map_err(failed)?;
+        db.flush().map_err(failed)?;
+        drop(db);
+        generation::sync_all_in(unfinished)?;
+        generation::publish(unfinished, complete)
+    }
+
+    /// Opens a complete generation.
+    pub fn open(&self, generation: u64, path: &Path) -> Result<Committed, Error> {
+        let db = DB::open(&self.options(), path).map_err(|e| opening(path, e))?;
+        let content = read_content(&db)?;
+        Ok(Committed {
+            db: Arc::new(db),
+            generation,
+            header: content.header,
+            position: content.position,
+            horizon: SweepHorizon::default(),
+            cache: RecordCache::new(self.config.record_cache_bytes),
+            read_options: ReadOptions::default(),
+        })
+    }
+
+    fn options(&self) -> Options {
+        let mut options = state_options(&self.config.database, &self.blocks);
+        options.create_if_missing(false);
+        // Expired records are deleted at the front of the deadline index; without this, a scan would walk over all
+        // the tombstones until a compaction came by chance.
+        options.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
+        // Every new session, key and request id is looked up before it is there. The filters save such a lookup its
+        // walk through each write buffer.
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
+        options.set_memtable_whole_key_filtering(true);
+        options.set_info_logger(info_logger());
+        options
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The database's own messages go where ours go, and no file of its own lies among a snapshot's.
+fn info_logger() -> InfoLogger {
+    InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::error!("rocksdb: {}", message.trim_end()),
+        // The options of every database, hundreds of lines that it prints whatever its level.
+        LogLevel::Header => tracing::trace!("rocksdb: {}", message.trim_end()),
+        _ => tracing::warn!("rocksdb: {}", message.trim_end()),
+    })
+}
+
+fn unlogged() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options.set_memtable_insert_hint_per_batch(true);
+    options
+}
+
+/// A database that is there and does not open has lost or damaged a file, unless someone else has it open.
+fn opening(path: &Path, source: rocksdb::Error) -> Error {
+    let message = source.to_string();
+    match Error::database("open", path, source) {
+        Error::Database { .. } => Error::corrupt(path, "the state database", message),
+        other => other,
+    }
+}
+
+/// Header and position of a checkpoint, which nothing has open and nothing writes to.
+pub(super) fn inspect(checkpoint: &Path) -> Result<Content, Error> {
+    let mut options = Options::default();
+    options.set_paranoid_checks(true);
+    // The tables need not be opened to read three keys.
+    options.set_max_open_files(16);
+    options.set_info_logger(info_logger());
+    let db =
+        DB::open_for_read_only(&options, checkpoint, false).map_err(|e| opening(checkpoint, e))?;
+    read_content(&db)
+}
+
+fn read_content(db: &DB) -> Result<Content, Error> {
+    let damaged = |e: Fault| Error::corrupt(db.path(), "the state database", e.to_string());
+    let header = raw(db, &Key::Header)?
+        .ok_or_else(|| Error::corrupt(db.path(), "the state database", "it has no header"))?;
+    let header = record::decode_header(header).map_err(damaged)?;
+    let applied = raw(db, &Key::RaftApplied)?;
+    let membership = raw(db, &Key::RaftMembership)?;
+    let position = decode_position(applied, membership).map_err(damaged)?;
+    Ok(Content { header, position })
+}
+
+fn raw(db: &DB, key: &Key) -> Result<Option<Bytes>, Error> {
+    let value = db
+        .get_pinned(key.encode())
+        .map_err(|e| Error::database("read", db.path(), e))?;
+    Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+}
+
+fn decode_position(applied: Option<Bytes>, membership: Option<Bytes>) -> Result<Position, Fault> {
+    let damaged = |e: prost::DecodeError| Fault::corrupt("the applied position", e.to_string());
+    let applied = applied
+        .map(pb::LogId::decode)
+        .transpose()
+        .map_err(damaged)?;
+    let membership = membership
+        .map(pb::StoredMembership::decode)
+        .transpose()
+        .map_err(damaged)?
+        .unwrap_or_default();
+    Ok(Position {
+        applied: applied.map(Into::into),
+        membership: membership.try_into()?,
+    })
+}
+
+/// A manifest's position, in openraft's form.
+pub(super) fn meta_of(manifest: &pb::SnapshotManifest) -> Result<SnapshotMeta, Fault> {
+    Ok(SnapshotMeta {
+        last_log_id: manifest.last_log_id.map(Into::into),
+        last_membership: manifest.membership.clone().unwrap_or_default().try_into()?,
+    })
+}
+
+/// One generation's database with what is published of it.
+pub(super) struct Committed {
+    db: Arc<DB>,
+    pub generation: u64,
+    header: pb::StateHeader,
+    pub position: Position,
+    pub horizon: SweepHorizon,
+    cache: RecordCache,
+    /// Of lookups; made once, because each lookup would otherwise make its own.
+    read_options: ReadOptions,
+}
+
+impl Committed {
+    fn applied_at(&self) -> AppliedAt {
+        AppliedAt {
+            revision: Revision::new(self.header.revision),
+            log_index: self.position.applied.map_or(0, |id| id.index),
+            log_time: LogTime::from_millis(self.header.log_time),
+        }
+    }
+
+    /// The database's directory.
+    pub fn path(&self) -> &Path {
+        self.db.path()
+    }
+
+    fn failed(&self, action: &'static str, error: rocksdb::Error) -> Fault {
+        Fault::Io(Error::database(action, self.db.path(), error).into())
+    }
+}
+
+/// Shared handle of one shard's state; cloning shares it.
+#[derive(Clone)]
+pub struct StateDb {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    committed: RwLock<Committed>,
+    applied: watch::Sender<AppliedAt>,
+    write_options: WriteOptions,
+}
+
+impl StateDb {
+    pub(super) fn new(committed: Committed) -> Self {
+        let (applied, _) = watch::channel(committed.applied_at());
+        Self {
+            shared: Arc::new(Shared {
+                committed: RwLock::new(committed),
+                applied,
+                write_options: unlogged(),
+            }),
+        }
+    }
+
+    /// Looks at one consistent view, whose exact revision comes with the result. Blocks commits meanwhile.
+    pub fn view<T>(
+        &self,
+        look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>,
+    ) -> Result<(Revision, T), Fault> {
+        let committed = self.read()?;
+        let seen = look(&StateView {
+            committed: &committed,
+        })?;
+        Ok((Revision::new(committed.header.revision), seen))
+    }
+
+    /// Revision, log time and digest, as published.
+    #[must_use]
+    pub fn header(&self) -> pb::StateHeader {
+        self.read_anyway().header.clone()
+    }
+
+    /// How far the state is; changes after each batch, before the batch's writers are answered.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<AppliedAt> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Nothing is due before this time; `None` when there are no deadlines.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<LogTime> {
+        self.read_anyway().horizon.next_deadline()
+    }
+
+    /// Bytes of the state's tables on disk.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        let database = self.database();
+        let size = database.property_int_value(rocksdb::properties::TOTAL_SST_FILES_SIZE);
+        // A property that cannot be read is not worth stopping for; whatever broke will be met by a read.
+        size.ok().flatten().unwrap_or(0)
+    }
+
+    /// The database itself; whoever holds it keeps it open.
+    pub(super) fn database(&self) -> Arc<DB> {
+        self.read_anyway().db.clone()
+    }
+
+    pub(super) fn applied_index(&self) -> u64 {
+        self.shared.applied.borrow().log_index
+    }
+
+    pub(super) fn position(&self) -> Position {
+        self.read_anyway().position.clone()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.read_anyway().generation
+    }
+
+    /// The committed state, for the one writer to prepare a batch over.
+    pub(super) fn read(&self) -> Result<RwLockReadGuard<'_, Committed>, Fault> {
+        // A commit that panicked may have left a database and a header that differ.
+        let poisoned = |_| Fault::Io(std::io::Error::other("a commit to the state panicked"));
+        self.shared.committed.read().map_err(poisoned)
+    }
+
+    /// For what is worth knowing even of a broken state.
+    fn read_anyway(&self) -> RwLockReadGuard<'_, Committed> {
+        self.shared
+            .committed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits what a batch of entries changed, in one atomic write, and publishes it.
+    pub(super) fn commit(
+        &self,
+        changes: Changes,
+        advance: Advance,
+        horizon: SweepHorizon,
+    ) -> Result<(), Fault> {
+        let batch = write_batch(&changes, &advance);
+        let mut committed = self
+            .shared
+            .committed
+            .write()
+            .map_err(|_| Fault::Io(std::io::Error::other("a commit to the state panicked")))?;
+        committed
+            .db
+            .write_opt(batch, &self.shared.write_options)
+            .map_err(|e| committed.failed("write to", e))?;
+        for change in changes.writes {
+            match change.value {
+                Some((stored, value)) => committed.cache.update(change.key, stored, &value),
+                None => committed.cache.remove(&change.key),
+            }
+        }
+        committed.header = changes.header;
+        committed.horizon = horizon;
+        if advance.applied.is_some() {
+            committed.position.applied = advance.applied;
+        }
+        if let Some(membership) = advance.membership {
+            committed.position.membership = membership;
+        }
+        let applied = committed.applied_at();
+        drop(committed);
+        self.shared.applied.send_replace(applied);
+        Ok(())
+    }
+
+    /// Puts another generation behind the handle, and returns the directory of the one before, which is closed.
+    pub(super) fn switch(&self, next: Committed) -> PathBuf {
+        let mut committed = self
+            .shared
+            .committed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let applied = next.applied_at();
+        let previous = std::mem::replace(&mut *committed, next);
+        drop(committed);
+        self.shared.applied.send_replace(applied);
+        previous.path().to_owned()
+    }
+}
+
+impl fmt::Debug for StateDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateDb")
+            .field("applied", &*self.shared.applied.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything of a batch as one write.
+fn write_batch(changes: &Changes, advance: &Advance) -> WriteBatch {
+    // A record's own header, beside key and value.
+    const RECORD_BYTES: usize = 12;
+    let content = changes.writes.iter().map(|change| {
+        let value = change.value.as_ref().map_or(0, |(_, value)| value.len());
+        change.key_bytes.len() + value + RECORD_BYTES
+    });
+    let mut batch = WriteBatch::with_capacity_bytes(content.sum::<usize>() + 1024);
+    batch.put(Key::Header.encode(), changes.header.encode_to_vec());
+    if let Some(applied) = advance.applied {
+        batch.put(
+            Key::RaftApplied.encode(),
+            pb::LogId::from(applied).encode_to_vec(),
+        );
+    }
+    if let Some(membership) = &advance.membership {
+        batch.put(
+            Key::RaftMembership.encode(),
+            pb::StoredMembership::from(membership).encode_to_vec(),
+        );
+    }
+    for change in &changes.writes {
+        match &change.value {
+            Some((_, value)) => batch.put(&change.key_bytes, value),
+            None => batch.delete(&change.key_bytes),
+        }
+    }
+    batch
+}
+
+/// Committed state at one revision.
+#[derive(Clone, Copy)]
+pub struct StateView<'a> {
+    committed: &'a Committed,
+}
+
+impl<'a> StateView<'a> {
+    pub(super) fn new(committed: &'a Committed) -> Self {
+        Self { committed }
+    }
+}
+
+impl Store for StateView<'_> {
+    fn header(&self) -> pb::StateHeader {
+        self.committed.header.clone()
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Stored>, Fault> {
+        if let Some(stored) = self.committed.cache.get(key) {
+            return Ok(Some(stored));
+        }
+        let value = self
+            .committed
+            .db
+            .get_pinned_opt(key.encode(), &self.committed.read_options)
+            .map_err(|e| self.committed.failed("read", e))?;
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        let stored = record::decode(key, Bytes::copy_from_slice(&value))?;
+        if !matches!(stored.record, Record::Index) {
+            self.committed
+                .cache
+                .fill(key.clone(), stored.clone(), value.len());
+        }
+        Ok(Some(stored))
+    }
+
+    fn scan(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Fault>,
+    ) -> Result<(), Fault> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(range.end.clone());
+        let mut at = self.committed.db.raw_iterator_opt(options);
+        at.seek(&range.start);
+        while let Some((key, value)) = at.item() {
+            if visit(key, value)?.is_break() {
+                return Ok(());
+            }
+            at.next();
+        }
+        // An iterator also ends where a block is damaged.
+        at.status().map_err(|e| self.committed.failed("read", e))
+    }
+}
