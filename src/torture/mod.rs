@@ -1,4 +1,6 @@
 //! A black box over the client: workloads, checkers, benchmarks.
 
 pub mod bench;
+pub mod history;
+pub mod linearizability;
 pub mod peers;
