@@ -22,6 +22,8 @@ use crate::types::{ClusterId, InstanceId, Key, LogTime, Namespace, NodeId, Value
 
 /// Longest wait for anything. Generous, because machines that run tests are busy.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+/// openraft's lease.
+pub(super) const LEASE: Duration = Duration::from_millis(800);
 const CLUSTER: [u8; 16] = [7; 16];
 
 /// Waits until `condition` holds; `what` says what never came.
@@ -61,7 +63,7 @@ fn config() -> Arc<Config> {
     let config = Config {
         heartbeat_interval: 100,
         election_timeout_min: 400,
-        election_timeout_max: 800,
+        election_timeout_max: u64::try_from(LEASE.as_millis()).expect("small"),
         max_payload_entries: 64,
         enable_pre_vote: Some(true),
         snapshot_policy: SnapshotPolicy::Never,

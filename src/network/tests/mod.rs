@@ -1,6 +1,7 @@
 //! Clusters in one process: real connections and real openraft over a log and a machine in memory.
 
 mod cluster;
+mod pipeline;
 mod proxy;
 mod store;
 
@@ -9,13 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ServerState;
+use tokio::task::JoinSet;
 use tonic_types::StatusExt as _;
 
 use self::cluster::{
-    DEADLINE, Node, PADDING, converge, eventually, leader, local, proposal, start,
+    DEADLINE, LEASE, Node, PADDING, converge, eventually, leader, local, proposal, start,
 };
 use super::channel::within;
-use super::{Error, Lane, Pool, Timing};
+use super::{Error, Lane, Pool, Timing, campaign};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{ClusterId, InstanceId};
@@ -70,14 +72,23 @@ async fn a_killed_leader_is_missed_at_once_and_replaced() {
     converge(&nodes).await;
     let killed = nodes.swap_remove(leads);
     let old = killed.id;
+    let mut campaigns = JoinSet::new();
+    for node in &nodes {
+        // Whoever is elected now was not elected by openraft's timer.
+        node.raft.runtime_config().elect(false);
+        let (raft, contact) = (node.raft.clone(), node.contact.clone());
+        campaigns.spawn(campaign(raft, contact, LEASE));
+        // The connections must break before the leader's Raft can end them in order.
+        node.proxy.isolate(true);
+    }
     killed.kill().await;
     eventually("both followers notice the broken stream", async || {
-        nodes.iter().all(|node| {
-            let contact = node.contact.get();
-            contact.lost || contact.leader != old
-        })
+        nodes.iter().all(|node| node.contact.get().lost)
     })
     .await;
+    for node in &nodes {
+        node.proxy.isolate(false);
+    }
     eventually("another leader", async || {
         let new = nodes[0].raft.current_leader().await;
         new.is_some_and(|id| id != old)
