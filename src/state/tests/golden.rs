@@ -89,7 +89,9 @@ impl<'a> Words<'a> {
 
 /// `t7` is the token whose hash is all sevens, in ASCII.
 fn token(word: &str) -> TokenHash {
-    let nth = word.strip_prefix('t').and_then(|digit| digit.bytes().next());
+    let nth = word
+        .strip_prefix('t')
+        .and_then(|digit| digit.bytes().next());
     TokenHash::new([nth.expect("t and a digit"); 32])
 }
 
