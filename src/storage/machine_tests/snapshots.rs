@@ -259,6 +259,33 @@ async fn a_damaged_file_is_sent_again_and_another_snapshot_starts_afresh() {
 }
 
 #[tokio::test]
+async fn a_received_snapshot_is_safe_from_the_next_transfer() {
+    let mut leader = Node::new();
+    apply(&mut leader.machine, (1..=300).map(|i| history(9, i))).await;
+    let built = build(&mut leader.machine).await;
+    let mut follower = Node::new();
+    let dir = follower.shard_dir();
+    let received = receive(&built.snapshot, &dir);
+    // The same snapshot once more, as from a leader that missed the answer, and then another one.
+    let again = receive(&built.snapshot, &dir);
+    let mut other = built.snapshot.manifest().clone();
+    other.revision += 1;
+    Receiver::begin(&dir, other).expect("accepted");
+    let unused = again.path().to_owned();
+    drop(again);
+    assert!(!unused.exists());
+    follower
+        .machine
+        .install_snapshot(&built.meta, received)
+        .await
+        .expect("installed");
+    assert_eq!(
+        dump(&follower.machine.state()),
+        dump(&leader.machine.state())
+    );
+}
+
+#[tokio::test]
 async fn what_a_receiver_refuses() {
     let mut leader = Node::new();
     apply(&mut leader.machine, (1..=50).map(|i| history(9, i))).await;
