@@ -158,9 +158,10 @@ async fn a_flipped_byte_in_a_snapshot_is_named_and_not_served() {
         let mut node = Node::new();
         apply(&mut node.machine, (1..=300).map(|i| history(3, i))).await;
         let built = build(&mut node.machine).await;
-        let damaged = match of_contents {
-            true => built.snapshot.path().join(CONTENTS),
-            false => a_table(&built.snapshot),
+        let damaged = if of_contents {
+            built.snapshot.path().join(CONTENTS)
+        } else {
+            a_table(&built.snapshot)
         };
         drop(built);
         let data = node.close().await;
@@ -209,10 +210,10 @@ async fn a_broken_transfer_resumes_where_it_stopped() {
     let mut receiver = Receiver::begin(&dir, manifest).expect("accepted");
     assert_eq!(receiver.held(), held);
     assert!(send(&built.snapshot, &mut receiver, usize::MAX));
-    let received = receiver.finish().expect("complete");
+    let complete = receiver.finish().expect("complete");
     let machine = &mut follower.machine;
     machine
-        .install_snapshot(&built.meta, received)
+        .install_snapshot(&built.meta, complete)
         .await
         .expect("installed");
     assert_eq!(dump(&machine.state()), dump(&leader.machine.state()));
