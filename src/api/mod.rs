@@ -34,7 +34,7 @@ pub mod status;
 mod unary;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use backend::Backend;
 pub use error::Error;

@@ -1,20 +1,28 @@
-//! When a leader was last heard of, what its clock said, and whether the connection it spoke on broke.
+//! When a leader was last heard of, what its clock said, whether the connection it spoke on broke, and what follows from that.
 //!
 //! openraft starts an election when a follower's lease (the longer election timeout) *and* a random timeout on top
-//! passed without an append. A leader that was killed shows at once: the kernel closes its connections. Whoever
-//! runs the node may use that evidence to campaign as soon as the lease alone is over, and leave the long wait to
-//! leaders that are merely silent.
+//! passed without an append. A leader that was killed shows at once: the kernel closes its connections. On that
+//! evidence [`campaign`] asks for votes as soon as the lease alone is over, and leaves the long wait to leaders that
+//! are merely silent.
 //!
-//! Deliberately absent: any decision. A broken connection proves nothing about other nodes' connections, which is
-//! why campaigning on it is a pre-vote that a quorum must grant.
+//! Invariant: this never weakens a lease. A broken connection proves nothing about the leader's other connections,
+//! so what is started is a pre-vote: openraft refuses it here while the lease runs, and so does every other voter.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use openraft::Raft;
+use openraft::storage::RaftStateMachine;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::LogClock;
+use crate::raft::TypeConfig;
 use crate::types::LogTime;
+
+/// First and longest pause between two attempts of a campaign. Voters heard the leader at slightly different times,
+/// so the first attempt may be early; a node that reaches nobody should not ask forty times a second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(500));
 
 /// What this node last saw of a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +69,27 @@ impl LeaderContact {
         *self.contact.borrow()
     }
 
-    /// An append of `leader` was accepted.
+    /// Waits until a leader's connection is lost and `lease` has passed since it was heard.
+    pub async fn overdue(&self, lease: Duration) -> Contact {
+        let mut contacts = self.subscribe();
+        loop {
+            let contact = *contacts.borrow_and_update();
+            let lease_over = async {
+                if contact.lost {
+                    tokio::time::sleep_until(contact.heard_at + lease).await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = lease_over => return contact,
+                // It cannot fail: `self` keeps the sender.
+                _ = contacts.changed() => {}
+            }
+        }
+    }
+
+    /// An append of `leader` came in.
     pub(super) fn heard(&self, leader: u64) {
         self.contact.send_if_modified(|contact| {
             let news = contact.leader != leader || contact.lost;
@@ -88,6 +116,39 @@ impl LeaderContact {
             contact.lost |= news;
             news
         });
+    }
+}
+
+/// Between the first attempts of two nodes whose ids follow each other. Two that asked at the same moment would both
+/// be granted the pre-vote, and the one with the higher id would depose the other just when it has won.
+const STAGGER: Duration = Duration::from_millis(10);
+/// Ids share their place in line beyond this, which bounds the wait.
+const PLACES: u64 = 5;
+
+/// Asks for votes whenever the leader's connection broke and its lease is over, until some leader is heard. `lease` is
+/// openraft's: the longer election timeout. Ends when Raft does.
+pub async fn campaign<SM>(raft: Raft<TypeConfig, SM>, contact: LeaderContact, lease: Duration)
+where
+    SM: RaftStateMachine<TypeConfig>,
+{
+    let (first, longest) = PAUSES;
+    let place = u32::try_from(raft.node_id() % PLACES).unwrap_or_default();
+    let mut pause = first;
+    let mut last = contact.get();
+    loop {
+        let missed = contact.overdue(lease + STAGGER * place).await;
+        if missed != last {
+            tracing::info!(
+                leader = missed.leader,
+                "the leader's connection broke, asking for votes"
+            );
+            (pause, last) = (first, missed);
+        }
+        if raft.trigger().elect(true).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
     }
 }
 

@@ -45,7 +45,7 @@ mod snapshot;
 mod tests;
 
 pub use channel::{Lane, Pool, Timing};
-pub use contact::{Contact, LeaderContact};
+pub use contact::{Contact, LeaderContact, campaign};
 pub use dial::{Dialer, Peer};
 pub use envelope::{Gate, Local};
 pub use error::Error;

@@ -139,7 +139,7 @@ impl Transfer {
             transfer,
             ..pb::SnapshotChunk::default()
         };
-        let reading = read_parts(parts, head, &chunks, &moved);
+        let reading = read_parts(parts, head, chunks, &moved);
         let mut client = self.client.clone();
         let answer = client.send_snapshot(ReceiverStream::new(body));
         tokio::pin!(reading, answer);
@@ -196,7 +196,7 @@ struct Part {
 async fn read_parts(
     parts: Vec<Part>,
     head: pb::SnapshotChunk,
-    chunks: &mpsc::Sender<pb::SnapshotChunk>,
+    chunks: mpsc::Sender<pb::SnapshotChunk>,
     moved: &Notify,
 ) -> io::Result<()> {
     let mut next = head;

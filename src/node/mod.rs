@@ -12,7 +12,6 @@
 //! Deliberately absent: sockets, gRPC and flags.
 
 mod bootstrap;
-mod campaign;
 mod error;
 mod incoming;
 mod leadership;

@@ -1,7 +1,7 @@
 //! From a data directory to a running node.
 //!
 //! [`Prepared`] is a verified data directory whose cluster may not be known yet; it can greet and be greeted.
-//! [`Prepared::start`] settles the cluster, opens the state, starts openraft, and leaves the tasks running that
+//! [`Prepared::settle`] finds out; [`Prepared::start_settled`] opens the state, starts openraft, and leaves the tasks running that
 //! belong to a node.
 
 use std::sync::atomic::AtomicBool;
@@ -19,12 +19,12 @@ use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::peers::Peers;
-use super::{Leadership, Node, Raft, Shared, campaign, leadership, snapshot, tick};
+use super::{Leadership, Node, Raft, Shared, leadership, snapshot, tick};
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
 use crate::limits;
 use crate::network::{
-    Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, Pool,
+    self, Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, Pool,
     RaftEndpoint, Timing,
 };
 use crate::proto::internal as pb;
@@ -122,16 +122,6 @@ impl Prepared {
     #[must_use]
     pub fn is_unborn(&self) -> bool {
         self.unborn
-    }
-
-    /// Settles which cluster this node belongs to, then starts it.
-    pub async fn start(self) -> Result<Started, OpenError> {
-        let settled = if self.unborn {
-            Some(self.newborn.settle(&self.pool).await?)
-        } else {
-            None
-        };
-        self.start_settled(settled).await
     }
 
     /// Waits until it is known which cluster this node belongs to. Run it while greetings are answered.
@@ -270,7 +260,14 @@ impl Node {
         ));
         tasks.spawn(tick::run(self.clone(), stop()));
         tasks.spawn(snapshot::run(self.clone(), shared.config.snapshots, stop()));
-        tasks.spawn(campaign::run(self.clone(), contact, lease, stop()));
+        let campaign = network::campaign(shared.raft.clone(), contact, lease);
+        let until = stop();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = until.cancelled() => {}
+                () = campaign => {}
+            }
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::config;
+use crate::node::OpenError;
 
 /// A node that cannot start, or that stopped by itself.
 ///
@@ -45,6 +46,16 @@ pub enum Error {
     /// The proto descriptors are not well formed: a fault of the build.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(#[source] tonic_reflection::server::Error),
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Storage(_) | OpenError::Log(_) => Self::DataDirectory(Box::new(error)),
+            OpenError::Bootstrap(_) => Self::Membership(Box::new(error)),
+            OpenError::Config(_) | OpenError::Raft(_) => Self::Stopped(error.to_string()),
+        }
+    }
 }
 
 impl Error {

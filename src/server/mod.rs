@@ -3,8 +3,8 @@
 //! [`serve`] is the process: settings, log lines, threads, signals. [`serve_node`] is one node on one socket, until it is
 //! told to stop or stops by itself; the caller owns the socket, so that tests choose their own.
 //!
-//! A shutdown goes: health says NOT_SERVING → leadership is handed over, while requests are still served → writes
-//! are refused with DRAINING → the connections are told to go away → what is under way is finished, up to the
+//! A shutdown goes: health says `NOT_SERVING` → leadership is handed over, while requests are still served → writes
+//! are refused with `DRAINING` → the connections are told to go away → what is under way is finished, up to the
 //! drain timeout → the node is closed.
 //!
 //! Deliberately absent: what a request means (`api`), and how nodes agree (`node`, `network`).
@@ -17,6 +17,8 @@ mod logging;
 mod signals;
 
 use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -30,8 +32,10 @@ pub use listen::listen;
 
 use self::health::Health;
 use crate::api::{Api, Backend};
+use crate::clock::Clock;
 use crate::config::{NodeConfig, ServeArgs};
-use crate::node::Node;
+use crate::network::GreetingEndpoint;
+use crate::node::{Node, Prepared, Settled};
 use crate::proto;
 
 /// After the last request was answered: longest wait for the connections to close.
@@ -166,19 +170,62 @@ async fn hand_over<N: Served>(node: &N, drain_timeout: Duration) {
     match node.transfer_leader(None, deadline).await {
         Ok(()) => tracing::info!("leadership handed over"),
         Err(error) => {
-            tracing::warn!(%error, "leadership was not handed over; an election will follow")
+            tracing::warn!(%error, "leadership was not handed over; an election will follow");
         }
     }
 }
 
-/// Opens the node of `config`'s data directory and serves it, see [`serve_node`].
+/// Opens the node of a data directory and serves it.
 pub async fn run(
     listener: TcpListener,
     config: NodeConfig,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
-    drop((listener, config, shutdown));
-    Err(Error::Stopped("the node is not wired in yet".to_owned()))
+    let mut shutdown = pin!(shutdown);
+    let config = Arc::new(config);
+    let prepared = Prepared::open(Arc::clone(&config), Clock::System).await?;
+    let listener = listener.into_std().map_err(Error::Runtime)?;
+    let settled = tokio::select! {
+        settled = settle(&prepared, &listener) => settled?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let started = prepared.start_settled(settled).await?;
+    let peers = Routes::new(started.raft.service()).add_service(started.peers.service());
+    let listener = TcpListener::from_std(listener).map_err(Error::Runtime)?;
+    serve_node(
+        listener,
+        started.node,
+        peers,
+        started.end_peers,
+        &config,
+        shutdown,
+    )
+    .await
+}
+
+/// Answers greetings on the node's own socket until it is known which cluster the node belongs to.
+async fn settle(
+    prepared: &Prepared,
+    listener: &std::net::TcpListener,
+) -> Result<Option<Settled>, Error> {
+    if !prepared.is_unborn() {
+        return Ok(None);
+    }
+    let listener = listener
+        .try_clone()
+        .and_then(TcpListener::from_std)
+        .map_err(Error::Runtime)?;
+    let done = CancellationToken::new();
+    let greetings = http2::server()
+        .add_service(GreetingEndpoint::new(prepared.clone()).service())
+        .serve_with_incoming_shutdown(http2::incoming(listener), done.clone().cancelled_owned());
+    let mut serving = JoinSet::new();
+    serving.spawn(greetings);
+    let settled = prepared.settle().await?;
+    done.cancel();
+    // Peers keep their connections open: what they asked was answered, so these are cut.
+    serving.shutdown().await;
+    Ok(settled)
 }
 
 /// Runs `trolley serve`: returns when the node was shut down by a signal, or failed.

@@ -61,6 +61,8 @@ pub mod seal;
 mod session;
 pub mod store;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Applied, apply};
 pub use batch::Batch;

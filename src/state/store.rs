@@ -62,7 +62,8 @@ pub struct Changes {
 
 /// Committed records.
 pub trait Store {
-    /// Revision, log time and digest of what is committed.
+    /// Revision, log time and digest of what is committed; the default when nothing is. Whoever reads it from
+    /// bytes does so with [`super::record::decode_header`], which finds damage.
     fn header(&self) -> pb::StateHeader;
 
     /// The record under a key.

@@ -38,7 +38,6 @@ pub enum Durability {
     #[default]
     Synced,
     /// Nothing is synced: a power cut loses acknowledged writes. For the test that shows it, and for no one else.
-    #[doc(hidden)]
     UnsafeUnsynced,
 }
 

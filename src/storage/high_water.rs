@@ -16,8 +16,11 @@
 //!   younger than that go unnoticed here; [`super::wal`] still notices damage that valid records follow.
 //!
 //! The 16 bytes lie in one sector, which a disk writes whole or not at all.
+//!
+//! The open file is also the lock of the data directory: RocksDB's own comes too late, because the write-ahead log is
+//! inspected, and a torn tail of it cut off, before RocksDB is opened.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -39,7 +42,7 @@ pub(super) struct HighWater {
 }
 
 impl HighWater {
-    /// Opens the mark of a data directory, if there is one, and reads it.
+    /// Opens the mark of a data directory, if there is one, locks it until it is dropped, and reads it.
     pub(super) fn open(data_dir: &Path) -> Result<Option<(Self, u64)>, Error> {
         let path = data_dir.join(NAME);
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
@@ -47,6 +50,14 @@ impl HighWater {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("open", &path, e)),
         };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let directory = data_dir.to_owned();
+                return Err(Error::InUse { directory });
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path, e)),
+        }
         let mut bytes = [0; BYTES];
         match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => {}
@@ -71,6 +82,7 @@ impl HighWater {
         let draft = data_dir.join("HIGH_WATER.new");
         let write = || -> io::Result<File> {
             let file = File::create(&draft)?;
+            file.lock()?;
             file.write_all_at(&encode(0), 0)?;
             file.sync_all()?;
             std::fs::rename(&draft, &path)?;

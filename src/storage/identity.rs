@@ -43,7 +43,7 @@ impl Identity {
 
     /// As it was stored, if it is `node`'s and of a known format.
     pub(super) fn parse(
-        stored: pb::StoredIdentity,
+        stored: &pb::StoredIdentity,
         node: NodeId,
         data_dir: &Path,
     ) -> Result<Self, Error> {

@@ -137,16 +137,9 @@ impl LogStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes new entries into memory and makes the request that writes them.
-    fn accept(
-        &self,
-        entries: Vec<(Entry, Record)>,
-        callback: IOFlushed<TypeConfig>,
-    ) -> Result<Request, (Error, IOFlushed<TypeConfig>)> {
+    /// Takes new entries, which continue the log, into memory and makes the request that writes them.
+    fn accept(&self, entries: Vec<(Entry, Record)>, callback: IOFlushed<TypeConfig>) -> Request {
         let mut state = self.state_mut();
-        if let Err(error) = check_contiguous(&state, &entries) {
-            return Err((error, callback));
-        }
         if state.last.is_none()
             && let Some((entry, _)) = entries.first()
         {
@@ -167,7 +160,7 @@ impl LogStore {
         state
             .tail
             .evict(self.shared.written.load(Ordering::Acquire));
-        Ok(Request {
+        Request {
             changes,
             head: Some(state.head(self.shared.shard)),
             reclaim: None,
@@ -176,7 +169,7 @@ impl LogStore {
                 written: Arc::clone(&self.shared.written),
                 ticket,
             },
-        })
+        }
     }
 
     /// The entries of a range that the log has, up to the one that crosses `budget` bytes.
@@ -253,18 +246,19 @@ impl LogStore {
 /// An append continues the log, and an empty log begins anywhere. openraft truncates first and never leaves a hole,
 /// and a hole would only be noticed at the next start.
 fn check_contiguous(state: &State, entries: &[(Entry, Record)]) -> Result<(), Error> {
-    let first = entries.first().map_or(0, |(entry, _)| entry.log_id.index);
-    let mut expected = match state.last {
-        Some(last) => last.index + 1,
-        None => first,
+    let Some((first, _)) = entries.first() else {
+        return Ok(());
     };
-    for (entry, _) in entries {
+    let expected = match state.last {
+        Some(last) => last.index + 1,
+        None => first.log_id.index,
+    };
+    for (expected, (entry, _)) in (expected..).zip(entries) {
         let index = entry.log_id.index;
         if index != expected {
-            let detail = format!("entry {index} cannot follow on {expected}");
+            let detail = format!("entry {index} cannot follow on {}", expected - 1);
             return Err(Error::Misuse { detail });
         }
-        expected += 1;
     }
     Ok(())
 }
@@ -371,13 +365,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let record = Record::seal(key, &pb::Entry::from(&entry));
             (entry, record)
         });
-        match self.accept(sealed.collect(), callback) {
-            Ok(request) => Ok(self.shared.queue.submit(request).await?),
-            Err((error, callback)) => {
-                callback.io_completed(Err(error.clone().into()));
-                Err(error.into())
-            }
+        let sealed: Vec<_> = sealed.collect();
+        if let Err(error) = check_contiguous(&self.state(), &sealed) {
+            callback.io_completed(Err(error.clone().into()));
+            return Err(error.into());
         }
+        let request = self.accept(sealed, callback);
+        Ok(self.shared.queue.submit(request).await?)
     }
 
     /// Not durable when it returns, but before anything that is appended after it.

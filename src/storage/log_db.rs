@@ -34,7 +34,6 @@ pub struct LogConfig {
     /// Recent entries kept in memory, in bytes.
     pub tail_bytes: usize,
     /// Whether acknowledged means durable.
-    #[doc(hidden)]
     pub durability: Durability,
 }
 
@@ -112,11 +111,13 @@ impl LogDb {
         create_directory(data_dir)?;
         let directory = data_dir.join(DIRECTORY);
         let mark = HighWater::open(data_dir)?;
-        let marked = mark.as_ref().map_or(0, |(_, group)| *group);
-        if marked > 0 && !directory.join("CURRENT").exists() {
-            return Err(Error::corrupt(&directory, "CURRENT", "it is missing"));
+        if let Some((_, marked)) = &mark {
+            if *marked > 0 && !directory.join("CURRENT").exists() {
+                return Err(Error::corrupt(&directory, "CURRENT", "it is missing"));
+            }
+            // The mark is locked by now. A directory without one is new, or refused below.
+            wal::verify(&directory, *marked)?;
         }
-        wal::verify(&directory)?;
         let reader = Reader {
             db: Arc::new(open_log(&directory)?),
             directory: directory.clone().into(),
@@ -132,7 +133,7 @@ impl LogDb {
             high_water,
         };
         let (identity, group) = match reader.get::<pb::StoredIdentity>(Key::Identity)? {
-            Some(stored) => (Identity::parse(stored, node, data_dir)?, group),
+            Some(stored) => (Identity::parse(&stored, node, data_dir)?, group),
             None if group > 0 => return Err(reader.damaged(Key::Identity, "it is missing")),
             None => (found(&mut sink, node)?, 1),
         };

@@ -75,11 +75,11 @@ pub(super) fn read(
     Ok(entries)
 }
 
-fn iterate<'a>(
-    reader: &'a Reader,
+fn iterate(
+    reader: &Reader,
     shard: ShardId,
     range: Range<u64>,
-) -> DBIteratorWithThreadMode<'a, rocksdb::DB> {
+) -> DBIteratorWithThreadMode<'_, rocksdb::DB> {
     let from = Key::Entry(shard, range.start).encode();
     let mut options = ReadOptions::default();
     options.set_iterate_upper_bound(Key::Entry(shard, range.end).encode());

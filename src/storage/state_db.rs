@@ -1,4 +1,4 @@
-//! One shard's state database: committed records over RocksDB, and the lock that makes every read exact.
+//! One shard's state database: committed records over a database, and the lock that makes every read exact.
 //!
 //! Invariants:
 //! 1. One batch of entries is one atomic write: records, indexes, replies, the header, where the log was applied
@@ -31,6 +31,9 @@ use crate::proto::internal as pb;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
 use crate::state::{Changes, Fault, Key, KeyRange, Record, Store, Stored, SweepHorizon, record};
 use crate::types::{LogTime, Revision};
+
+/// Share of a write buffer that its bloom filter takes.
+const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
 
 /// Sizes of a shard's state.
 #[derive(Debug, Clone)]
@@ -129,6 +132,7 @@ impl Opener {
             position: content.position,
             horizon: SweepHorizon::default(),
             cache: RecordCache::new(self.config.record_cache_bytes),
+            read_options: ReadOptions::default(),
         })
     }
 
@@ -138,6 +142,10 @@ impl Opener {
         // Expired records are deleted at the front of the deadline index; without this, a scan would walk over all
         // the tombstones until a compaction came by chance.
         options.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
+        // Every new session, key and request id is looked up before it is there. The filters save such a lookup its
+        // walk through each write buffer.
+        options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
+        options.set_memtable_whole_key_filtering(true);
         options.set_info_logger(info_logger());
         options
     }
@@ -151,10 +159,12 @@ impl fmt::Debug for Opener {
     }
 }
 
-/// RocksDB's own messages go where ours go, and no file of its own lies among a snapshot's.
+/// The database's own messages go where ours go, and no file of its own lies among a snapshot's.
 fn info_logger() -> InfoLogger {
     InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!("rocksdb: {}", message.trim_end()),
+        // The options of every database, hundreds of lines that it prints whatever its level.
+        LogLevel::Header => tracing::trace!("rocksdb: {}", message.trim_end()),
         _ => tracing::warn!("rocksdb: {}", message.trim_end()),
     })
 }
@@ -238,6 +248,8 @@ pub(super) struct Committed {
     pub position: Position,
     pub horizon: SweepHorizon,
     cache: RecordCache,
+    /// Of lookups; made once, because each lookup would otherwise make its own.
+    read_options: ReadOptions,
 }
 
 impl Committed {
@@ -469,7 +481,7 @@ impl Store for StateView<'_> {
         let value = self
             .committed
             .db
-            .get_pinned(key.encode())
+            .get_pinned_opt(key.encode(), &self.committed.read_options)
             .map_err(|e| self.committed.failed("read", e))?;
         let Some(value) = value else {
             return Ok(None);

@@ -112,7 +112,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// SplitMix64: a seed gives the same test again.
+/// `SplitMix64`: a seed gives the same test again.
 #[derive(Clone)]
 struct Random(u64);
 

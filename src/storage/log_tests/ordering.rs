@@ -233,7 +233,7 @@ impl Sink for Gated {
 async fn what_gathers_behind_a_write_becomes_one_group_in_order() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let groups = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let (open_gate, gate) = mpsc::channel();
+    let (open_gate, gate) = mpsc::sync_channel(4);
     let seen = Arc::clone(&groups);
     let db = LogDb::open_with(dir.path(), node(1), LogConfig::default(), |inner| Gated {
         inner,

@@ -1,0 +1,163 @@
+//! Tests of the state machine as a whole. Each file is one kind of evidence.
+
+mod golden;
+mod keys;
+mod model;
+mod properties;
+mod replies;
+mod steps;
+mod sweep;
+mod wire;
+
+use std::ops::ControlFlow;
+
+use crate::proto::internal as pb;
+use crate::proto::internal::reply::Body;
+use crate::state::{
+    Applied, Batch, Command, Identity, Key, KeyRange, MemoryStore, Operation, PutCondition,
+    Rejection, Store, SweepHorizon, apply, digest,
+};
+use crate::types::{self, LogTime, Namespace, TokenHash, Ttl, Value};
+
+/// A store with its horizon, fed one entry per batch.
+#[derive(Default)]
+struct Machine {
+    store: MemoryStore,
+    horizon: SweepHorizon,
+}
+
+impl Machine {
+    fn apply(&mut self, stamp: u64, command: &Command) -> Applied {
+        self.apply_batch(&[(stamp, command.clone())]).remove(0)
+    }
+
+    fn apply_batch(&mut self, entries: &[(u64, Command)]) -> Vec<Applied> {
+        let mut batch = Batch::new(&self.store, self.horizon);
+        let applied = entries
+            .iter()
+            .map(|(stamp, command)| {
+                apply(&mut batch, LogTime::from_millis(*stamp), command).expect("no fault")
+            })
+            .collect();
+        let (changes, horizon) = batch.finish();
+        assert!(
+            changes
+                .writes
+                .is_sorted_by(|a, b| a.key_bytes < b.key_bytes)
+        );
+        self.store.commit(changes);
+        self.horizon = horizon;
+        applied
+    }
+
+    fn run(&mut self, stamp: u64, operation: Operation) -> pb::Reply {
+        self.apply(stamp, &command(operation)).reply
+    }
+
+    fn revision(&self) -> u64 {
+        self.store.header().revision
+    }
+
+    fn count(&self, of: impl Fn(&Key) -> bool) -> usize {
+        let keys = self
+            .store
+            .iter()
+            .map(|(key, _)| Key::decode(key).expect("a stored key"));
+        keys.filter(of).count()
+    }
+
+    /// What must hold between any two batches.
+    fn check_invariants(&self) {
+        let header = self.store.header();
+        let digest = digest::from_bytes(&header.digest).expect("16 bytes");
+        assert_eq!(digest, digest::recompute(&self.store).expect("no fault"));
+        self.check_index();
+    }
+
+    /// One index entry per record with a deadline, at or before it; the horizon before all of them.
+    fn check_index(&self) {
+        let mut indexed = Vec::new();
+        let range = KeyRange::deadlines_from(LogTime::default());
+        let mut visit = |key: &[u8], _: &[u8]| {
+            if let Key::Deadline(time, target) = Key::decode(key)? {
+                indexed.push((target, time.as_millis()));
+            }
+            Ok(ControlFlow::Continue(()))
+        };
+        self.store.scan(&range, &mut visit).expect("no fault");
+        let earliest = indexed.iter().map(|(_, time)| *time).min();
+        let horizon = self
+            .horizon
+            .next_deadline()
+            .map_or(u64::MAX, LogTime::as_millis);
+        assert!(horizon <= earliest.unwrap_or(u64::MAX));
+        let mut expected: Vec<_> = self
+            .store
+            .iter()
+            .filter_map(|(key, _)| {
+                let (at, deadline) = self.deadline(&Key::decode(key).expect("a stored key"))?;
+                assert!(
+                    at <= deadline,
+                    "{key:?} is indexed at {at}, due at {deadline}"
+                );
+                Some((key.clone(), at))
+            })
+            .collect();
+        expected.sort();
+        indexed.sort();
+        assert_eq!(indexed, expected);
+    }
+
+    /// Where a record is indexed and when it is due.
+    fn deadline(&self, key: &Key) -> Option<(u64, u64)> {
+        use crate::state::Record;
+        if *key == Key::Header {
+            return None;
+        }
+        match self.store.get(key).expect("no fault")?.record {
+            Record::Session(it) => {
+                let due = (it.last_seen + it.idle_ttl).min(it.absolute_deadline);
+                Some((it.indexed_deadline, due))
+            }
+            Record::Kv(it) => (it.deadline != 0).then_some((it.deadline, it.deadline)),
+            Record::Client(it) => Some((it.indexed_deadline, it.deadline)),
+            Record::Request(it) => Some((it.deadline, it.deadline)),
+            Record::Cart(_) | Record::Index => None,
+        }
+    }
+}
+
+fn command(operation: Operation) -> Command {
+    Command::new(Namespace::default(), Identity::Anonymous, operation)
+}
+
+fn tick() -> Operation {
+    Operation::Tick {
+        checkpoint: false,
+        expect: None,
+    }
+}
+
+fn name(text: &str) -> types::Key {
+    types::Key::parse(text).expect("a valid key")
+}
+
+fn put(key: &str, value: &str, ttl: Option<u64>) -> Operation {
+    Operation::KeyPut {
+        key: name(key),
+        value: Value::parse(value.to_owned().into()).expect("a short value"),
+        ttl: ttl.map(Ttl::from_millis),
+        condition: PutCondition::Always,
+    }
+}
+
+fn token(nth: u8) -> TokenHash {
+    TokenHash::new([nth; 32])
+}
+
+fn rejection(reply: &pb::Reply) -> Option<Rejection> {
+    match &reply.body {
+        Some(Body::Rejected(rejected)) => Rejection::from_stored(*rejected),
+        _ => None,
+    }
+}

@@ -1,0 +1,492 @@
+//! The naive model: plain maps, everything scanned, nothing indexed, nothing batched. It sweeps without a bound,
+//! so a script that is compared with it must not let more fall due at once than one entry sweeps.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::limits;
+use crate::proto::internal::reply::Body;
+use crate::proto::{internal as pb, v1};
+use crate::state::{
+    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, Rejection, RequestHash,
+};
+use crate::types::{ClientId, Fields, Key, Money, Namespace, Revision, TokenHash};
+
+#[derive(Clone)]
+pub struct Session {
+    pub user: String,
+    pub fields: BTreeMap<String, Bytes>,
+    pub created: u64,
+    pub modified: u64,
+    created_at: u64,
+    seen: u64,
+    idle: u64,
+    absolute: u64,
+    pub cart: Option<Cart>,
+}
+
+impl Session {
+    pub fn due(&self) -> u64 {
+        (self.seen + self.idle).min(self.absolute)
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Cart {
+    pub lines: Vec<v1::CartLine>,
+    last_line: u64,
+    pub modified: u64,
+}
+
+#[derive(Clone)]
+pub struct Value {
+    pub bytes: Bytes,
+    created: u64,
+    pub modified: u64,
+    pub deadline: Option<u64>,
+}
+
+#[derive(Default)]
+struct Client {
+    confirmed: u64,
+    replies: BTreeMap<u64, (u64, pb::Reply)>,
+    used: u64,
+}
+
+#[derive(Default)]
+pub struct Model {
+    pub now: u64,
+    pub revision: u64,
+    pub sessions: BTreeMap<(Namespace, TokenHash), Session>,
+    pub carts: BTreeMap<(Namespace, String), Cart>,
+    pub keys: BTreeMap<(Namespace, Key), Value>,
+    clients: BTreeMap<ClientId, Client>,
+    requests: BTreeMap<(Namespace, RequestHash), (u64, pb::Reply, u64)>,
+}
+
+impl Model {
+    pub fn session_revision(&self, ns: &Namespace, hash: TokenHash) -> u64 {
+        self.sessions
+            .get(&(ns.clone(), hash))
+            .map_or(0, |it| it.modified)
+    }
+
+    pub fn cart_revision(&self, ns: &Namespace, owner: &CartOwner) -> u64 {
+        self.cart(ns, owner).map_or(0, |cart| cart.modified)
+    }
+
+    pub fn key_revision(&self, ns: &Namespace, key: &Key) -> u64 {
+        self.keys
+            .get(&(ns.clone(), key.clone()))
+            .map_or(0, |it| it.modified)
+    }
+
+    pub fn cart(&self, ns: &Namespace, owner: &CartOwner) -> Option<&Cart> {
+        match owner {
+            CartOwner::User(user) => self.carts.get(&(ns.clone(), user.to_string())),
+            CartOwner::Session(hash) => self.sessions.get(&(ns.clone(), *hash))?.cart.as_ref(),
+        }
+    }
+
+    pub fn apply(&mut self, stamp: u64, command: &Command) -> Applied {
+        self.now = self.now.max(stamp);
+        self.expire();
+        if let Some(applied) = self.known(command) {
+            return applied;
+        }
+        let before = self.revision;
+        let body = match self.operate(&command.namespace, &command.operation) {
+            Ok(body) => body,
+            Err(rejection) => {
+                assert_eq!(self.revision, before);
+                Body::Rejected(rejection.to_stored())
+            }
+        };
+        let reply = self.reply(body);
+        self.remember(command, &reply);
+        Applied {
+            reply,
+            replayed: false,
+        }
+    }
+
+    fn expire(&mut self) {
+        let now = self.now;
+        let before = self.sessions.len() + self.keys.len();
+        self.sessions.retain(|_, session| session.due() > now);
+        self.keys
+            .retain(|_, value| value.deadline.is_none_or(|deadline| deadline > now));
+        self.clients
+            .retain(|_, client| client.used + limits::REPLY_WINDOW_MS > now);
+        self.requests
+            .retain(|_, (_, _, at)| *at + limits::REPLY_WINDOW_MS > now);
+        if self.sessions.len() + self.keys.len() < before {
+            self.revision += 1;
+        }
+    }
+
+    fn reply(&self, body: Body) -> pb::Reply {
+        pb::Reply {
+            revision: self.revision,
+            body: Some(body),
+        }
+    }
+
+    fn known(&mut self, command: &Command) -> Option<Applied> {
+        let refused = |model: &Self, rejection: Rejection| {
+            let reply = model.reply(Body::Rejected(rejection.to_stored()));
+            Some(Applied {
+                reply,
+                replayed: false,
+            })
+        };
+        let found = match command.identity {
+            Identity::Anonymous => None,
+            Identity::Request(hash) => self
+                .requests
+                .get(&(command.namespace.clone(), hash))
+                .map(|(fingerprint, reply, _)| (*fingerprint, reply.clone())),
+            Identity::Client {
+                client,
+                sequence,
+                confirmed_below,
+            } => {
+                let client = self.clients.entry(client).or_default();
+                client.used = self.now;
+                client.confirmed = client.confirmed.max(confirmed_below);
+                client.replies = client.replies.split_off(&client.confirmed);
+                if sequence < client.confirmed {
+                    return refused(self, Rejection::SequenceConfirmed);
+                }
+                let found = client.replies.get(&sequence).cloned();
+                if found.is_none() && client.replies.len() == limits::CLIENT_WINDOW {
+                    return refused(self, Rejection::ClientWindowFull);
+                }
+                found
+            }
+        };
+        let (fingerprint, reply) = found?;
+        if fingerprint == command.fingerprint {
+            return Some(Applied {
+                reply,
+                replayed: true,
+            });
+        }
+        refused(self, Rejection::RequestIdReused)
+    }
+
+    fn remember(&mut self, command: &Command, reply: &pb::Reply) {
+        match command.identity {
+            Identity::Anonymous => {}
+            Identity::Request(hash) => {
+                let kept = (command.fingerprint, reply.clone(), self.now);
+                self.requests
+                    .insert((command.namespace.clone(), hash), kept);
+            }
+            Identity::Client {
+                client, sequence, ..
+            } => {
+                let kept = (command.fingerprint, reply.clone());
+                self.clients
+                    .entry(client)
+                    .or_default()
+                    .replies
+                    .insert(sequence, kept);
+            }
+        }
+    }
+
+    fn bump(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
+    }
+
+    fn operate(&mut self, ns: &Namespace, operation: &Operation) -> Result<Body, Rejection> {
+        match operation.clone() {
+            Operation::KeyPut {
+                key,
+                value,
+                ttl,
+                condition,
+            } => {
+                let id = (ns.clone(), key);
+                let old = self.keys.get(&id).cloned();
+                let actual = Revision::new(old.as_ref().map_or(0, |it| it.modified));
+                match condition {
+                    PutCondition::IfRevision(asked) if asked != actual => {
+                        return Err(Rejection::RevisionMismatch { actual });
+                    }
+                    PutCondition::IfAbsent if old.is_some() => {
+                        return Err(Rejection::KeyExists { actual });
+                    }
+                    _ => {}
+                }
+                let modified = self.bump();
+                let created = old.map_or(modified, |it| it.created);
+                let deadline = ttl.map(|ttl| self.now + ttl.as_millis());
+                let bytes = value.into_bytes();
+                self.keys.insert(
+                    id,
+                    Value {
+                        bytes,
+                        created,
+                        modified,
+                        deadline,
+                    },
+                );
+                Ok(Body::KeyPut(pb::KeyPut {
+                    create_revision: created,
+                    mod_revision: modified,
+                    deadline: deadline.unwrap_or(0),
+                }))
+            }
+            Operation::KeyDelete { key, if_revision } => {
+                let id = (ns.clone(), key);
+                let old = self.keys.get(&id).ok_or(Rejection::KeyNotFound)?;
+                check(if_revision, old.modified)?;
+                self.keys.remove(&id);
+                self.bump();
+                Ok(Body::KeyDeleted(pb::KeyDeleted {}))
+            }
+            Operation::Tick { .. } => Ok(Body::Ticked(pb::Ticked {})),
+            Operation::CartAdd {
+                owner, if_revision, ..
+            }
+            | Operation::CartSetQuantity {
+                owner, if_revision, ..
+            }
+            | Operation::CartRemove {
+                owner, if_revision, ..
+            }
+            | Operation::CartClear { owner, if_revision } => {
+                self.change_cart(ns, &owner, if_revision, operation)
+            }
+            _ => self.change_session(ns, operation),
+        }
+    }
+
+    fn change_session(&mut self, ns: &Namespace, operation: &Operation) -> Result<Body, Rejection> {
+        let (now, next) = (self.now, self.revision + 1);
+        let body = match operation.clone() {
+            Operation::SessionCreate {
+                token,
+                sealed_token,
+                user,
+                fields,
+                idle_ttl,
+                absolute_ttl,
+            } => {
+                if self.sessions.contains_key(&(ns.clone(), token)) {
+                    return Err(Rejection::SessionExists);
+                }
+                let session = Session {
+                    user: user.map_or(String::new(), |user| user.into_string()),
+                    fields: fields.into_map(),
+                    created: next,
+                    modified: next,
+                    created_at: now,
+                    seen: now,
+                    idle: idle_ttl.as_millis(),
+                    absolute: now + absolute_ttl.as_millis(),
+                    cart: None,
+                };
+                let created = pb::SessionCreated {
+                    sealed_token,
+                    token_hash: token.as_bytes().to_vec().into(),
+                    created_at: session.created_at,
+                    idle_ttl: session.idle,
+                    idle_deadline: session.due(),
+                    absolute_deadline: session.absolute,
+                };
+                self.sessions.insert((ns.clone(), token), session);
+                Body::SessionCreated(created)
+            }
+            Operation::SessionUpdate {
+                token,
+                set,
+                remove,
+                if_revision,
+            } => {
+                let session = self.session(ns, token)?;
+                check(if_revision, session.modified)?;
+                let mut after = session.fields.clone();
+                after.retain(|name, _| !remove.contains(name));
+                after.extend(set.into_map());
+                if after.len() > limits::SESSION_FIELDS {
+                    return Err(Rejection::SessionFieldsLimit);
+                }
+                if Fields::size(&after) > limits::SESSION_BYTES {
+                    return Err(Rejection::SessionBytesLimit);
+                }
+                session.fields = after;
+                session.seen = now;
+                session.modified = next;
+                Body::SessionChanged(pb::SessionChanged {
+                    mod_revision: next,
+                    idle_deadline: session.due(),
+                })
+            }
+            Operation::SessionTouch { token } => {
+                let session = self.session(ns, token)?;
+                session.seen = now;
+                Body::SessionChanged(pb::SessionChanged {
+                    mod_revision: session.modified,
+                    idle_deadline: session.due(),
+                })
+            }
+            Operation::SessionDestroy { token } => {
+                self.session(ns, token)?;
+                self.sessions.remove(&(ns.clone(), token));
+                Body::SessionDestroyed(pb::SessionDestroyed {})
+            }
+            other => panic!("{other:?} is no session operation"),
+        };
+        self.bump();
+        Ok(body)
+    }
+
+    fn session(&mut self, ns: &Namespace, token: TokenHash) -> Result<&mut Session, Rejection> {
+        self.sessions
+            .get_mut(&(ns.clone(), token))
+            .ok_or(Rejection::SessionNotFound)
+    }
+
+    /// Changes a copy and puts it back only if the operation was not refused.
+    fn change_cart(
+        &mut self,
+        ns: &Namespace,
+        owner: &CartOwner,
+        if_revision: Option<Revision>,
+        operation: &Operation,
+    ) -> Result<Body, Rejection> {
+        if let CartOwner::Session(token) = owner {
+            self.session(ns, *token)?;
+        }
+        let mut cart = self.cart(ns, owner).cloned().unwrap_or_default();
+        check(if_revision, cart.modified)?;
+        let next = self.revision + 1;
+        let line = match operation.clone() {
+            Operation::CartClear { .. } => {
+                let removed_lines = u32::try_from(cart.lines.len()).expect("few lines");
+                if removed_lines > 0 {
+                    cart.modified = self.bump();
+                    cart.lines.clear();
+                }
+                let mod_revision = cart.modified;
+                if removed_lines > 0 {
+                    self.store_cart(ns, owner, cart);
+                }
+                return Ok(Body::CartCleared(pb::CartCleared {
+                    removed_lines,
+                    mod_revision,
+                }));
+            }
+            Operation::CartRemove { line, .. } => cart.lines.remove(find(&cart, &line)?),
+            Operation::CartSetQuantity { line, quantity, .. } => {
+                let at = find(&cart, &line)?;
+                cart.lines[at].quantity = quantity.get();
+                cart.lines[at].clone()
+            }
+            Operation::CartAdd {
+                sku,
+                quantity,
+                unit_price,
+                attributes,
+                ..
+            } => {
+                let wanted = (sku.into_string(), attributes.into_map());
+                let line = v1::CartLine {
+                    line_id: cart.last_line + 1,
+                    sku: wanted.0,
+                    quantity: quantity.get(),
+                    unit_price: None,
+                    attributes: wanted.1,
+                };
+                add(&mut cart, line, unit_price)?
+            }
+            other => panic!("{other:?} is no cart operation"),
+        };
+        cart.modified = next;
+        self.store_cart(ns, owner, cart);
+        self.bump();
+        Ok(Body::CartLineChanged(pb::CartLineChanged {
+            line: Some(line),
+            mod_revision: next,
+        }))
+    }
+
+    fn store_cart(&mut self, ns: &Namespace, owner: &CartOwner, cart: Cart) {
+        match owner {
+            CartOwner::User(user) => {
+                self.carts.insert((ns.clone(), user.to_string()), cart);
+            }
+            CartOwner::Session(token) => {
+                let session = self.sessions.get_mut(&(ns.clone(), *token));
+                session.expect("checked before").cart = Some(cart);
+            }
+        }
+    }
+}
+
+fn check(if_revision: Option<Revision>, actual: u64) -> Result<(), Rejection> {
+    let actual = Revision::new(actual);
+    match if_revision {
+        Some(asked) if asked != actual => Err(Rejection::RevisionMismatch { actual }),
+        _ => Ok(()),
+    }
+}
+
+fn find(cart: &Cart, wanted: &LineRef) -> Result<usize, Rejection> {
+    let is_wanted = |line: &v1::CartLine| match wanted {
+        LineRef::Id(id) => line.line_id == id.get(),
+        LineRef::Sku(sku) => line.sku == sku.as_str(),
+    };
+    let found: Vec<usize> = (0..cart.lines.len())
+        .filter(|at| is_wanted(&cart.lines[*at]))
+        .collect();
+    match found[..] {
+        [] => Err(Rejection::CartLineNotFound),
+        [at] => Ok(at),
+        _ => Err(Rejection::AmbiguousLine),
+    }
+}
+
+fn add(
+    cart: &mut Cart,
+    new: v1::CartLine,
+    price: Option<Money>,
+) -> Result<v1::CartLine, Rejection> {
+    let price = price.map(|price| v1::Money {
+        minor_units: price.minor_units(),
+        currency: price.currency().as_str().to_owned(),
+    });
+    let priced = cart
+        .lines
+        .iter()
+        .filter_map(|line| line.unit_price.as_ref());
+    if let Some(price) = &price
+        && priced
+            .into_iter()
+            .any(|other| other.currency != price.currency)
+    {
+        return Err(Rejection::CurrencyMismatch);
+    }
+    let same = |line: &v1::CartLine| line.sku == new.sku && line.attributes == new.attributes;
+    let line = if let Some(line) = cart.lines.iter_mut().find(|line| same(line)) {
+        if line.quantity + new.quantity > limits::QUANTITY_MAX {
+            return Err(Rejection::QuantityLimit);
+        }
+        line.quantity += new.quantity;
+        line
+    } else {
+        if cart.lines.len() == limits::CART_LINES {
+            return Err(Rejection::CartLinesLimit);
+        }
+        cart.last_line += 1;
+        cart.lines.push(new);
+        cart.lines.last_mut().expect("just pushed")
+    };
+    line.unit_price = price.or(line.unit_price.take());
+    Ok(line.clone())
+}

@@ -1,0 +1,232 @@
+//! Random scripts against the naive model, under any cut into batches, across snapshots.
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::Machine;
+use super::model::Model;
+use super::steps::{Script, steps};
+use crate::limits;
+use crate::state::{CartOwner, Command, MemoryStore, Operation, Store, SweepHorizon, query};
+use crate::types::{KeyPrefix, Namespace, UserId};
+
+/// Applies entries cut where the lengths say, over and over.
+fn in_batches(
+    machine: &mut Machine,
+    entries: &[(u64, Command)],
+    lengths: &[usize],
+) -> Vec<crate::state::Applied> {
+    let mut applied = Vec::new();
+    let mut rest = entries;
+    for length in lengths.iter().cycle() {
+        let (batch, after) = rest.split_at((*length).min(rest.len()));
+        applied.extend(machine.apply_batch(batch));
+        rest = after;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    applied
+}
+
+/// What can be read is what the model has.
+fn compare_reads(machine: &Machine, model: &Model) {
+    let store = &machine.store;
+    assert_eq!(store.header().revision, model.revision);
+    assert_eq!(store.header().log_time, model.now);
+    for name in ["default", "n"] {
+        let ns = Namespace::parse(name).expect("a valid name");
+        let page = query::list(store, &ns, &KeyPrefix::default(), limits::LIST_MAX, None);
+        let listed: Vec<_> = page
+            .expect("no fault")
+            .items
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        let expected: Vec<_> = model
+            .keys
+            .keys()
+            .filter(|id| id.0 == ns)
+            .map(|id| id.1.clone())
+            .collect();
+        assert_eq!(listed, expected);
+        for nth in 0..3 {
+            let hash = super::token(nth);
+            let found = query::session(store, &ns, &hash).expect("no fault");
+            let expected = model.sessions.get(&(ns.clone(), hash));
+            assert_eq!(found.is_some(), expected.is_some());
+            if let (Some(found), Some(expected)) = (found, expected) {
+                assert_eq!(found.fields, expected.fields);
+                assert_eq!(found.user_id, expected.user);
+                assert_eq!(found.create_revision, expected.created);
+                assert_eq!(found.mod_revision, expected.modified);
+                assert_eq!(
+                    query::session_idle_deadline(&found).as_millis(),
+                    expected.due()
+                );
+            }
+            let user = UserId::parse(format!("u{nth}")).expect("short");
+            for owner in [CartOwner::User(user), CartOwner::Session(hash)] {
+                compare_cart(machine, model, &ns, &owner);
+            }
+        }
+    }
+    for ((ns, key), expected) in &model.keys {
+        let found = query::key(store, ns, key)
+            .expect("no fault")
+            .expect("the model has it");
+        assert_eq!(found.value, expected.bytes);
+        assert_eq!(found.mod_revision, expected.modified);
+        assert_eq!(found.deadline, expected.deadline.unwrap_or(0));
+    }
+}
+
+fn compare_cart(machine: &Machine, model: &Model, ns: &Namespace, owner: &CartOwner) {
+    let expected = model.cart(ns, owner);
+    match query::cart(&machine.store, ns, owner).expect("no fault") {
+        query::CartRead::SessionNotFound => {
+            let CartOwner::Session(hash) = owner else {
+                panic!("a user's cart needs no session");
+            };
+            assert!(!model.sessions.contains_key(&(ns.clone(), *hash)));
+        }
+        query::CartRead::Absent => assert!(expected.is_none()),
+        query::CartRead::Cart(cart) => {
+            let expected = expected.expect("the model has the cart");
+            assert_eq!(cart.lines, expected.lines);
+            assert_eq!(cart.mod_revision, expected.modified);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_machine_answers_as_the_model_does(steps in steps(1..150)) {
+        let mut script = Script::default();
+        let mut machine = Machine::default();
+        for step in steps {
+            let (stamp, command, expected) = script.answered(step);
+            prop_assert_eq!(machine.apply(stamp, &command), expected, "{:?}", command);
+            compare_reads(&machine, &script.model);
+            machine.check_index();
+        }
+        machine.check_invariants();
+    }
+
+    #[test]
+    fn how_entries_are_cut_changes_nothing(
+        steps in steps(1..250),
+        lengths in prop::collection::vec(1usize..40, 1..8),
+    ) {
+        let mut script = Script::default();
+        let entries: Vec<_> = steps.into_iter().map(|step| script.next(step)).collect();
+        let mut single = Machine::default();
+        let replies = in_batches(&mut single, &entries, &[1]);
+        for lengths in [&lengths[..], &[entries.len()]] {
+            let mut cut = Machine::default();
+            prop_assert_eq!(&in_batches(&mut cut, &entries, lengths), &replies);
+            prop_assert_eq!(cut.store.snapshot(), single.store.snapshot());
+            cut.check_invariants();
+        }
+    }
+
+    #[test]
+    fn a_snapshot_and_a_lost_horizon_change_nothing(
+        steps in steps(2..150),
+        lengths in prop::collection::vec(1usize..20, 1..4),
+        at in any::<Index>(),
+    ) {
+        let mut script = Script::default();
+        let entries: Vec<_> = steps.into_iter().map(|step| script.next(step)).collect();
+        let (before, after) = entries.split_at(at.index(entries.len() - 1) + 1);
+        let mut original = Machine::default();
+        in_batches(&mut original, before, &lengths);
+        let mut restored = Machine {
+            store: MemoryStore::restore(&original.store.snapshot()).expect("own snapshot"),
+            horizon: SweepHorizon::default(),
+        };
+        prop_assert_eq!(&restored.store, &original.store);
+        for entry in after {
+            restored.horizon = SweepHorizon::default();
+            let replies = (original.apply(entry.0, &entry.1), restored.apply(entry.0, &entry.1));
+            prop_assert_eq!(replies.0, replies.1);
+        }
+        prop_assert_eq!(restored.store.snapshot(), original.store.snapshot());
+    }
+
+    /// More falls due at once than one entry sweeps, so that the unswept is met by every operation. Revisions then
+    /// depend on when it is swept, and are compared between cuts instead of with the model.
+    #[test]
+    fn what_is_due_is_gone_before_it_is_swept(
+        rounds in prop::collection::vec((steps(1..40), 1u64..400), 1..5),
+        lengths in prop::collection::vec(1usize..30, 1..4),
+    ) {
+        let mut script = Script::default();
+        let mut entries = Vec::new();
+        for (steps, lull) in rounds {
+            let crowd = (0..200).map(|nth| {
+                let operation = super::put(&format!("crowd{nth}"), "v", Some(1 + nth % 3));
+                (script.now, super::command(operation))
+            });
+            entries.extend(crowd);
+            script.now += 3;
+            entries.extend(steps.into_iter().map(|step| script.next(step)));
+            script.now += lull;
+        }
+        let mut single = Machine::default();
+        let replies: Vec<_> = entries
+            .iter()
+            .map(|(stamp, command)| {
+                let applied = single.apply(*stamp, command);
+                single.check_index();
+                applied
+            })
+            .collect();
+        let mut cut = Machine::default();
+        prop_assert_eq!(&in_batches(&mut cut, &entries, &lengths), &replies);
+        prop_assert_eq!(cut.store.snapshot(), single.store.snapshot());
+        // Once all is swept, what is left is what the model has.
+        script.now += 1;
+        for _ in 0..10 {
+            let ticked = super::command(super::tick());
+            script.model.apply(script.now, &ticked);
+            single.apply(script.now, &ticked);
+        }
+        compare_visible(&single, &script.model, &entries);
+        single.check_invariants();
+    }
+}
+
+/// As [`compare_reads`] without revisions: only scripts without conditions on them end in the same records.
+fn compare_visible(machine: &Machine, model: &Model, entries: &[(u64, Command)]) {
+    let conditional = entries
+        .iter()
+        .any(|(_, command)| is_conditional(&command.operation));
+    if conditional {
+        return;
+    }
+    for ns in ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name")) {
+        for nth in 0..3 {
+            let hash = super::token(nth);
+            let found = query::session(&machine.store, &ns, &hash).expect("no fault");
+            let expected = model.sessions.get(&(ns.clone(), hash));
+            assert_eq!(
+                found.map(|it| (it.fields.clone(), it.user_id.clone())),
+                expected.map(|it| (it.fields.clone(), it.user.clone())),
+            );
+        }
+    }
+}
+
+fn is_conditional(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::SessionUpdate {
+            if_revision: Some(_),
+            ..
+        } | Operation::KeyPut {
+            condition: crate::state::PutCondition::IfRevision(_),
+            ..
+        }
+    )
+}

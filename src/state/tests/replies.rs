@@ -1,0 +1,252 @@
+//! Exactly-once: what is replayed, what is refused, what is forgotten.
+
+use std::sync::Arc;
+
+use super::{Machine, put, rejection, tick};
+use crate::limits;
+use crate::proto::internal as pb;
+use crate::state::{
+    Applied, Command, Identity, Key, Operation, Record, Rejection, RequestHash, Store, seal,
+};
+use crate::types::{ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
+
+fn client() -> ClientId {
+    ClientId::new([7; 16])
+}
+
+fn from_client(sequence: u64, confirmed_below: u64, operation: Operation) -> Command {
+    let identity = Identity::Client {
+        client: client(),
+        sequence,
+        confirmed_below,
+    };
+    Command::new(Namespace::default(), identity, operation)
+}
+
+fn request(id: &str) -> RequestId {
+    RequestId::parse(id).expect("a short id")
+}
+
+fn window(machine: &Machine) -> Option<Arc<pb::ClientWindow>> {
+    let stored = machine
+        .store
+        .get(&Key::Client(client()))
+        .expect("no fault")?;
+    match stored.record {
+        Record::Client(window) => Some(window),
+        other => panic!("{other:?} under a client's key"),
+    }
+}
+
+fn sequences(machine: &Machine) -> Vec<u64> {
+    let window = window(machine).expect("the client has a window");
+    window
+        .replies
+        .iter()
+        .map(|stored| stored.sequence)
+        .collect()
+}
+
+#[test]
+fn a_retry_gets_the_first_reply_and_changes_nothing() {
+    let identities = [
+        Identity::Request(RequestHash::of(&request("r"))),
+        Identity::Client {
+            client: client(),
+            sequence: 3,
+            confirmed_below: 0,
+        },
+    ];
+    for identity in identities {
+        let of = |value| Command::new(Namespace::default(), identity, put("k", value, None));
+        let mut machine = Machine::default();
+        let first = machine.apply(1, &of("v"));
+        machine.run(2, put("k", "later", None));
+        let again = machine.apply(3, &of("v"));
+        assert_eq!(
+            again,
+            Applied {
+                replayed: true,
+                ..first
+            }
+        );
+        assert_eq!(machine.revision(), 2);
+        let reused = machine.apply(4, &of("w")).reply;
+        assert_eq!(rejection(&reused), Some(Rejection::RequestIdReused));
+        assert!(
+            machine.apply(5, &of("v")).replayed,
+            "a refusal is not stored"
+        );
+        machine.check_invariants();
+    }
+}
+
+#[test]
+fn a_rejection_is_replayed_too() {
+    let delete = Operation::KeyDelete {
+        key: super::name("k"),
+        if_revision: None,
+    };
+    let mut machine = Machine::default();
+    let first = machine.apply(1, &from_client(1, 0, delete.clone()));
+    assert_eq!(rejection(&first.reply), Some(Rejection::KeyNotFound));
+    machine.run(2, put("k", "v", None));
+    let again = machine.apply(3, &from_client(1, 0, delete));
+    assert_eq!(
+        again,
+        Applied {
+            replayed: true,
+            ..first
+        }
+    );
+}
+
+#[test]
+fn a_reply_is_forgotten_when_its_window_ends_and_not_before() {
+    let end = 1 + limits::REPLY_WINDOW_MS;
+    let identity = Identity::Request(RequestHash::of(&request("r")));
+    let command = Command::new(Namespace::default(), identity, put("k", "v", None));
+    let mut machine = Machine::default();
+    machine.apply(1, &command);
+    assert!(machine.apply(end - 1, &command).replayed);
+    assert!(!machine.apply(end, &command).replayed);
+    machine.check_invariants();
+    assert_eq!(machine.count(|key| matches!(key, Key::Request(..))), 1);
+}
+
+#[test]
+fn sweeping_replies_alone_is_no_revision() {
+    let mut machine = Machine::default();
+    machine.apply(1, &from_client(1, 0, put("k", "v", None)));
+    let identity = Identity::Request(RequestHash::of(&request("r")));
+    machine.apply(
+        1,
+        &Command::new(Namespace::default(), identity, put("k", "v", None)),
+    );
+    machine.run(1 + limits::REPLY_WINDOW_MS, tick());
+    assert_eq!(machine.revision(), 2);
+    assert_eq!(
+        machine.count(|key| matches!(key, Key::Client(_) | Key::Request(..))),
+        0
+    );
+    assert!(machine.horizon.next_deadline().is_none());
+}
+
+#[test]
+fn confirmed_replies_are_forgotten_for_good() {
+    let mut machine = Machine::default();
+    for sequence in [1, 2, 5, 4, 3] {
+        machine.apply(1, &from_client(sequence, 0, put("k", "v", None)));
+    }
+    assert_eq!(sequences(&machine), [1, 2, 3, 4, 5]);
+    machine.apply(1, &from_client(6, 4, put("k", "v", None)));
+    assert_eq!(sequences(&machine), [4, 5, 6]);
+    let late = machine
+        .apply(1, &from_client(3, 0, put("k", "v", None)))
+        .reply;
+    assert_eq!(rejection(&late), Some(Rejection::SequenceConfirmed));
+    assert_eq!(machine.revision(), 6);
+    assert_eq!(sequences(&machine), [4, 5, 6]);
+}
+
+#[test]
+fn a_client_that_confirms_nothing_is_refused_until_it_does() {
+    let mut machine = Machine::default();
+    let full = u64::try_from(limits::CLIENT_WINDOW).expect("a small limit");
+    let entries: Vec<_> = (0..full)
+        .map(|n| (1, from_client(n, 0, put("k", "v", None))))
+        .collect();
+    machine.apply_batch(&entries);
+    let revision = machine.revision();
+    let refused = machine
+        .apply(2, &from_client(full, 0, put("k", "v", None)))
+        .reply;
+    assert_eq!(rejection(&refused), Some(Rejection::ClientWindowFull));
+    assert!(
+        machine
+            .apply(2, &from_client(7, 0, put("k", "v", None)))
+            .replayed
+    );
+    assert_eq!(machine.revision(), revision);
+    let taken = machine
+        .apply(3, &from_client(full, 1, put("k", "v", None)))
+        .reply;
+    assert_eq!(rejection(&taken), None);
+    machine.check_invariants();
+}
+
+#[test]
+fn a_window_stays_as_small_as_its_client_keeps_it() {
+    let mut machine = Machine::default();
+    for chunk in 0..20u64 {
+        let entry = |n: u64| (1, from_client(n, n.saturating_sub(8), put("k", "v", None)));
+        let entries: Vec<_> = (chunk * 500..(chunk + 1) * 500).map(entry).collect();
+        machine.apply_batch(&entries);
+        assert!(
+            window(&machine)
+                .expect("the client has a window")
+                .replies
+                .len()
+                <= 9
+        );
+    }
+    machine.check_invariants();
+}
+
+#[test]
+fn a_window_lives_on_while_it_is_used() {
+    let mut machine = Machine::default();
+    let half = limits::REPLY_WINDOW_MS / 2;
+    for nth in 0..6 {
+        machine.apply(half * nth, &from_client(nth, 0, put("k", "v", None)));
+        machine.check_invariants();
+    }
+    assert_eq!(sequences(&machine), [0, 1, 2, 3, 4, 5]);
+    let after = half * 5 + limits::REPLY_WINDOW_MS;
+    assert!(
+        !machine
+            .apply(after, &from_client(0, 0, put("k", "v", None)))
+            .replayed
+    );
+    assert_eq!(sequences(&machine), [0]);
+}
+
+#[test]
+fn a_drawn_token_is_in_no_stored_byte_and_in_every_replay() {
+    let namespace = Namespace::default();
+    let drawn = SessionToken::draw(0).expect("the system has randomness");
+    let command = Command::with_fingerprint(
+        namespace.clone(),
+        Identity::Request(RequestHash::of(&request("a random request id"))),
+        1,
+        Operation::SessionCreate {
+            token: drawn.hash(),
+            sealed_token: seal::seal(&namespace, &request("a random request id"), &drawn),
+            user: None,
+            fields: Fields::default(),
+            idle_ttl: Ttl::from_millis(10),
+            absolute_ttl: Ttl::from_millis(10),
+        },
+    );
+    let mut machine = Machine::default();
+    machine.apply(1, &command);
+    let Some(pb::reply::Body::SessionCreated(created)) = machine.apply(2, &command).reply.body
+    else {
+        panic!("the replay has the first reply");
+    };
+    let opened = seal::open(
+        &namespace,
+        &request("a random request id"),
+        &drawn.hash(),
+        &created.sealed_token,
+    );
+    assert!(opened.is_some_and(|opened| opened == drawn));
+    let mut bytes = machine.store.snapshot();
+    bytes.extend_from_slice(&command.encode());
+    let text = drawn.expose();
+    for secret in [drawn.expose_bytes(), text.as_bytes()] {
+        for piece in secret.windows(8) {
+            assert!(!bytes.windows(8).any(|stored| stored == piece));
+        }
+    }
+}

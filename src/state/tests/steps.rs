@@ -1,0 +1,217 @@
+//! Random commands that often mean something: few names, short lives, revisions that are often right, retries.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::model::Model;
+use super::token;
+use crate::limits;
+use crate::state::{
+    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash,
+};
+use crate::types::{
+    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
+    UserId, Value,
+};
+
+/// One random step, not yet a command: what it means depends on the steps before.
+pub type Step = [u8; 10];
+
+pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(any::<Step>(), count)
+}
+
+/// Turns steps into commands, with the model's answer to each.
+#[derive(Default)]
+pub struct Script {
+    pub model: Model,
+    pub now: u64,
+    history: Vec<Command>,
+    sequences: [u64; 2],
+}
+
+fn pick<T: Clone>(from: &[T], byte: u8) -> T {
+    from[usize::from(byte) % from.len()].clone()
+}
+
+impl Script {
+    /// The next entry: its stamp and command. The model has applied it.
+    pub fn next(&mut self, step: Step) -> (u64, Command) {
+        let (stamp, command, _) = self.answered(step);
+        (stamp, command)
+    }
+
+    /// The same with what the model answered.
+    pub fn answered(&mut self, step: Step) -> (u64, Command, Applied) {
+        let [time, whose, kind, rest @ ..] = step;
+        let later = if time == 255 {
+            limits::REPLY_WINDOW_MS
+        } else {
+            pick(&[0, 0, 0, 1, 1, 3, 7, 40], time)
+        };
+        self.now += later;
+        // Now and then a stamp of a clock that runs behind.
+        let stamp = if time % 16 == 9 {
+            self.now.saturating_sub(20)
+        } else {
+            self.now
+        };
+        let retry = whose % 8 == 7 && !self.history.is_empty();
+        let command = if retry {
+            pick(&self.history, rest[0])
+        } else {
+            self.command(whose, kind, rest)
+        };
+        self.history.push(command.clone());
+        let applied = self.model.apply(stamp, &command);
+        (stamp, command, applied)
+    }
+
+    fn command(&mut self, whose: u8, kind: u8, rest: [u8; 7]) -> Command {
+        let names = ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name"));
+        let namespace = pick(&names, whose / 8);
+        let identity = self.identity(whose, rest[6]);
+        let operation = self.operation(&namespace, kind, rest);
+        Command::new(namespace, identity, operation)
+    }
+
+    fn identity(&mut self, whose: u8, byte: u8) -> Identity {
+        match whose % 8 {
+            0..=2 => Identity::Anonymous,
+            3 => Identity::Request(RequestHash::new([byte % 8; 16])),
+            _ => {
+                let nth = usize::from(whose / 16 % 2);
+                let next = self.sequences[nth];
+                self.sequences[nth] += 1;
+                Identity::Client {
+                    client: ClientId::new([whose / 16 % 2; 16]),
+                    // Mostly ascending, sometimes late or again.
+                    sequence: next.saturating_sub(u64::from(pick(&[0u8, 0, 0, 0, 1, 2, 5], byte))),
+                    confirmed_below: next.saturating_sub(u64::from(byte % 8)),
+                }
+            }
+        }
+    }
+
+    fn operation(&self, ns: &Namespace, kind: u8, [a, b, c, d, e, f, _]: [u8; 7]) -> Operation {
+        let hash = token(a % 3);
+        let ttl = |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], byte));
+        let owner = if b.is_multiple_of(2) {
+            CartOwner::Session(hash)
+        } else {
+            CartOwner::User(UserId::parse(format!("u{}", a % 3)).expect("short"))
+        };
+        let sku = || Sku::parse(format!("s{}", c % 3)).expect("short");
+        let key = || Key::parse(format!("k{}", a % 5)).expect("short");
+        let quantity = || Quantity::parse(pick(&[1, 2, 3, 999_999], d)).expect("in range");
+        let line = || match e % 4 {
+            0 => LineRef::Sku(sku()),
+            n => LineRef::Id(LineId::new(n.into())),
+        };
+        match kind % 16 {
+            0 | 1 => Operation::SessionCreate {
+                token: hash,
+                sealed_token: Bytes::copy_from_slice(&[c]),
+                user: b
+                    .is_multiple_of(2)
+                    .then(|| UserId::parse("u").expect("short")),
+                fields: fields(c, d),
+                idle_ttl: ttl(e),
+                absolute_ttl: ttl(f),
+            },
+            2 | 3 => Operation::SessionUpdate {
+                token: hash,
+                set: fields(c, d),
+                remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
+                if_revision: condition(f, self.model.session_revision(ns, hash)),
+            },
+            4 => Operation::SessionTouch { token: hash },
+            5 => Operation::SessionDestroy { token: hash },
+            6..=8 => Operation::CartAdd {
+                if_revision: condition(f, self.model.cart_revision(ns, &owner)),
+                owner,
+                sku: sku(),
+                quantity: quantity(),
+                unit_price: price(e),
+                attributes: attributes(e),
+            },
+            9 => Operation::CartSetQuantity {
+                if_revision: condition(f, self.model.cart_revision(ns, &owner)),
+                owner,
+                line: line(),
+                quantity: quantity(),
+            },
+            10 => Operation::CartRemove {
+                if_revision: condition(f, self.model.cart_revision(ns, &owner)),
+                owner,
+                line: line(),
+            },
+            11 => Operation::CartClear {
+                if_revision: condition(f, self.model.cart_revision(ns, &owner)),
+                owner,
+            },
+            12 | 13 => Operation::KeyPut {
+                condition: match condition(f, self.model.key_revision(ns, &key())) {
+                    Some(revision) => PutCondition::IfRevision(revision),
+                    None if f % 8 == 4 => PutCondition::IfAbsent,
+                    None => PutCondition::Always,
+                },
+                key: key(),
+                value: Value::parse(vec![c; usize::from(d % 4)].into()).expect("short"),
+                ttl: b.is_multiple_of(2).then(|| ttl(e)),
+            },
+            14 => Operation::KeyDelete {
+                if_revision: condition(f, self.model.key_revision(ns, &key())),
+                key: key(),
+            },
+            _ => Operation::Tick {
+                checkpoint: a.is_multiple_of(2),
+                expect: None,
+            },
+        }
+    }
+}
+
+/// No condition, the right one, the one of an absent record, a wrong one.
+fn condition(byte: u8, current: u64) -> Option<Revision> {
+    match byte % 8 {
+        0 => Some(Revision::new(current)),
+        1 => Some(Revision::new(0)),
+        2 => Some(Revision::new(current + 1)),
+        _ => None,
+    }
+}
+
+fn price(byte: u8) -> Option<Money> {
+    match byte % 8 {
+        0 => Some(Money::parse(100, "USD").expect("in range")),
+        1..=3 => Some(Money::parse(byte.into(), "EUR").expect("in range")),
+        _ => None,
+    }
+}
+
+fn attributes(byte: u8) -> Attributes {
+    let large = byte
+        .is_multiple_of(3)
+        .then(|| ("size".to_owned(), "XL".to_owned()));
+    Attributes::parse(large.into_iter().collect()).expect("small")
+}
+
+/// Up to three fields; a large one sometimes, so that three of them pass the limit.
+fn fields(c: u8, d: u8) -> Fields {
+    let value = |n: u8| {
+        let large = d.is_multiple_of(16);
+        let len = if large {
+            limits::SESSION_BYTES / 3
+        } else {
+            usize::from(n)
+        };
+        Bytes::from(vec![d; len])
+    };
+    let fields: BTreeMap<_, _> = (0..c % 3)
+        .map(|n| (format!("f{}", n.wrapping_add(c) % 5), value(n)))
+        .collect();
+    Fields::parse(fields).expect("two fields stay below the limit")
+}
