@@ -25,5 +25,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .bytes(".")
         .compile_fds(descriptors)?;
+
+    // For benchmarks alone, so reflection does not show it.
+    let etcd = protox::compile(["peers/etcd.proto"], [&root])?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .bytes(".")
+        .compile_fds(etcd)?;
     Ok(())
 }

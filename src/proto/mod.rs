@@ -23,5 +23,10 @@ pub mod internal {
     pub use v1::*;
 }
 
+/// The part of etcd's API that a side-by-side benchmark needs.
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}
+
 /// The encoded descriptors of every proto file, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,204 @@
+//! The closed-loop benchmark: a fixed number of clients, each sending its next operation when the last one was answered.
+//!
+//! The same loop drives Trolley, etcd and Redis, so that they differ in nothing but the system. Latency is what a
+//! client waited. A closed loop hides queueing that an open one would show: it answers "how much can these clients
+//! get", not "how long does a request wait at a given rate".
+//!
+//! Deliberately absent: comparing. `scripts/bench.sh` interleaves runs and prints ratios.
+
+mod cpu;
+mod report;
+pub mod trolley;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+
+pub use cpu::{CpuError, cpu_time};
+pub use report::Report;
+
+/// Longest latency that is told apart, in microseconds: a minute.
+const MAX_MICROS: u64 = 60_000_000;
+/// Significant digits of the histogram.
+const DIGITS: u8 = 3;
+
+/// What one client does, again and again.
+pub trait Target: Send + Sync + 'static {
+    /// Operation number `step` of client `worker`. The error is a text because it is only counted and shown.
+    fn operate(&self, worker: usize, step: u64) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// How long and with how many clients.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Clients, each with one operation under way.
+    pub clients: usize,
+    /// Not measured.
+    pub warm_up: Duration,
+    /// Measured.
+    pub duration: Duration,
+    /// Processes whose CPU time is charged to the operations.
+    pub server_pids: Vec<u32>,
+}
+
+/// A benchmark could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not one operation succeeded.
+    #[error("no operation succeeded; the last error was: {0}")]
+    Nothing(String),
+    /// The servers' CPU time cannot be read.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// A client's task failed.
+    #[error("a client's task failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// What one client measured.
+struct Tally {
+    latency: Histogram<u64>,
+    errors: u64,
+    last_error: String,
+}
+
+/// The three phases, as every client sees them.
+#[derive(Default)]
+struct Phase {
+    measuring: AtomicBool,
+    over: AtomicBool,
+}
+
+/// Runs a plan against a target.
+pub async fn run<T: Target>(plan: &Plan, target: Arc<T>) -> Result<Report, Error> {
+    let phase = Arc::new(Phase::default());
+    let mut clients = JoinSet::new();
+    for worker in 0..plan.clients {
+        clients.spawn(client(worker, Arc::clone(&target), Arc::clone(&phase)));
+    }
+    tokio::time::sleep(plan.warm_up).await;
+    let cpu_before = cpu_time(&plan.server_pids)?;
+    let begun = Instant::now();
+    phase.measuring.store(true, Ordering::Relaxed);
+    tokio::time::sleep(plan.duration).await;
+    phase.over.store(true, Ordering::Relaxed);
+    let elapsed = begun.elapsed();
+    let cpu = cpu_time(&plan.server_pids)?.saturating_sub(cpu_before);
+
+    let mut total = Tally::new();
+    while let Some(tally) = clients.join_next().await {
+        total.add(tally?);
+    }
+    if total.latency.is_empty() {
+        return Err(Error::Nothing(total.last_error));
+    }
+    Ok(Report::new(plan, &total, elapsed, cpu))
+}
+
+async fn client<T: Target>(worker: usize, target: Arc<T>, phase: Arc<Phase>) -> Tally {
+    let mut tally = Tally::new();
+    let mut step = 0;
+    while !phase.over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        let outcome = target.operate(worker, step).await;
+        step += 1;
+        let in_time =
+            phase.measuring.load(Ordering::Relaxed) && !phase.over.load(Ordering::Relaxed);
+        match outcome {
+            Ok(()) if in_time => tally.record(begun.elapsed()),
+            Ok(()) => {}
+            Err(error) => tally.fail(error),
+        }
+    }
+    tally
+}
+
+impl Tally {
+    fn new() -> Self {
+        let latency = Histogram::new_with_max(MAX_MICROS, DIGITS)
+            .expect("the bounds are constants within its range");
+        Self {
+            latency,
+            errors: 0,
+            last_error: String::new(),
+        }
+    }
+
+    fn record(&mut self, latency: Duration) {
+        self.latency
+            .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    fn fail(&mut self, error: String) {
+        self.errors += 1;
+        self.last_error = error;
+    }
+
+    fn add(&mut self, other: Self) {
+        self.latency
+            .add(&other.latency)
+            .expect("all have the same bounds");
+        self.errors += other.errors;
+        if !other.last_error.is_empty() {
+            self.last_error = other.last_error;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers at once, and fails every third time.
+    struct Thirds;
+
+    impl Target for Thirds {
+        async fn operate(&self, _: usize, step: u64) -> Result<(), String> {
+            tokio::task::yield_now().await;
+            if step % 3 == 2 {
+                Err("a third".to_owned())
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            clients: 4,
+            warm_up: Duration::from_millis(10),
+            duration: Duration::from_millis(50),
+            server_pids: vec![std::process::id()],
+        }
+    }
+
+    #[tokio::test]
+    async fn successes_and_failures_are_told_apart() {
+        let report = run(&plan(), Arc::new(Thirds)).await.expect("some succeed");
+        assert!(report.operations > 0);
+        assert!(report.errors > 0);
+        assert!(report.p50_us <= report.p99_us && report.p99_us <= report.max_us);
+    }
+
+    /// Never succeeds.
+    struct Broken;
+
+    impl Target for Broken {
+        async fn operate(&self, _: usize, _: u64) -> Result<(), String> {
+            tokio::task::yield_now().await;
+            Err("broken".to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_run_without_a_success_is_an_error() {
+        let error = run(&plan(), Arc::new(Broken))
+            .await
+            .expect_err("nothing succeeds");
+        assert!(error.to_string().contains("broken"), "{error}");
+    }
+}
