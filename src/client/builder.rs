@@ -6,7 +6,6 @@ use std::time::Duration;
 macro_rules! write_options {
     () => {
         /// How long the call may take in all, retries included.
-        #[must_use]
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.timeout = Some(timeout);
             self
@@ -14,7 +13,6 @@ macro_rules! write_options {
 
         /// A request id of the caller's own: a later call with the same id and request, from whichever process, returns the
         /// first reply. The call is then a unary one.
-        #[must_use]
         pub fn request_id(mut self, id: impl Into<String>) -> Self {
             self.options.request_id = Some(id.into());
             self
@@ -27,14 +25,12 @@ pub(super) use write_options;
 macro_rules! read_options {
     () => {
         /// How long the call may take in all, retries included.
-        #[must_use]
         pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
             self.options.timeout = Some(timeout);
             self
         }
 
         /// How fresh the answer must be.
-        #[must_use]
         pub fn consistency(mut self, consistency: super::Consistency) -> Self {
             self.consistency = Some(consistency);
             self

@@ -65,7 +65,6 @@ pub struct Carts<'a> {
 
 impl<'a> Carts<'a> {
     /// Adds pieces of a SKU: to the line that has it, or to a new one.
-    #[must_use]
     pub fn add(&self, owner: &CartOwner, sku: impl Into<String>, quantity: i64) -> AddLine<'a> {
         let request = v1::AddCartLineRequest {
             namespace: self.client.namespace_field(),
@@ -82,7 +81,6 @@ impl<'a> Carts<'a> {
     }
 
     /// Sets a line's quantity.
-    #[must_use]
     pub fn set_quantity(&self, owner: &CartOwner, line: LineRef, quantity: i64) -> SetQuantity<'a> {
         let request = v1::SetCartLineQuantityRequest {
             namespace: self.client.namespace_field(),
@@ -99,7 +97,6 @@ impl<'a> Carts<'a> {
     }
 
     /// Removes a line.
-    #[must_use]
     pub fn remove(&self, owner: &CartOwner, line: LineRef) -> RemoveLine<'a> {
         let request = v1::RemoveCartLineRequest {
             namespace: self.client.namespace_field(),
@@ -115,7 +112,6 @@ impl<'a> Carts<'a> {
     }
 
     /// Removes every line.
-    #[must_use]
     pub fn clear(&self, owner: &CartOwner) -> ClearCart<'a> {
         let request = v1::ClearCartRequest {
             namespace: self.client.namespace_field(),
@@ -130,7 +126,6 @@ impl<'a> Carts<'a> {
     }
 
     /// Reads a cart. One that nothing was added to is empty.
-    #[must_use]
     pub fn get(&self, owner: &CartOwner) -> GetCart<'a> {
         GetCart {
             client: self.client,

@@ -20,7 +20,6 @@ pub struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     /// Reads a key.
-    #[must_use]
     pub fn get(&self, key: impl Into<String>) -> GetKey<'a> {
         GetKey {
             client: self.client,
@@ -31,7 +30,6 @@ impl<'a> Keys<'a> {
     }
 
     /// Writes a key.
-    #[must_use]
     pub fn put(&self, key: impl Into<String>, value: impl Into<Bytes>) -> PutKey<'a> {
         let request = v1::PutKeyRequest {
             namespace: self.client.namespace_field(),
@@ -47,7 +45,6 @@ impl<'a> Keys<'a> {
     }
 
     /// Deletes a key.
-    #[must_use]
     pub fn delete(&self, key: impl Into<String>) -> DeleteKey<'a> {
         let request = v1::DeleteKeyRequest {
             namespace: self.client.namespace_field(),
@@ -62,7 +59,6 @@ impl<'a> Keys<'a> {
     }
 
     /// Lists keys in byte order.
-    #[must_use]
     pub fn list(&self) -> ListKeys<'a> {
         ListKeys {
             client: self.client,

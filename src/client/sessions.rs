@@ -19,7 +19,6 @@ pub struct Sessions<'a> {
 
 impl<'a> Sessions<'a> {
     /// A new session, with a token drawn here, so that a retry brings the same one.
-    #[must_use]
     pub fn create(&self) -> CreateSession<'a> {
         let request = v1::CreateSessionRequest {
             namespace: self.client.namespace_field(),
@@ -33,7 +32,6 @@ impl<'a> Sessions<'a> {
     }
 
     /// Reads a session.
-    #[must_use]
     pub fn get(&self, token: &str) -> GetSession<'a> {
         GetSession {
             client: self.client,
@@ -44,7 +42,6 @@ impl<'a> Sessions<'a> {
     }
 
     /// Sets and removes named fields.
-    #[must_use]
     pub fn update(&self, token: &str) -> UpdateSession<'a> {
         let request = v1::UpdateSessionRequest {
             namespace: self.client.namespace_field(),
@@ -59,7 +56,6 @@ impl<'a> Sessions<'a> {
     }
 
     /// Moves the idle deadline.
-    #[must_use]
     pub fn touch(&self, token: &str) -> TouchSession<'a> {
         let request = v1::TouchSessionRequest {
             namespace: self.client.namespace_field(),
@@ -74,7 +70,6 @@ impl<'a> Sessions<'a> {
     }
 
     /// Logs out.
-    #[must_use]
     pub fn destroy(&self, token: &str) -> DestroySession<'a> {
         let request = v1::DestroySessionRequest {
             namespace: self.client.namespace_field(),
