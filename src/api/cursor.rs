@@ -36,20 +36,20 @@ pub fn decode(namespace: &Namespace, prefix: &KeyPrefix, cursor: &str) -> Result
     let bytes = URL_SAFE_NO_PAD
         .decode(cursor)
         .map_err(|_| Error::BadCursor)?;
-    let key = last_key(&bytes, &listing(namespace, prefix)).ok_or(Error::BadCursor)?;
+    let key = last_key(&bytes, listing(namespace, prefix)).ok_or(Error::BadCursor)?;
     if !key.starts_with(prefix.as_str()) {
         return Err(Error::BadCursor);
     }
     Key::parse(key).map_err(|_| Error::BadCursor)
 }
 
-fn last_key<'a>(bytes: &'a [u8], listing: &[u8; LISTING_BYTES]) -> Option<&'a str> {
+fn last_key(bytes: &[u8], listing: [u8; LISTING_BYTES]) -> Option<&str> {
     let (format, bytes) = bytes.split_first()?;
     let (checksum, body) = bytes.split_at_checked(CHECKSUM_BYTES)?;
     if *format != FORMAT || checksum != xxh3_64(body).to_be_bytes() {
         return None;
     }
-    std::str::from_utf8(body.strip_prefix(listing)?).ok()
+    std::str::from_utf8(body.strip_prefix(&listing)?).ok()
 }
 
 fn listing(namespace: &Namespace, prefix: &KeyPrefix) -> [u8; LISTING_BYTES] {

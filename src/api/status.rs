@@ -5,6 +5,7 @@
 //! that the README prints; a test keeps it complete.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -152,7 +153,7 @@ impl Told {
     }
 }
 
-fn note(metadata: &mut Metadata, key: &str, value: impl ToString) {
+fn note(metadata: &mut Metadata, key: &str, value: impl fmt::Display) {
     metadata.insert(key.to_owned(), value.to_string());
 }
 

@@ -103,7 +103,8 @@ impl MemoryNode {
         }
     }
 
-    fn apply(&self, command: &Command) -> Result<Reply, Error> {
+    /// Applies commands that were proposed together in one batch, as the state machine does.
+    fn apply(&self, commands: &[Command]) -> Result<Vec<Reply>, Fault> {
         let mut state = self
             .shared
             .state
@@ -111,14 +112,18 @@ impl MemoryNode {
             .unwrap_or_else(PoisonError::into_inner);
         let (store, horizon) = &mut *state;
         let mut batch = Batch::new(&*store, *horizon);
-        let applied = apply(&mut batch, LogTime::from_millis(NOW_MS), command)?;
+        let mut replies = Vec::with_capacity(commands.len());
+        for command in commands {
+            let applied = apply(&mut batch, LogTime::from_millis(NOW_MS), command)?;
+            replies.push(Reply {
+                reply: applied.reply,
+                replayed: applied.replayed,
+            });
+        }
         let (changes, next) = batch.finish();
         store.commit(changes);
         *horizon = next;
-        Ok(Reply {
-            reply: applied.reply,
-            replayed: applied.replayed,
-        })
+        Ok(replies)
     }
 
     fn released(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -142,7 +147,7 @@ impl Backend for MemoryNode {
         self.shared
             .proposed
             .fetch_add(commands.len(), Ordering::SeqCst);
-        let replies: Vec<_> = commands.iter().map(|command| self.apply(command)).collect();
+        let replies = self.apply(&commands)?.into_iter().map(Ok);
         let released = self.released();
         let replies = futures::stream::once(released)
             .flat_map(move |()| futures::stream::iter(Vec::new()))

@@ -1,1 +1,3 @@
 //! The command line: arguments, verbs, output.
+
+pub mod bench;

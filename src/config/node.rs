@@ -277,7 +277,7 @@ fn timers(args: &ServeArgs) -> Result<Timers, Error> {
         args.election_timeout_max_ms,
     );
     let ms = |n: u64| format!("{n} ms");
-    if heartbeat < HEARTBEAT_MIN_MS || heartbeat > ELECTION_MAX_MS {
+    if !(HEARTBEAT_MIN_MS..=ELECTION_MAX_MS).contains(&heartbeat) {
         return Err(Error::OutOfRange {
             flag: "--heartbeat-interval-ms",
             actual: ms(heartbeat),

@@ -119,6 +119,12 @@ impl LeaderContact {
     }
 }
 
+/// Between the first attempts of two nodes whose ids follow each other. Two that asked at the same moment would both
+/// be granted the pre-vote, and the one with the higher id would depose the other just when it has won.
+const STAGGER: Duration = Duration::from_millis(10);
+/// Ids share their place in line beyond this, which bounds the wait.
+const PLACES: u64 = 5;
+
 /// Asks for votes whenever the leader's connection broke and its lease is over, until some leader is heard. `lease` is
 /// openraft's: the longer election timeout. Ends when Raft does.
 pub async fn campaign<SM>(raft: Raft<TypeConfig, SM>, contact: LeaderContact, lease: Duration)
@@ -126,10 +132,11 @@ where
     SM: RaftStateMachine<TypeConfig>,
 {
     let (first, longest) = PAUSES;
+    let place = u32::try_from(raft.node_id() % PLACES).unwrap_or_default();
     let mut pause = first;
     let mut last = contact.get();
     loop {
-        let missed = contact.overdue(lease).await;
+        let missed = contact.overdue(lease + STAGGER * place).await;
         if missed != last {
             tracing::info!(
                 leader = missed.leader,

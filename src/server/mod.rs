@@ -3,8 +3,8 @@
 //! [`serve`] is the process: settings, log lines, threads, signals. [`serve_node`] is one node on one socket, until it is
 //! told to stop or stops by itself; the caller owns the socket, so that tests choose their own.
 //!
-//! A shutdown goes: health says NOT_SERVING → leadership is handed over, while requests are still served → writes
-//! are refused with DRAINING → the connections are told to go away → what is under way is finished, up to the
+//! A shutdown goes: health says `NOT_SERVING` → leadership is handed over, while requests are still served → writes
+//! are refused with `DRAINING` → the connections are told to go away → what is under way is finished, up to the
 //! drain timeout → the node is closed.
 //!
 //! Deliberately absent: what a request means (`api`), and how nodes agree (`node`, `network`).
@@ -170,7 +170,7 @@ async fn hand_over<N: Served>(node: &N, drain_timeout: Duration) {
     match node.transfer_leader(None, deadline).await {
         Ok(()) => tracing::info!("leadership handed over"),
         Err(error) => {
-            tracing::warn!(%error, "leadership was not handed over; an election will follow")
+            tracing::warn!(%error, "leadership was not handed over; an election will follow");
         }
     }
 }

@@ -164,7 +164,12 @@ impl Writes {
         let late = || node::Error::Deadline {
             outcome: Outcome::Unknown,
         };
-        while let Some(batch) = self.batches.pop_front_if(|batch| batch.deadline <= now) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|batch| batch.deadline <= now)
+            && let Some(batch) = self.batches.pop_front()
+        {
             self.bytes -= batch.bytes;
             fail(batch.pending, late(), outbox);
         }

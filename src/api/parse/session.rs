@@ -46,7 +46,7 @@ pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Writ
     let identity = identity(
         request_id
             .as_ref()
-            .map_or(String::new(), |id| id.to_string()),
+            .map_or(String::new(), RequestId::to_string),
         origin,
     )?;
     let user_id = r.user_id.clone();

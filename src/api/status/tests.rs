@@ -13,13 +13,17 @@ fn leader() -> LeaderHint {
     }
 }
 
-fn every_error() -> Vec<(
+/// An error, its reason, code and outcome, and some of its metadata.
+type Row = (
     Error,
     &'static str,
     Code,
     &'static str,
     &'static [(&'static str, &'static str)],
-)> {
+);
+
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn every_error() -> Vec<Row> {
     let field = "key";
     let invalid = |invalid: Invalid| Error::Invalid(invalid);
     let refused = |rejection: Rejection| Error::Rejected(rejection);

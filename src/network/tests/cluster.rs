@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
 use tokio::net::TcpListener;
@@ -23,7 +24,7 @@ use crate::types::{ClusterId, InstanceId, Key, LogTime, Namespace, NodeId, Value
 /// Longest wait for anything. Generous, because machines that run tests are busy.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// openraft's lease.
-pub(super) const LEASE: Duration = Duration::from_millis(800);
+pub(super) const LEASE: Duration = Duration::from_millis(1500);
 const CLUSTER: [u8; 16] = [7; 16];
 
 /// Waits until `condition` holds; `what` says what never came.
@@ -62,7 +63,7 @@ pub(super) const PADDING: usize = 12 << 20;
 fn config() -> Arc<Config> {
     let config = Config {
         heartbeat_interval: 100,
-        election_timeout_min: 400,
+        election_timeout_min: 600,
         election_timeout_max: u64::try_from(LEASE.as_millis()).expect("small"),
         max_payload_entries: 64,
         enable_pre_vote: Some(true),
@@ -143,20 +144,18 @@ impl Node {
         }
     }
 
-    /// Writes `count` keys at once.
-    pub(super) async fn write(&self, count: u64) {
+    /// Writes `count` keys at once; false if this node does not lead until all are
+    /// committed, or leads since so recently that no quorum answered it yet.
+    pub(super) async fn write(&self, count: u64) -> bool {
         let commands = (0..count).map(|n| proposal(&format!("key-{n}")));
-        let mut results = self.raft.client_write_many(commands).await.expect("leads");
-        let writing = async {
-            let mut done = 0;
-            while let Some(result) = futures::StreamExt::next(&mut results).await {
-                result.expect("runs").expect("committed");
-                done += 1;
-            }
-            done
+        let Ok(results) = self.raft.client_write_many(commands).await else {
+            return false;
         };
-        let done = tokio::time::timeout(DEADLINE, writing).await;
-        assert_eq!(done.expect("committed in time"), count);
+        let committed = results
+            .take_while(|result| std::future::ready(matches!(result, Ok(Ok(_)))))
+            .count();
+        let committed = tokio::time::timeout(DEADLINE, committed).await;
+        committed.expect("answered in time") as u64 == count
     }
 
     /// Stops serving and speaking, as if the process had ended, but in order.
@@ -216,6 +215,14 @@ pub(super) async fn leader(nodes: &[Node]) -> usize {
     })
     .await;
     leads.expect("just seen")
+}
+
+/// Writes `count` keys at once through whoever leads.
+pub(super) async fn write(nodes: &[Node], count: u64) {
+    eventually("a write that is committed", async || {
+        nodes[leader(nodes).await].write(count).await
+    })
+    .await;
 }
 
 /// Waits until all of `nodes` applied the same.

@@ -24,6 +24,7 @@ struct Shared {
     /// Bytes towards the target after which all connections are cut, once.
     cut_after: AtomicU64,
     accepted: AtomicU64,
+    cuts: AtomicU64,
 }
 
 impl Proxy {
@@ -36,6 +37,7 @@ impl Proxy {
             refuses: AtomicBool::new(false),
             cut_after: AtomicU64::new(u64::MAX),
             accepted: AtomicU64::new(0),
+            cuts: AtomicU64::new(0),
         });
         let mut accepting = JoinSet::new();
         accepting.spawn(accept(listener, shared.clone()));
@@ -67,6 +69,11 @@ impl Proxy {
         self.cut();
     }
 
+    /// Cuts so far.
+    pub(super) fn cuts(&self) -> u64 {
+        self.shared.cuts.load(Ordering::SeqCst)
+    }
+
     /// Connections let in so far.
     pub(super) fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
@@ -77,6 +84,7 @@ impl Shared {
     fn cut(&self) {
         let mut cut = self.cut.lock().expect("no panic");
         std::mem::take(&mut *cut).cancel();
+        self.cuts.fetch_add(1, Ordering::SeqCst);
     }
 
     fn count(&self, bytes: usize) {

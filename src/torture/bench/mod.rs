@@ -8,6 +8,7 @@
 
 mod cpu;
 mod report;
+pub mod trolley;
 
 use std::future::Future;
 use std::sync::Arc;

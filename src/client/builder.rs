@@ -1,0 +1,56 @@
+//! What the builders of requests have in common.
+
+use std::time::Duration;
+
+/// What every write's builder can be told.
+macro_rules! write_options {
+    () => {
+        /// How long the call may take in all, retries included.
+        pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.timeout = Some(timeout);
+            self
+        }
+
+        /// A request id of the caller's own: a later call with the same id and request, from whichever process, returns the
+        /// first reply. The call is then a unary one.
+        pub fn request_id(mut self, id: impl Into<String>) -> Self {
+            self.options.request_id = Some(id.into());
+            self
+        }
+    };
+}
+pub(super) use write_options;
+
+/// What every read's builder can be told.
+macro_rules! read_options {
+    () => {
+        /// How long the call may take in all, retries included.
+        pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.options.timeout = Some(timeout);
+            self
+        }
+
+        /// How fresh the answer must be.
+        pub fn consistency(mut self, consistency: super::Consistency) -> Self {
+            self.consistency = Some(consistency);
+            self
+        }
+    };
+}
+pub(super) use read_options;
+
+/// The response of one kind, out of the outcome of any.
+macro_rules! pick {
+    ($variant:ident) => {
+        |response| match response {
+            crate::proto::v1::outcome::Response::$variant(message) => Some(message),
+            _ => None,
+        }
+    };
+}
+pub(super) use pick;
+
+/// A number of milliseconds for a message; the node refuses what is too long.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

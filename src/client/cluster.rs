@@ -1,0 +1,110 @@
+//! The cluster itself. These calls are unary and are not repeated where that could do harm.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::call::{Journey, Kind};
+use super::error::{Error, Rejected};
+use super::node::{Cause, Lost, Node};
+use super::{Client, Outcome};
+use crate::proto::v1;
+use crate::proto::v1::cluster_service_client::ClusterServiceClient;
+use crate::types::NodeId;
+
+/// Requests about the cluster.
+#[derive(Debug)]
+pub struct Cluster<'a> {
+    pub(super) client: &'a Client,
+}
+
+/// One unary call of the cluster service, to the node that the journey finds, until one answers.
+macro_rules! ask {
+    ($cluster:expr, $kind:expr, $method:ident, $message:expr) => {{
+        let shared = $cluster.client.core.shared();
+        shared.directory.call();
+        let deadline = Instant::now() + $cluster.client.defaults.timeout;
+        let mut journey = Journey::new(shared, $kind, deadline);
+        loop {
+            let node = journey.next_node().await?;
+            let answer = {
+                let mut client = connect(&node);
+                let request = bounded($message, journey.remaining());
+                let call = client.$method(request);
+                tokio::time::timeout_at(deadline, call).await
+            };
+            match answer {
+                Ok(Ok(response)) => break Ok(response.into_inner()),
+                Ok(Err(status)) => journey.refused(Rejected::from(status))?,
+                Err(_) => journey.lost(Lost {
+                    sent: true,
+                    cause: Cause::Expired,
+                })?,
+            }
+        }
+    }};
+}
+
+impl Cluster<'_> {
+    /// What every member says of itself. One that does not answer has `error` set.
+    pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
+        ask!(self, Kind::AnyRead, status, v1::StatusRequest {})
+    }
+
+    /// The members.
+    pub async fn members(&self) -> Result<v1::MembersResponse, Error> {
+        ask!(self, Kind::AnyRead, members, v1::MembersRequest {})
+    }
+
+    /// Moves leadership to a voter; `None`: the follower whose log is most complete.
+    pub async fn transfer_leader(
+        &self,
+        target: Option<NodeId>,
+    ) -> Result<v1::TransferLeaderResponse, Error> {
+        let message = v1::TransferLeaderRequest {
+            target_node_id: target.map_or(0, NodeId::get),
+        };
+        ask!(self, Kind::LeaderRead, transfer_leader, message)
+    }
+
+    /// Makes a node build a snapshot and purge its log; `None`: any node.
+    pub async fn snapshot(&self, node: Option<NodeId>) -> Result<v1::SnapshotResponse, Error> {
+        let Some(id) = node else {
+            return ask!(self, Kind::AnyRead, snapshot, v1::SnapshotRequest {});
+        };
+        let members = self.members().await?.members;
+        let Some(member) = members.iter().find(|member| member.node_id == id.get()) else {
+            return Err(Error::Rejected(Box::new(Rejected {
+                code: tonic::Code::InvalidArgument,
+                reason: "UNKNOWN_MEMBER".to_owned(),
+                message: format!("node {id} is not a member"),
+                metadata: std::collections::BTreeMap::new(),
+            })));
+        };
+        let shared = self.client.core.shared();
+        let Some(node) = shared.directory.node_at(id.get(), &member.address) else {
+            return Err(Error::Unavailable {
+                outcome: Outcome::NotApplied,
+                problem: format!("{} is not reached from here", member.address),
+            });
+        };
+        let timeout = self.client.defaults.timeout;
+        let mut client = connect(&node);
+        let request = bounded(v1::SnapshotRequest {}, timeout);
+        let answer = tokio::time::timeout(timeout, client.snapshot(request)).await;
+        let answer = answer.map_err(|_| Error::Deadline {
+            outcome: Outcome::Unknown,
+        })?;
+        Ok(answer.map_err(Rejected::from)?.into_inner())
+    }
+}
+
+fn connect(node: &Node) -> ClusterServiceClient<tonic::transport::Channel> {
+    ClusterServiceClient::new(node.channel())
+}
+
+fn bounded<T>(message: T, timeout: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(timeout);
+    request
+}

@@ -1,0 +1,546 @@
+//! One node as a client sees it: what waits for it, what is under way to it, and the task that keeps its stream open.
+//!
+//! Invariants:
+//! 1. An operation is in the inbox, then in the table, then answered; it is answered exactly once, because whoever
+//!    answers it takes it out first.
+//! 2. Both are emptied when a stream ends. A session's number fences off what is left of an earlier stream.
+//! 3. What waits for a node without a stream is refused at once: its caller knows better where else to go.
+//! 4. The inbox holds at most [`INBOX`] operations, the table [`limits::STREAM_IN_FLIGHT`].
+//!
+//! Locks are held for a push, or once per frame; none is held while another is taken.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use http::uri::PathAndQuery;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Streaming};
+
+use super::call::Backoff;
+use super::frame::FrameCodec;
+use super::outbound::Outbound;
+use super::supervisor::Shared;
+use crate::limits;
+use crate::proto::v1;
+
+/// Operations that may wait for a frame.
+const INBOX: usize = limits::FRAME_OPERATIONS;
+/// How often deadlines are looked at while something is under way: what a deadline may be late by.
+const SWEEP: Duration = Duration::from_millis(10);
+/// Sweeps that find nothing before they pause.
+const IDLE_SWEEPS: u32 = 100;
+/// What a deposed leader gets to answer what it was sent, before that is sent to its successor.
+const DEPOSED_GRACE: Duration = Duration::from_millis(50);
+/// A leader that answers others may keep one operation for this many attempt timeouts.
+const LONGEST_ATTEMPT: u32 = 4;
+/// A node that does not answer HTTP/2 pings this long, after as long without a frame, is gone.
+const KEEPALIVE: Duration = Duration::from_secs(2);
+/// Longest pause between attempts to connect while a leader is known, and while none is.
+const RECONNECT_CALM: Duration = Duration::from_secs(1);
+const RECONNECT_URGENT: Duration = Duration::from_millis(100);
+/// Flow control windows, so that a frame of large values needs no round trip of its own.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Nodes bound their frames below this.
+const LARGEST_FRAME: usize = limits::PEER_MESSAGE_BYTES;
+
+/// An operation on its way to a node.
+pub(super) struct Submission {
+    pub sequence: u64,
+    pub request: Bytes,
+    pub deadline: Instant,
+    /// Only the leader can answer it.
+    pub needs_leader: bool,
+    pub waiter: oneshot::Sender<Answer>,
+}
+
+/// What becomes of a submission.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every answer is the large one, and a box would cost each an allocation"
+)]
+pub(super) enum Answer {
+    Outcome(v1::Outcome),
+    Lost(Lost),
+}
+
+/// A submission that nobody will answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lost {
+    /// The node may have seen it.
+    pub sent: bool,
+    pub cause: Cause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The stream ended.
+    Disconnected,
+    /// The node does not answer.
+    Silent,
+    /// The caller's deadline passed.
+    Expired,
+}
+
+/// A node that takes no operations now; the submission comes back.
+pub(super) enum Refused {
+    Closed,
+    Full(Submission),
+}
+
+/// What waits for a frame.
+#[derive(Default)]
+pub(super) struct Inbox {
+    /// Of the stream that drains it.
+    pub session: u64,
+    pub open: bool,
+    pub waiting: VecDeque<Submission>,
+}
+
+/// What was sent.
+pub(super) struct Table {
+    pub session: u64,
+    pub sent: HashMap<u64, Sent, BuildHasherDefault<SequenceHasher>>,
+    /// When the last frame came in.
+    heard: Instant,
+}
+
+pub(super) struct Sent {
+    pub at: Instant,
+    pub deadline: Instant,
+    pub needs_leader: bool,
+    pub waiter: oneshot::Sender<Answer>,
+}
+
+/// Spreads sequences, which are dense and not chosen by an enemy.
+#[derive(Default)]
+pub(super) struct SequenceHasher(u64);
+
+impl Hasher for SequenceHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+pub(super) struct Node {
+    address: String,
+    endpoint: Endpoint,
+    connect_timeout: Duration,
+    attempt_timeout: Duration,
+    /// 0 until it has said so.
+    id: AtomicU64,
+    open: AtomicBool,
+    inbox: Mutex<Inbox>,
+    table: Mutex<Table>,
+    /// The outbound stream.
+    pub drain: AtomicWaker,
+    /// The inbox was emptied.
+    room: Notify,
+    /// Sweeps are under way, or `stir` tells the sweeper to begin.
+    sweeping: AtomicBool,
+    stir: Notify,
+    /// For unary calls; it connects by itself.
+    channel: OnceLock<Channel>,
+    /// Why there is no stream.
+    problem: Mutex<String>,
+}
+
+impl Node {
+    pub fn new(
+        address: &str,
+        connect_timeout: Duration,
+        attempt_timeout: Duration,
+    ) -> Result<Self, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        Ok(Self {
+            address: address.to_owned(),
+            endpoint,
+            connect_timeout,
+            attempt_timeout,
+            id: AtomicU64::new(0),
+            open: AtomicBool::new(false),
+            inbox: Mutex::default(),
+            table: Mutex::new(Table {
+                session: 0,
+                sent: HashMap::default(),
+                heard: Instant::now(),
+            }),
+            drain: AtomicWaker::new(),
+            room: Notify::new(),
+            sweeping: AtomicBool::new(false),
+            stir: Notify::new(),
+            channel: OnceLock::new(),
+            problem: Mutex::new("not connected yet".to_owned()),
+        })
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Relaxed)
+    }
+
+    /// Its stream is open.
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    pub fn problem(&self) -> String {
+        self.lock_problem().clone()
+    }
+
+    /// For unary calls.
+    pub fn channel(&self) -> Channel {
+        let channel = self.channel.get_or_init(|| self.endpoint.connect_lazy());
+        channel.clone()
+    }
+
+    /// Hands over an operation; waits while the inbox is full, until the operation's deadline.
+    pub async fn submit(&self, submission: Submission) -> Result<(), Cause> {
+        let deadline = submission.deadline;
+        let mut submission = submission;
+        loop {
+            let room = self.room.notified();
+            submission = match self.try_submit(submission) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Closed) => return Err(Cause::Disconnected),
+                Err(Refused::Full(submission)) => submission,
+            };
+            if tokio::time::timeout_at(deadline, room).await.is_err() {
+                return Err(Cause::Expired);
+            }
+        }
+    }
+
+    fn try_submit(&self, submission: Submission) -> Result<(), Refused> {
+        let mut inbox = self.lock_inbox();
+        if !inbox.open {
+            return Err(Refused::Closed);
+        }
+        if inbox.waiting.len() >= INBOX {
+            return Err(Refused::Full(submission));
+        }
+        inbox.waiting.push_back(submission);
+        let is_first = inbox.waiting.len() == 1;
+        drop(inbox);
+        if is_first {
+            // Whoever finds others waiting knows that the stream was woken for them.
+            self.drain.wake();
+        }
+        self.keep_sweeping();
+        Ok(())
+    }
+
+    pub fn lock_inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().expect("no holder of this lock panics")
+    }
+
+    pub fn lock_table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no holder of this lock panics")
+    }
+
+    fn lock_problem(&self) -> MutexGuard<'_, String> {
+        self.problem.lock().expect("no holder of this lock panics")
+    }
+
+    pub fn announce_room(&self) {
+        self.room.notify_waiters();
+    }
+
+    // ---- the node's task -----------------------------------------------------------------------------------
+
+    /// Keeps a stream open from the first call on, until the directory drops the node.
+    pub async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+        shared.directory.first_call().await;
+        tokio::select! {
+            () = self.sweep_forever(&shared) => {}
+            () = self.stay_connected(&shared) => {}
+            () = shared.directory.until(|route| !route.knows(&self)) => {}
+        }
+        self.shut();
+    }
+
+    async fn stay_connected(self: &Arc<Self>, shared: &Arc<Shared>) {
+        let mut backoff = Backoff::new(RECONNECT_CALM);
+        loop {
+            let problem = match self.open_stream(shared).await {
+                Ok((inbound, first)) => {
+                    backoff.reset();
+                    self.admit(shared, first);
+                    self.receive(inbound, shared).await
+                }
+                Err(problem) => problem,
+            };
+            *self.lock_problem() = problem;
+            self.shut();
+            shared.directory.lost(self);
+            self.pause(shared, backoff.next()).await;
+        }
+    }
+
+    /// Sleeps before the next attempt to connect; less when no leader is known, because this node may be it.
+    async fn pause(&self, shared: &Shared, pause: Duration) {
+        tokio::time::sleep(pause.min(RECONNECT_URGENT)).await;
+        if let Some(rest) = pause.checked_sub(RECONNECT_URGENT) {
+            let leaderless = shared.directory.until(|route| route.leader.is_none());
+            // Either ends the pause.
+            tokio::time::timeout(rest, leaderless).await.ok();
+        }
+    }
+
+    /// Connects, opens the stream and waits for the node to introduce itself.
+    async fn open_stream(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+    ) -> Result<(Streaming<v1::ExchangeResponse>, v1::ExchangeResponse), String> {
+        let opening = async {
+            let channel = self.endpoint.connect().await.map_err(|e| explain(&e))?;
+            let mut grpc =
+                tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST_FRAME);
+            grpc.ready().await.map_err(|e| explain(&e))?;
+            let session = self.begin_session();
+            let outbound = Outbound::new(self, shared, session);
+            let path = PathAndQuery::from_static("/trolley.v1.ExchangeService/Exchange");
+            let response = grpc
+                .streaming(Request::new(outbound), path, FrameCodec)
+                .await
+                .map_err(|status| status.message().to_owned())?;
+            let mut inbound: Streaming<v1::ExchangeResponse> = response.into_inner();
+            match inbound.message().await {
+                Ok(Some(first)) => Ok((inbound, first)),
+                Ok(None) => Err("the node ended the stream at once".to_owned()),
+                Err(status) => Err(status.message().to_owned()),
+            }
+        };
+        let opened = tokio::time::timeout(self.connect_timeout, opening).await;
+        opened.unwrap_or_else(|_| Err("the connection could not be made in time".to_owned()))
+    }
+
+    fn begin_session(&self) -> u64 {
+        let session = {
+            let mut inbox = self.lock_inbox();
+            inbox.session += 1;
+            inbox.session
+        };
+        self.lock_table().session = session;
+        session
+    }
+
+    fn admit(self: &Arc<Self>, shared: &Shared, first: v1::ExchangeResponse) {
+        self.lock_inbox().open = true;
+        self.open.store(true, Ordering::Release);
+        self.dispatch(first, shared);
+        shared.directory.opened();
+    }
+
+    async fn receive(
+        self: &Arc<Self>,
+        mut inbound: Streaming<v1::ExchangeResponse>,
+        shared: &Shared,
+    ) -> String {
+        loop {
+            match inbound.message().await {
+                Ok(Some(frame)) => self.dispatch(frame, shared),
+                Ok(None) => return "the node ended the stream".to_owned(),
+                Err(status) => return status.message().to_owned(),
+            }
+        }
+    }
+
+    /// Hands each outcome of a frame to whoever waits for it.
+    fn dispatch(self: &Arc<Self>, frame: v1::ExchangeResponse, shared: &Shared) {
+        if let Some(header) = &frame.header {
+            self.id.store(header.node_id, Ordering::Relaxed);
+            shared.directory.observe(self, header);
+        }
+        let revision = frame.outcomes.iter().map(|outcome| outcome.revision).max();
+        // Before anyone is woken, so that what they read next sees it.
+        shared.directory.raise_revision(revision.unwrap_or(0));
+        let mut answers = Vec::with_capacity(frame.outcomes.len());
+        let was_full = {
+            let mut table = self.lock_table();
+            table.heard = Instant::now();
+            let was_full = table.sent.len() >= limits::STREAM_IN_FLIGHT;
+            for outcome in frame.outcomes {
+                // Absent: its caller gave up, or another copy was answered.
+                if let Some(sent) = table.sent.remove(&outcome.sequence) {
+                    answers.push((sent.waiter, outcome));
+                }
+            }
+            was_full
+        };
+        if was_full {
+            self.drain.wake();
+        }
+        for (waiter, outcome) in answers {
+            // A caller that is gone wants no answer.
+            waiter.send(Answer::Outcome(outcome)).ok();
+        }
+    }
+
+    /// Refuses what comes, gives back what is there, and fences off the stream that was.
+    pub fn shut(&self) {
+        self.open.store(false, Ordering::Release);
+        let waiting = {
+            let mut inbox = self.lock_inbox();
+            inbox.open = false;
+            inbox.session += 1;
+            std::mem::take(&mut inbox.waiting)
+        };
+        let sent = {
+            let mut table = self.lock_table();
+            table.session += 1;
+            std::mem::take(&mut table.sent)
+        };
+        self.announce_room();
+        self.drain.wake();
+        for submission in waiting {
+            lose(submission.waiter, false, Cause::Disconnected);
+        }
+        for sent in sent.into_values() {
+            lose(sent.waiter, true, Cause::Disconnected);
+        }
+    }
+
+    // ---- deadlines -----------------------------------------------------------------------------------------
+
+    /// One task looks at all deadlines, so that an operation needs no timer.
+    async fn sweep_forever(self: &Arc<Self>, shared: &Shared) {
+        let mut idle = 0;
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            idle = if self.sweep(shared) { 0 } else { idle + 1 };
+            if idle < IDLE_SWEEPS {
+                continue;
+            }
+            idle = 0;
+            self.sweeping.store(false, Ordering::SeqCst);
+            // Whatever came before the store and saw no need to stir is found here.
+            if self.sweep(shared) {
+                self.sweeping.store(true, Ordering::SeqCst);
+            } else {
+                self.stir.notified().await;
+            }
+        }
+    }
+
+    /// Called after something was put into the inbox or the table.
+    pub fn keep_sweeping(&self) {
+        if !self.sweeping.load(Ordering::SeqCst) {
+            self.sweeping.store(true, Ordering::SeqCst);
+            self.stir.notify_one();
+        }
+    }
+
+    /// Answers whatever is out of time. False if there was nothing at all.
+    fn sweep(self: &Arc<Self>, shared: &Shared) -> bool {
+        let now = Instant::now();
+        let expired = self.expire_waiting(now);
+        let deposed = shared.directory.leads_elsewhere(self);
+        let (lost, is_silent, is_busy) = self.expire_sent(now, deposed);
+        let is_busy = is_busy || !expired.is_empty() || !self.lock_inbox().waiting.is_empty();
+        if is_silent {
+            shared.directory.suspect(self);
+        }
+        for waiter in expired {
+            lose(waiter, false, Cause::Expired);
+        }
+        for (waiter, cause) in lost {
+            lose(waiter, true, cause);
+        }
+        is_busy
+    }
+
+    fn expire_waiting(&self, now: Instant) -> Vec<oneshot::Sender<Answer>> {
+        let mut inbox = self.lock_inbox();
+        let is_over = |s: &Submission| s.deadline <= now || s.waiter.is_closed();
+        if !inbox.waiting.iter().any(is_over) {
+            return Vec::new();
+        }
+        let (over, rest) = std::mem::take(&mut inbox.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(is_over);
+        inbox.waiting = rest;
+        over.into_iter().map(|s| s.waiter).collect()
+    }
+
+    /// Takes what is out of time off the table; tells also whether the node is silent, and whether anything was sent.
+    fn expire_sent(
+        &self,
+        now: Instant,
+        deposed: Option<Instant>,
+    ) -> (Vec<(oneshot::Sender<Answer>, Cause)>, bool, bool) {
+        let mut table = self.lock_table();
+        let is_busy = !table.sent.is_empty();
+        let heard = table.heard;
+        let mut is_silent = false;
+        let judge = |sent: &Sent| {
+            if sent.deadline <= now || sent.waiter.is_closed() {
+                return Some(Cause::Expired);
+            }
+            let unheard = now.saturating_duration_since(sent.at.max(heard));
+            let age = now.saturating_duration_since(sent.at);
+            if unheard >= self.attempt_timeout {
+                return Some(Cause::Silent);
+            }
+            let is_deposed = deposed.is_some_and(|since| now > since + DEPOSED_GRACE);
+            let is_late = age >= self.attempt_timeout * LONGEST_ATTEMPT;
+            // Elsewhere it can be answered now.
+            let is_misplaced = sent.needs_leader && (is_deposed || is_late);
+            (is_misplaced && age > DEPOSED_GRACE).then_some(Cause::Silent)
+        };
+        let mut over = Vec::new();
+        for (sequence, sent) in &table.sent {
+            if let Some(cause) = judge(sent) {
+                is_silent |= cause == Cause::Silent;
+                over.push((*sequence, cause));
+            }
+        }
+        let take = |(sequence, cause)| Some((table.sent.remove(&sequence)?.waiter, cause));
+        let lost = over.into_iter().filter_map(take).collect();
+        (lost, is_silent, is_busy)
+    }
+}
+
+pub(super) fn lose(waiter: oneshot::Sender<Answer>, sent: bool, cause: Cause) {
+    // A caller that is gone wants no answer.
+    waiter.send(Answer::Lost(Lost { sent, cause })).ok();
+}
+
+/// An error with its causes: tonic's own text is "transport error".
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = cause.to_string();
+        source = cause.source();
+    }
+    text
+}

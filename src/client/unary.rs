@@ -1,0 +1,154 @@
+//! The same operations as single gRPC calls.
+//!
+//! For callers that bring a request id of their own, and to compare the two transports. A write without an id gets one,
+//! so that its retries are recognised here, too.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::Reply;
+use super::call::{Journey, Kind};
+use super::error::{Error, Rejected};
+use super::node::{Cause, Lost};
+use super::supervisor::Shared;
+use crate::limits;
+use crate::proto::v1::ResponseHeader;
+use crate::proto::v1::cart_service_client::CartServiceClient;
+use crate::proto::v1::kv_service_client::KvServiceClient;
+use crate::proto::v1::operation::Request;
+use crate::proto::v1::outcome::Response;
+use crate::proto::v1::session_service_client::SessionServiceClient;
+use crate::types::Revision;
+
+/// A listing's page is the largest answer.
+const LARGEST_ANSWER: usize = limits::MESSAGE_BYTES + limits::LIST_PAGE_BYTES;
+
+/// Sends a request until it is answered, refused for good, or out of time.
+pub(super) async fn call(
+    shared: &Arc<Shared>,
+    mut request: Request,
+    request_id: Option<String>,
+    deadline: Instant,
+) -> Result<Reply<Response>, Error> {
+    let kind = Kind::of(&request);
+    if kind == Kind::Write {
+        let id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+        name(&mut request, id);
+    }
+    let mut journey = Journey::new(shared, kind, deadline);
+    loop {
+        let node = journey.next_node().await?;
+        let sent = send(node.channel(), request.clone(), journey.remaining());
+        let Ok(answer) = tokio::time::timeout_at(deadline, sent).await else {
+            let cause = Cause::Expired;
+            journey.lost(Lost { sent: true, cause })?;
+            continue;
+        };
+        match answer {
+            Ok((response, header)) => {
+                let header = header.unwrap_or_default();
+                shared.directory.raise_revision(header.revision);
+                return Ok(Reply {
+                    value: response,
+                    revision: Revision::new(header.revision),
+                    replayed: header.replayed,
+                    node_id: header.node_id,
+                });
+            }
+            Err(status) if never_connected(&status) => {
+                let cause = Cause::Disconnected;
+                journey.lost(Lost { sent: false, cause })?;
+            }
+            Err(status) => journey.refused(interpret(status))?,
+        }
+    }
+}
+
+/// No connection, so that the node has not seen the request.
+pub(super) fn never_connected(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// A broken connection is reported under codes that also mean something else; no node sends these without a reason.
+fn interpret(status: tonic::Status) -> Rejected {
+    use tonic::Code;
+    let is_broken = std::error::Error::source(&status).is_some();
+    let mut rejected = Rejected::from(status);
+    let is_vague = matches!(
+        rejected.code,
+        Code::Unknown | Code::Cancelled | Code::Internal
+    );
+    if is_broken && is_vague && rejected.reason.is_empty() {
+        rejected.code = Code::Unavailable;
+    }
+    rejected
+}
+
+macro_rules! calls {
+    ($($variant:ident: $service:ident.$method:ident),* $(,)?) => {
+        async fn send(
+            channel: Channel,
+            request: Request,
+            timeout: Duration,
+        ) -> Result<(Response, Option<ResponseHeader>), tonic::Status> {
+            match request {
+                $(Request::$variant(message) => {
+                    let mut request = tonic::Request::new(message);
+                    request.set_timeout(timeout);
+                    let mut client = $service::new(channel)
+                        .max_decoding_message_size(LARGEST_ANSWER);
+                    let mut answer = client.$method(request).await?.into_inner();
+                    let header = answer.header.take();
+                    Ok((Response::$variant(answer), header))
+                })*
+            }
+        }
+    };
+}
+
+calls! {
+    CreateSession: SessionServiceClient.create,
+    GetSession: SessionServiceClient.get,
+    UpdateSession: SessionServiceClient.update,
+    TouchSession: SessionServiceClient.touch,
+    DestroySession: SessionServiceClient.destroy,
+    AddCartLine: CartServiceClient.add,
+    SetCartLineQuantity: CartServiceClient.set_quantity,
+    RemoveCartLine: CartServiceClient.remove,
+    ClearCart: CartServiceClient.clear,
+    GetCart: CartServiceClient.get,
+    GetKey: KvServiceClient.get,
+    PutKey: KvServiceClient.put,
+    DeleteKey: KvServiceClient.delete,
+    ListKeys: KvServiceClient.list,
+}
+
+macro_rules! names {
+    ($($variant:ident),* $(,)?) => {
+        /// Gives a write its request id.
+        fn name(request: &mut Request, id: String) {
+            match request {
+                $(Request::$variant(message) => message.request_id = id,)*
+                Request::GetSession(_)
+                | Request::GetCart(_)
+                | Request::GetKey(_)
+                | Request::ListKeys(_) => {}
+            }
+        }
+    };
+}
+
+names! {
+    CreateSession, UpdateSession, TouchSession, DestroySession, AddCartLine, SetCartLineQuantity,
+    RemoveCartLine, ClearCart, PutKey, DeleteKey,
+}
