@@ -1,0 +1,235 @@
+//! `trolley bench`: the closed loop against Trolley, etcd or Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use comfy_table::Table;
+
+use super::arguments::Target;
+use super::failure::Failure;
+use super::output;
+use crate::client::{Client, ClientConfig, Transport};
+use crate::torture::bench::trolley::{Operation, Trolley, fill_sessions};
+use crate::torture::bench::{self, Plan, Report};
+use crate::torture::peers::{etcd, redis};
+
+/// What to measure, and how.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The operation that every client repeats
+    #[arg(long, value_enum, default_value = "session-write")]
+    pub operation: Operation,
+    /// Clients, each with one operation under way
+    #[arg(long, default_value_t = 256)]
+    pub clients: usize,
+    /// Client library instances that the clients share, or connections to Redis
+    #[arg(long, default_value_t = 1)]
+    pub connections: usize,
+    /// Measured time
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    pub duration: Duration,
+    /// Time before it that is not measured
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "2s")]
+    pub warm_up: Duration,
+    /// Size of a value or session field
+    #[arg(long, default_value_t = 256)]
+    pub value_bytes: usize,
+    /// Sessions or keys that the clients walk over
+    #[arg(long, default_value_t = 10_000)]
+    pub keys: u64,
+    /// One multiplexed stream, or one gRPC call per operation as other languages do it
+    #[arg(long, value_enum, default_value = "exchange")]
+    pub transport: TransportArg,
+    /// What listens at the endpoints; for etcd and Redis the first endpoint is used, kv-put and kv-get only
+    #[arg(long, value_enum, default_value = "trolley")]
+    pub system: System,
+    /// With --system etcd: read from the member's own state, not linearizable
+    #[arg(long)]
+    pub serializable: bool,
+    /// Servers whose CPU time is charged to the operations (same machine)
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub server_pids: Vec<u32>,
+    /// Create this many sessions of one field instead of measuring, to see what memory they take
+    #[arg(long, value_name = "COUNT")]
+    pub fill_sessions: Option<u64>,
+}
+
+/// How operations travel to Trolley.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TransportArg {
+    /// Many to a frame.
+    Exchange,
+    /// One call each.
+    Unary,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum System {
+    /// Trolley.
+    Trolley,
+    /// etcd.
+    Etcd,
+    /// Redis.
+    Redis,
+}
+
+/// A benchmark did not come to a result.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// The records for the run could not be made.
+    #[error("cannot prepare the run: {0}")]
+    Prepare(#[from] crate::client::Error),
+    /// The run itself.
+    #[error(transparent)]
+    Run(#[from] bench::Error),
+    /// etcd or Redis could not be reached.
+    #[error("cannot reach the system: {0}")]
+    Connect(String),
+    /// The system has no such operation.
+    #[error("{system:?} is measured by kv-put and kv-get only")]
+    Operation {
+        /// The system.
+        system: System,
+    },
+}
+
+/// Runs the benchmark; `None` when it only filled memory.
+pub async fn run(args: &BenchArgs, endpoints: &[String]) -> Result<Option<Report>, BenchError> {
+    let plan = Plan {
+        clients: args.clients,
+        warm_up: args.warm_up,
+        duration: args.duration,
+        server_pids: args.server_pids.clone(),
+    };
+    let first = endpoints.first().map(String::as_str).unwrap_or_default();
+    let report = match args.system {
+        System::Trolley => {
+            let clients = clients(args, endpoints)?;
+            if let Some(count) = args.fill_sessions {
+                fill_sessions(&clients[0], count, args.value_bytes).await?;
+                return Ok(None);
+            }
+            let target =
+                Trolley::prepare(clients, args.operation, args.value_bytes, args.keys).await?;
+            bench::run(&plan, Arc::new(target)).await?
+        }
+        System::Etcd => {
+            let endpoint = format!("http://{first}");
+            let operation = etcd_operation(args)?;
+            let target = etcd::Etcd::connect(
+                &endpoint,
+                operation,
+                args.clients,
+                args.value_bytes,
+                args.keys,
+            )
+            .await;
+            bench::run(
+                &plan,
+                Arc::new(target.map_err(|e| BenchError::Connect(e.to_string()))?),
+            )
+            .await?
+        }
+        System::Redis => {
+            let operation = redis_operation(args)?;
+            let target = redis::Redis::connect(
+                first,
+                operation,
+                args.connections,
+                args.value_bytes,
+                args.keys,
+            )
+            .await;
+            bench::run(
+                &plan,
+                Arc::new(target.map_err(|e| BenchError::Connect(e.to_string()))?),
+            )
+            .await?
+        }
+    };
+    Ok(Some(report))
+}
+
+fn clients(args: &BenchArgs, endpoints: &[String]) -> Result<Vec<Client>, crate::client::Error> {
+    let transport = match args.transport {
+        TransportArg::Exchange => Transport::Exchange,
+        TransportArg::Unary => Transport::Unary,
+    };
+    (0..args.connections.max(1))
+        .map(|_| Client::connect(ClientConfig::new(endpoints)?.transport(transport)))
+        .collect()
+}
+
+fn etcd_operation(args: &BenchArgs) -> Result<etcd::Operation, BenchError> {
+    match args.operation {
+        Operation::KvPut => Ok(etcd::Operation::Put),
+        Operation::KvGet if args.serializable => Ok(etcd::Operation::SerializableGet),
+        Operation::KvGet => Ok(etcd::Operation::Get),
+        _ => Err(BenchError::Operation {
+            system: args.system,
+        }),
+    }
+}
+
+fn redis_operation(args: &BenchArgs) -> Result<redis::Operation, BenchError> {
+    match args.operation {
+        Operation::KvPut => Ok(redis::Operation::Set),
+        Operation::KvGet => Ok(redis::Operation::Get),
+        _ => Err(BenchError::Operation {
+            system: args.system,
+        }),
+    }
+}
+
+/// The report for people.
+#[must_use]
+pub fn table(report: &Report) -> Table {
+    let mut table = Table::new();
+    table.set_header([
+        "clients",
+        "op/s",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        "max µs",
+        "errors",
+        "server CPU µs/op",
+    ]);
+    let cpu = report
+        .server_cpu_us_per_operation
+        .map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.1}"));
+    table.add_row([
+        report.clients.to_string(),
+        format!("{:.0}", report.operations_per_second),
+        report.p50_us.to_string(),
+        report.p99_us.to_string(),
+        report.p999_us.to_string(),
+        report.max_us.to_string(),
+        report.errors.to_string(),
+        cpu,
+    ]);
+    table
+}
+
+/// Shown below the help.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  trolley bench --operation kv-put --clients 256
+  trolley bench --operation kv-get --transport unary --duration 5s --json
+  trolley bench --system etcd --endpoints 127.0.0.1:2379 --operation kv-put
+
+scripts/bench.sh runs this side by side with etcd and Redis.";
+
+/// Runs the benchmark and prints what it found.
+pub(super) async fn show(args: &BenchArgs, target: &Target) -> Result<(), Failure> {
+    if let Some(report) = run(args, &target.endpoints).await? {
+        output::show(
+            target.form(),
+            || serde_json::json!(report),
+            || table(&report).to_string(),
+        );
+    }
+    Ok(())
+}
