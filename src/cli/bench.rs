@@ -6,6 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use comfy_table::Table;
 
+use super::arguments::Target;
+use super::failure::Failure;
+use super::output;
 use crate::client::{Client, ClientConfig, Transport};
 use crate::torture::bench::trolley::{Operation, Trolley, fill_sessions};
 use crate::torture::bench::{self, Plan, Report};
@@ -208,4 +211,25 @@ pub fn table(report: &Report) -> Table {
         cpu,
     ]);
     table
+}
+
+/// Shown below the help.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  trolley bench --operation kv-put --clients 256
+  trolley bench --operation kv-get --transport unary --duration 5s --json
+  trolley bench --system etcd --endpoints 127.0.0.1:2379 --operation kv-put
+
+scripts/bench.sh runs this side by side with etcd and Redis.";
+
+/// Runs the benchmark and prints what it found.
+pub(super) async fn show(args: &BenchArgs, target: &Target) -> Result<(), Failure> {
+    if let Some(report) = run(args, &target.endpoints).await? {
+        output::show(
+            target.form(),
+            || serde_json::json!(report),
+            || table(&report).to_string(),
+        );
+    }
+    Ok(())
 }

@@ -1,3 +1,63 @@
 //! The command line: arguments, verbs, output.
+//!
+//! `arguments` is what a person typed, each verb's module turns its part into calls of [`crate::client`], `output` shows what
+//! came back, and `failure` maps what went wrong to an exit code. Nothing here knows how a node works: `trolley serve` only
+//! hands its flags to [`crate::server`].
+//!
+//! Deliberately absent: configuration files and prompts. A verb reads flags, environment and, where `-` says so, standard
+//! input.
 
+mod arguments;
 pub mod bench;
+mod cart;
+mod cluster;
+mod demo;
+mod failure;
+mod input;
+mod kv;
+mod output;
+mod session;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use self::arguments::{Arguments, Verb};
+use self::failure::Failure;
+
+/// Runs the program with the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::parse().verb {
+        Verb::Serve(args) => match crate::server::serve(*args) {
+            Ok(()) => ExitCode::SUCCESS,
+            // The server has logged it, with the rest of its log.
+            Err(error) => ExitCode::from(error.exit_code()),
+        },
+        Verb::Completions { shell } => {
+            let mut command = Arguments::command();
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "trolley", &mut script);
+            output::text(&String::from_utf8_lossy(&script));
+            ExitCode::SUCCESS
+        }
+        Verb::Client(verb) => {
+            let form = verb.form();
+            match block_on(verb.run()) {
+                Ok(code) => code,
+                Err(failure) => {
+                    output::failure(form, &failure);
+                    ExitCode::from(failure.exit_code())
+                }
+            }
+        }
+    }
+}
+
+fn block_on(task: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    runtime.block_on(task)
+}

@@ -1,0 +1,172 @@
+//! `trolley cluster`.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::arguments::Target;
+use super::failure::Failure;
+use super::output::{show, table};
+use crate::proto::v1;
+use crate::types::NodeId;
+
+/// What to do with the cluster.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// What every node says of itself
+    Status,
+    /// The members
+    Members,
+    /// Move leadership to another node
+    TransferLeader {
+        /// The node that should lead [default: the follower whose log is most complete]
+        #[arg(value_parser = node_id)]
+        node_id: Option<NodeId>,
+    },
+    /// Build a snapshot and purge the log behind it
+    Snapshot {
+        /// The node that should [default: any]
+        #[arg(value_parser = node_id)]
+        node_id: Option<NodeId>,
+    },
+}
+
+fn node_id(text: &str) -> Result<NodeId, String> {
+    let id = text.parse().map_err(|_| "expected a number".to_owned())?;
+    NodeId::new(id).map_err(|invalid| invalid.to_string())
+}
+
+impl Verb {
+    pub async fn run(self, target: &Target) -> Result<(), Failure> {
+        let client = target.connect()?;
+        let cluster = client.cluster();
+        match self {
+            Self::Status => {
+                let status = cluster.status().await?;
+                let cluster_id = status.header.unwrap_or_default().cluster_id;
+                let json = || {
+                    let nodes: Vec<_> = status.nodes.iter().map(node_json).collect();
+                    json!({ "nodes": nodes, "cluster_id": cluster_id })
+                };
+                show(target.form(), json, || {
+                    format!("cluster {cluster_id}\n{}", status_table(&status.nodes))
+                });
+            }
+            Self::Members => {
+                let members = cluster.members().await?.members;
+                let json =
+                    || json!({ "members": members.iter().map(member_json).collect::<Vec<_>>() });
+                show(target.form(), json, || member_table(&members));
+            }
+            Self::TransferLeader { node_id } => {
+                let done = cluster.transfer_leader(node_id).await?;
+                let header = done.header.unwrap_or_default();
+                let leader = header.leader_id;
+                let json =
+                    || json!({ "leader_id": leader, "leader_address": header.leader_address });
+                show(target.form(), json, || match leader {
+                    0 => "leadership was transferred".to_owned(),
+                    leader => format!("node {leader} leads"),
+                });
+            }
+            Self::Snapshot { node_id } => {
+                let done = cluster.snapshot(node_id).await?;
+                let index = done.snapshot_index;
+                let node = done.header.unwrap_or_default().node_id;
+                let json = || json!({ "node_id": node, "snapshot_index": index });
+                show(target.form(), json, || {
+                    format!("node {node} has a snapshot of the log up to index {index}")
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn role(role: v1::Role) -> &'static str {
+    match role {
+        v1::Role::Unspecified => "unknown",
+        v1::Role::Leader => "leader",
+        v1::Role::Follower => "follower",
+        v1::Role::Candidate => "candidate",
+        v1::Role::Learner => "learner",
+    }
+}
+
+fn node_json(node: &v1::NodeStatus) -> Value {
+    json!({
+        "node_id": node.node_id,
+        "address": node.address,
+        "role": role(node.role()),
+        "leader_id": node.leader_id,
+        "term": node.term,
+        "last_log_index": node.last_log_index,
+        "committed_index": node.committed_index,
+        "applied_index": node.applied_index,
+        "purged_index": node.purged_index,
+        "snapshot_index": node.snapshot_index,
+        "revision": node.revision,
+        "digest": node.digest,
+        "log_time_ms": node.log_time_ms,
+        "disk_bytes": node.disk_bytes,
+        "version": node.version,
+        "error": node.error,
+    })
+}
+
+fn status_table(nodes: &[v1::NodeStatus]) -> String {
+    let mut table = table(&[
+        "node",
+        "address",
+        "role",
+        "term",
+        "log",
+        "committed",
+        "applied",
+        "purged",
+        "snapshot",
+        "revision",
+        "digest",
+        "disk",
+        "version",
+    ]);
+    for node in nodes {
+        let id = node.node_id.to_string();
+        if !node.error.is_empty() {
+            table.add_row([id, node.address.clone(), node.error.clone()]);
+            continue;
+        }
+        table.add_row([
+            id,
+            node.address.clone(),
+            role(node.role()).to_owned(),
+            node.term.to_string(),
+            node.last_log_index.to_string(),
+            node.committed_index.to_string(),
+            node.applied_index.to_string(),
+            node.purged_index.to_string(),
+            node.snapshot_index.to_string(),
+            node.revision.to_string(),
+            node.digest.chars().take(8).collect(),
+            indicatif::HumanBytes(node.disk_bytes).to_string(),
+            node.version.clone(),
+        ]);
+    }
+    table.to_string()
+}
+
+fn member_json(member: &v1::Member) -> Value {
+    json!({ "node_id": member.node_id, "address": member.address, "voter": member.voter })
+}
+
+fn member_table(members: &[v1::Member]) -> String {
+    let mut table = table(&["node", "address", "votes"]);
+    table.add_rows(members.iter().map(|member| {
+        let votes = if member.voter { "yes" } else { "no" };
+        [
+            member.node_id.to_string(),
+            member.address.clone(),
+            votes.to_owned(),
+        ]
+    }));
+    table.to_string()
+}

@@ -1,0 +1,111 @@
+//! What can go wrong on the command line, and which exit code tells it.
+
+use crate::client::{self, Outcome};
+use crate::torture::demo::DemoError;
+
+use super::bench::BenchError;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The client's error.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// Arguments that fit each other only at run time.
+    #[error("{0}")]
+    Usage(String),
+    /// Standard input cannot be read.
+    #[error("cannot read standard input: {0}")]
+    Input(std::io::Error),
+    /// No threads.
+    #[error("cannot start: {0}")]
+    Runtime(std::io::Error),
+    /// The benchmark came to no result.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    /// The demonstration could not be carried out.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+}
+
+impl Failure {
+    /// The process's exit code, as `--help` has it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Bench(BenchError::Operation { .. }) => 2,
+            Self::Client(error)
+            | Self::Bench(BenchError::Prepare(error))
+            | Self::Demo(DemoError::Client { source: error, .. }) => exit_code(error),
+            Self::Bench(BenchError::Connect(_)) => 5,
+            Self::Input(_) | Self::Runtime(_) | Self::Bench(_) | Self::Demo(_) => 1,
+        }
+    }
+
+    /// The client's error, if it is one.
+    pub fn client(&self) -> Option<&client::Error> {
+        match self {
+            Self::Client(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn exit_code(error: &client::Error) -> u8 {
+    if error.is_invalid() {
+        2
+    } else if error.is_not_found() {
+        3
+    } else if error.is_conflict() {
+        4
+    } else if error.is_retryable() {
+        5
+    } else {
+        1
+    }
+}
+
+/// What a person should know about a write that failed.
+pub(super) fn advice(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::NotApplied => "nothing was changed",
+        Outcome::Unknown => {
+            "a write may have been applied: read before repeating it, or repeat it with the same --request-id"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Code;
+
+    fn rejected(code: Code) -> Failure {
+        Failure::Client(client::Error::from(client::Rejected {
+            code,
+            reason: String::new(),
+            message: String::new(),
+            metadata: std::collections::BTreeMap::new(),
+        }))
+    }
+
+    #[test]
+    fn exit_codes_tell_kinds_apart() {
+        let out_of_time = client::Error::Deadline {
+            outcome: Outcome::Unknown,
+        };
+        let table = [
+            (rejected(Code::InvalidArgument), 2),
+            (rejected(Code::NotFound), 3),
+            (rejected(Code::AlreadyExists), 4),
+            (rejected(Code::Aborted), 4),
+            (rejected(Code::FailedPrecondition), 4),
+            (rejected(Code::Unavailable), 5),
+            (rejected(Code::Internal), 1),
+            (Failure::Client(out_of_time), 5),
+            (Failure::Usage(String::new()), 2),
+        ];
+        for (failure, code) in table {
+            assert_eq!(failure.exit_code(), code, "{failure:?}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What is printed: tables for people, JSON for programs.
+//!
+//! A reader that closes the pipe early is no error, so that `trolley kv list | head` is quiet.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use serde_json::{Value, json};
+
+use super::arguments::Form;
+use super::failure::{Failure, advice};
+use crate::client::{Outcome, Reply};
+use crate::proto::v1;
+
+/// Prints text as it is.
+pub(super) fn text(text: &str) {
+    // See the module's documentation.
+    std::io::stdout().write_all(text.as_bytes()).ok();
+}
+
+/// Prints bytes as they are.
+pub(super) fn raw(bytes: &[u8]) {
+    let mut stdout = std::io::stdout();
+    // See the module's documentation.
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).ok();
+}
+
+/// Prints a line.
+pub(super) fn line(line: &str) {
+    text(&format!("{line}\n"));
+}
+
+/// Prints whichever form is asked for.
+pub(super) fn show(form: Form, json: impl FnOnce() -> Value, people: impl FnOnce() -> String) {
+    match form {
+        Form::Json => line(&json().to_string()),
+        Form::People => line(&people()),
+    }
+}
+
+/// Prints why a verb failed, to standard error.
+pub(super) fn failure(form: Form, failure: &Failure) {
+    let text = match form {
+        Form::Json => failure_json(failure).to_string(),
+        Form::People => failure_text(failure),
+    };
+    // There is nowhere left to complain to.
+    writeln!(std::io::stderr(), "{text}").ok();
+}
+
+fn failure_text(failure: &Failure) -> String {
+    match failure.client() {
+        Some(error) if error.is_retryable() => {
+            format!("error: {failure}\n{}", advice(error.outcome()))
+        }
+        Some(error) if error.outcome() == Outcome::Unknown => {
+            format!("error: {failure}\n{}", advice(Outcome::Unknown))
+        }
+        _ => format!("error: {failure}"),
+    }
+}
+
+fn failure_json(failure: &Failure) -> Value {
+    let mut error = json!({ "message": failure.to_string(), "exit_code": failure.exit_code() });
+    if let Some(client) = failure.client() {
+        error["outcome"] = match client.outcome() {
+            Outcome::NotApplied => "not_applied".into(),
+            Outcome::Unknown => "unknown".into(),
+        };
+        if let Some(rejected) = client.rejected() {
+            error["code"] = i32::from(rejected.code).into();
+            error["reason"] = rejected.reason.clone().into();
+            error["metadata"] = json!(rejected.metadata);
+        }
+    }
+    json!({ "error": error })
+}
+
+// ---- messages as JSON, with the protos' names ---------------------------------------------------------------
+
+/// A response: its fields, and a header of what a reply tells.
+pub(super) fn reply<T>(reply: &Reply<T>, mut fields: Value) -> Value {
+    fields["header"] = json!({
+        "node_id": reply.node_id,
+        "revision": reply.revision.get(),
+        "replayed": reply.replayed,
+    });
+    fields
+}
+
+/// Text where it is text; otherwise an object, so that nothing is lost.
+fn bytes(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => json!({ "base64": STANDARD.encode(bytes) }),
+    }
+}
+
+pub(super) fn session(session: &v1::Session) -> Value {
+    let fields: BTreeMap<_, _> = session.fields.iter().map(|(k, v)| (k, bytes(v))).collect();
+    json!({
+        "user_id": session.user_id,
+        "fields": fields,
+        "create_revision": session.create_revision,
+        "mod_revision": session.mod_revision,
+        "created_at_ms": session.created_at_ms,
+        "last_seen_ms": session.last_seen_ms,
+        "idle_deadline_ms": session.idle_deadline_ms,
+        "absolute_deadline_ms": session.absolute_deadline_ms,
+        "idle_ttl_ms": session.idle_ttl_ms,
+    })
+}
+
+pub(super) fn cart_line(line: &v1::CartLine) -> Value {
+    let price = line.unit_price.as_ref();
+    let price = price.map(|p| json!({ "minor_units": p.minor_units, "currency": p.currency }));
+    json!({
+        "line_id": line.line_id,
+        "sku": line.sku,
+        "quantity": line.quantity,
+        "unit_price": price,
+        "attributes": line.attributes,
+    })
+}
+
+pub(super) fn key_value(item: &v1::KeyValue) -> Value {
+    json!({
+        "key": item.key,
+        "value": bytes(&item.value),
+        "create_revision": item.create_revision,
+        "mod_revision": item.mod_revision,
+        "deadline_ms": item.deadline_ms,
+    })
+}
+
+// ---- messages for people ------------------------------------------------------------------------------------
+
+/// An empty table in the house's style.
+pub(super) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(header);
+    table
+}
+
+/// A two-column table of names and values.
+pub(super) fn sheet(rows: impl IntoIterator<Item = (String, String)>) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    for (name, value) in rows {
+        table.add_row([name, value]);
+    }
+    table.to_string()
+}
+
+/// A value as people read it; what is no text is only counted.
+pub(super) fn readable(value: &Bytes) -> String {
+    const LONGEST: usize = 200;
+    match std::str::from_utf8(value) {
+        Ok(text)
+            if text
+                .chars()
+                .any(|c| c.is_control() && c != '\n' && c != '\t') =>
+        {
+            format!("({} bytes)", value.len())
+        }
+        Ok(text) if text.chars().count() > LONGEST => {
+            let beginning: String = text.chars().take(LONGEST).collect();
+            format!("{beginning}… ({} bytes)", value.len())
+        }
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("({} bytes)", value.len()),
+    }
+}
+
+/// A point of log time as people read it.
+pub(super) fn time(millis: u64) -> String {
+    if millis == 0 {
+        return "never".to_owned();
+    }
+    let since = std::time::Duration::from_millis(millis);
+    match std::time::UNIX_EPOCH.checked_add(since) {
+        Some(time) if millis < 253_402_300_800_000 => {
+            humantime::format_rfc3339_seconds(time).to_string()
+        }
+        _ => format!("{millis} ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_without_harm_to_a_terminal() {
+        assert_eq!(readable(&Bytes::from_static(b"hello")), "hello");
+        assert_eq!(readable(&Bytes::from_static(b"\x1b[2J")), "(4 bytes)");
+        assert_eq!(readable(&Bytes::from_static(&[0xff])), "(1 bytes)");
+        assert!(readable(&Bytes::from(vec![b'a'; 1000])).ends_with("… (1000 bytes)"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_survive_json() {
+        assert_eq!(bytes(b"a"), json!("a"));
+        assert_eq!(bytes(&[0xff]), json!({ "base64": "/w==" }));
+    }
+
+    #[test]
+    fn times_are_shown_in_utc() {
+        assert_eq!(time(0), "never");
+        assert_eq!(time(1_000), "1970-01-01T00:00:01Z");
+        assert_eq!(time(u64::MAX), format!("{} ms", u64::MAX));
+    }
+}

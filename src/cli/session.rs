@@ -1,0 +1,233 @@
+//! `trolley session`.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::arguments::{Form, ReadArgs, Target, WriteArgs, identified, optional, pair, revision};
+use super::failure::Failure;
+use super::input::Input;
+use super::output::{self, readable, reply, sheet, show, time};
+use crate::proto::v1;
+use crate::types::Revision;
+
+/// What to do with sessions.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Create a session and print its token
+    #[command(
+        after_help = "Examples:\n  trolley session create --user alice --field theme=dark --idle-ttl 30m\n  export TROLLEY_TOKEN=$(trolley session create --quiet)"
+    )]
+    Create {
+        /// Whose it is; a guest's without
+        #[arg(long, value_name = "USER_ID")]
+        user: Option<String>,
+        /// A field to begin with; a VALUE of - is read from standard input
+        #[arg(long = "field", value_name = "NAME=VALUE", value_parser = pair)]
+        fields: Vec<(String, String)>,
+        /// How long it lives without being touched or updated [default: 30m]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+        idle_ttl: Option<Duration>,
+        /// How long it lives whatever happens [default: 14days]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+        absolute_ttl: Option<Duration>,
+        /// A token of your own, base64url of at least 16 bytes; - reads it from standard input
+        #[arg(long)]
+        token: Option<String>,
+        /// Print the token alone
+        #[arg(long)]
+        quiet: bool,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Print a session
+    Get {
+        /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
+        token: Option<String>,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Set and remove fields
+    #[command(
+        after_help = "Example:\n  trolley session update \"$TOKEN\" --set theme=light --remove draft --if-revision 17"
+    )]
+    Update {
+        /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
+        token: Option<String>,
+        /// A field to set; a VALUE of - is read from standard input
+        #[arg(long = "set", value_name = "NAME=VALUE", value_parser = pair)]
+        set: Vec<(String, String)>,
+        /// A field to remove
+        #[arg(long, value_name = "NAME")]
+        remove: Vec<String>,
+        /// Only if the session is at this revision
+        #[arg(long, value_name = "REVISION", value_parser = revision)]
+        if_revision: Option<Revision>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Move the idle deadline
+    Touch {
+        /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
+        token: Option<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Log out: the session and its cart are gone
+    Destroy {
+        /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
+        token: Option<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+}
+
+impl Verb {
+    pub async fn run(self, target: &Target) -> Result<(), Failure> {
+        match self {
+            Self::Create { .. } => self.create(target).await,
+            Self::Update { .. } => self.update(target).await,
+            Self::Get { token, read } => get(target, token, &read).await,
+            Self::Touch { token, write } => touch(target, token, write).await,
+            Self::Destroy { token, write } => destroy(target, token, write).await,
+        }
+    }
+
+    async fn create(self, target: &Target) -> Result<(), Failure> {
+        let Self::Create {
+            user,
+            fields,
+            idle_ttl,
+            absolute_ttl,
+            token,
+            quiet,
+            write,
+        } = self
+        else {
+            return Ok(());
+        };
+        let client = target.connect()?;
+        let mut input = Input::default();
+        let mut create = client.sessions().create();
+        if let Some(token) = token {
+            create = create.token(input.token(Some(token))?);
+        }
+        for (name, value) in fields {
+            create = create.field(name, input.value(value)?);
+        }
+        let create = optional!(create, user, user);
+        let create = optional!(create, idle_ttl, idle_ttl);
+        let create = optional!(create, absolute_ttl, absolute_ttl);
+        let made = identified!(create, write).send().await?;
+        if quiet && target.form() == Form::People {
+            output::line(&made.token);
+            return Ok(());
+        }
+        let json = || {
+            let fields = json!({ "token": made.token, "session": output::session(&made.session) });
+            reply(&made, fields)
+        };
+        show(target.form(), json, || {
+            let token = ("token".to_owned(), made.token.clone());
+            sheet(std::iter::once(token).chain(rows(&made.session)))
+        });
+        Ok(())
+    }
+
+    async fn update(self, target: &Target) -> Result<(), Failure> {
+        let Self::Update {
+            token,
+            set,
+            remove,
+            if_revision,
+            write,
+        } = self
+        else {
+            return Ok(());
+        };
+        let client = target.connect()?;
+        let mut input = Input::default();
+        let token = input.token(token)?;
+        let mut update = client.sessions().update(&token);
+        for (name, value) in set {
+            update = update.set(name, input.value(value)?);
+        }
+        for name in remove {
+            update = update.remove(name);
+        }
+        let update = optional!(update, if_revision, if_revision);
+        let done = identified!(update, write).send().await?;
+        let json = || {
+            let fields = json!({
+                "mod_revision": done.mod_revision,
+                "idle_deadline_ms": done.idle_deadline_ms,
+            });
+            reply(&done, fields)
+        };
+        show(target.form(), json, || {
+            let deadline = time(done.idle_deadline_ms);
+            format!(
+                "updated, at revision {}; lives until {deadline}",
+                done.mod_revision
+            )
+        });
+        Ok(())
+    }
+}
+
+async fn get(target: &Target, token: Option<String>, read: &ReadArgs) -> Result<(), Failure> {
+    let client = target.connect()?;
+    let token = Input::default().token(token)?;
+    let get = client.sessions().get(&token);
+    let got = get.consistency(read.consistency()).send().await?;
+    let json = || reply(&got, json!({ "session": output::session(&got) }));
+    show(target.form(), json, || sheet(rows(&got)));
+    Ok(())
+}
+
+async fn touch(target: &Target, token: Option<String>, write: WriteArgs) -> Result<(), Failure> {
+    let client = target.connect()?;
+    let token = Input::default().token(token)?;
+    let touch = client.sessions().touch(&token);
+    let done = identified!(touch, write).send().await?;
+    let deadline = done.idle_deadline_ms;
+    let json = || reply(&done, json!({ "idle_deadline_ms": deadline }));
+    show(target.form(), json, || {
+        format!("lives until {}", time(deadline))
+    });
+    Ok(())
+}
+
+async fn destroy(target: &Target, token: Option<String>, write: WriteArgs) -> Result<(), Failure> {
+    let client = target.connect()?;
+    let token = Input::default().token(token)?;
+    let destroy = client.sessions().destroy(&token);
+    let done = identified!(destroy, write).send().await?;
+    show(
+        target.form(),
+        || reply(&done, json!({})),
+        || "logged out".to_owned(),
+    );
+    Ok(())
+}
+
+fn rows(session: &v1::Session) -> impl Iterator<Item = (String, String)> {
+    let user = if session.user_id.is_empty() {
+        "(guest)".to_owned()
+    } else {
+        session.user_id.clone()
+    };
+    let known = [
+        ("user", user),
+        ("revision", session.mod_revision.to_string()),
+        ("created", time(session.created_at_ms)),
+        ("last seen", time(session.last_seen_ms)),
+        ("idle deadline", time(session.idle_deadline_ms)),
+        ("absolute deadline", time(session.absolute_deadline_ms)),
+    ];
+    let known = known.map(|(name, value)| (name.to_owned(), value));
+    let fields = session.fields.iter();
+    let fields = fields.map(|(name, value)| (format!("field {name}"), readable(value)));
+    known.into_iter().chain(fields.collect::<Vec<_>>())
+}
