@@ -120,7 +120,7 @@ pub struct ServeArgs {
         long,
         env = "TROLLEY_WRITE_BUFFER_BYTES",
         value_name = "SIZE",
-        default_value = "32MiB"
+        default_value = "16MiB"
     )]
     pub write_buffer_bytes: ByteSize,
 

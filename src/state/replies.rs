@@ -15,6 +15,8 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use super::apply::{Applied, reply};
 use super::batch::{Batch, SlotId};
 use super::command::{Command, Identity};
@@ -47,12 +49,15 @@ pub(super) fn answer<S: Store>(
         Identity::Request(hash) => {
             let key = Key::Request(command.namespace.clone(), hash);
             let id = batch.load(&key)?;
-            if let Some(known) = known_request(batch, id, command.fingerprint) {
-                return Ok(known);
+            match look_up_request(batch, id, command.fingerprint)? {
+                Known::Answered(reply) => Ok(replayed(reply)),
+                Known::Refused(rejection) => Ok(refused(batch, rejection)),
+                Known::New => {
+                    let reply = execute(batch)?;
+                    remember_request(batch, id, &key, command.fingerprint, &reply);
+                    Ok(fresh(reply))
+                }
             }
-            let reply = execute(batch)?;
-            remember_request(batch, id, &key, command.fingerprint, &reply);
-            Ok(fresh(reply))
         }
         Identity::Client {
             client,
@@ -60,7 +65,7 @@ pub(super) fn answer<S: Store>(
             confirmed_below,
         } => {
             let id = open_window(batch, client, confirmed_below)?;
-            match look_up(batch, id, sequence, command.fingerprint) {
+            match look_up(batch, id, sequence, command.fingerprint)? {
                 Known::Answered(reply) => Ok(replayed(reply)),
                 Known::Refused(rejection) => Ok(refused(batch, rejection)),
                 Known::New => {
@@ -96,22 +101,34 @@ fn window_end(now: LogTime) -> LogTime {
     now.after(Ttl::from_millis(limits::REPLY_WINDOW_MS))
 }
 
-fn compare(stored: &pb::StoredReply, fingerprint: u64) -> Known {
-    match &stored.reply {
-        Some(reply) if stored.fingerprint == fingerprint => Known::Answered(reply.clone()),
-        _ => Known::Refused(Rejection::RequestIdReused),
+fn compare(stored: &pb::StoredReply, fingerprint: u64) -> Result<Known, Fault> {
+    if stored.fingerprint != fingerprint {
+        return Ok(Known::Refused(Rejection::RequestIdReused));
+    }
+    let reply = pb::Reply::decode(stored.reply.clone())
+        .map_err(|e| Fault::corrupt("a stored reply", e.to_string()))?;
+    Ok(Known::Answered(reply))
+}
+
+fn stored_reply(sequence: u64, fingerprint: u64, reply: &pb::Reply) -> pb::StoredReply {
+    pb::StoredReply {
+        sequence,
+        fingerprint,
+        reply: reply.encode_to_vec().into(),
     }
 }
 
-fn known_request<S: Store>(batch: &Batch<'_, S>, id: SlotId, fingerprint: u64) -> Option<Applied> {
-    let request = batch.read::<pb::RequestRecord>(id)?;
-    if request.deadline <= batch.now().as_millis() {
-        return None;
-    }
-    match compare(request.reply.as_ref()?, fingerprint) {
-        Known::New => None,
-        Known::Answered(reply) => Some(replayed(reply)),
-        Known::Refused(rejection) => Some(refused(batch, rejection)),
+fn look_up_request<S: Store>(
+    batch: &Batch<'_, S>,
+    id: SlotId,
+    fingerprint: u64,
+) -> Result<Known, Fault> {
+    let live = batch
+        .read::<pb::RequestRecord>(id)
+        .filter(|request| request.deadline > batch.now().as_millis());
+    match live.and_then(|request| request.reply.as_ref()) {
+        Some(stored) => compare(stored, fingerprint),
+        None => Ok(Known::New),
     }
 }
 
@@ -129,13 +146,8 @@ fn remember_request<S: Store>(
     }
     let deadline = window_end(batch.now());
     batch.index(deadline, key);
-    let stored = pb::StoredReply {
-        sequence: 0,
-        fingerprint,
-        reply: Some(reply.clone()),
-    };
     let record = pb::RequestRecord {
-        reply: Some(stored),
+        reply: Some(stored_reply(0, fingerprint, reply)),
         deadline: deadline.as_millis(),
     };
     batch.put(id, record);
@@ -194,12 +206,17 @@ pub(super) fn normalize(record: &mut Record) {
     }
 }
 
-fn look_up<S: Store>(batch: &Batch<'_, S>, id: SlotId, sequence: u64, fingerprint: u64) -> Known {
+fn look_up<S: Store>(
+    batch: &Batch<'_, S>,
+    id: SlotId,
+    sequence: u64,
+    fingerprint: u64,
+) -> Result<Known, Fault> {
     let Some(window) = batch.read::<pb::ClientWindow>(id) else {
-        return Known::New;
+        return Ok(Known::New);
     };
     if sequence < window.confirmed_below {
-        return Known::Refused(Rejection::SequenceConfirmed);
+        return Ok(Known::Refused(Rejection::SequenceConfirmed));
     }
     let place = window
         .replies
@@ -208,11 +225,11 @@ fn look_up<S: Store>(batch: &Batch<'_, S>, id: SlotId, sequence: u64, fingerprin
         return compare(stored, fingerprint);
     }
     let unconfirmed = window.replies.len().saturating_sub(confirmed(window));
-    if unconfirmed < limits::CLIENT_WINDOW {
+    Ok(if unconfirmed < limits::CLIENT_WINDOW {
         Known::New
     } else {
         Known::Refused(Rejection::ClientWindowFull)
-    }
+    })
 }
 
 /// Stores a reply. Sequences arrive nearly in order, so that the place is at or near the end.
@@ -226,14 +243,10 @@ fn remember<S: Store>(
     let Some(window) = batch.change::<pb::ClientWindow>(id) else {
         return;
     };
-    let stored = pb::StoredReply {
-        sequence,
-        fingerprint,
-        reply: Some(reply.clone()),
-    };
     let at = window
         .replies
         .partition_point(|other| other.sequence < sequence);
+    let stored = stored_reply(sequence, fingerprint, reply);
     window.replies.insert(at, stored);
 }
 

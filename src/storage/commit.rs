@@ -62,7 +62,7 @@ pub(super) struct Request {
     pub(super) changes: Vec<Change>,
     /// The shard's head after them. Of a group only the last head of each shard is written.
     pub(super) head: Option<(ShardId, Record)>,
-    /// Entries that are gone for good, whose files may be deleted once the deletion is durable.
+    /// Entries that nobody reads any more, whose files may be deleted once the new head is durable.
     pub(super) reclaim: Option<Range<Key>>,
     /// Who is told.
     pub(super) done: Done,
@@ -123,7 +123,7 @@ pub(super) trait Sink: Send + 'static {
     /// The group's fsync has returned.
     fn synced(&mut self, group: u64) -> Result<(), Error>;
 
-    /// Gives the space of deleted entries back to the file system.
+    /// Gives the space of purged entries back to the file system.
     fn reclaim(&mut self, entries: &Range<Key>) -> Result<(), Error>;
 }
 

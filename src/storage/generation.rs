@@ -7,6 +7,7 @@
 //!   snapshot-<log index>-<n>/      a snapshot, see `snapshot`
 //!   snapshot-<log index>-<n>.tmp/  one being made
 //!   incoming-<manifest>/           one being received, see `receive`
+//!   received-<n>/                  a complete one, until it is installed
 //! ```
 //!
 //! A directory gets its final name once its content is synced, so that a name without a suffix says *complete*.
@@ -14,14 +15,14 @@
 //!
 //! | step | done to disk | a crash after it opens |
 //! |---|---|---|
-//! | 1 | `incoming-…` is complete and verified | the old generation; the incoming files wait for a resumed transfer |
+//! | 1 | `received-…` is complete and verified | the old generation; the files are `incoming-…` again, for a resumed transfer |
 //! | 2 | `state-<g+1>.new` is filled with links | the old generation; `.new` is removed |
 //! | 3 | it is synced and renamed to `state-<g+1>` | the old generation; `state-<g+1>` is removed |
 //! | 4 | it was opened and holds what the snapshot's meta says | as 3 |
-//! | 5 | the pointer says `g+1`, with one synced write | the new generation; the incoming snapshot becomes the current one |
-//! | 6 | `snapshot-…` holds links to the incoming files | the new generation and its snapshot; `incoming-…` is removed |
+//! | 5 | the pointer says `g+1`, with one synced write | the new generation; the received snapshot becomes the current one |
+//! | 6 | `snapshot-…` holds links to the received files | the new generation and its snapshot; `received-…` is removed |
 //! | 7 | the older snapshots are removed | the new generation and its snapshot; `state-<g>` is removed |
-//! | 8 | `state-<g>` and `incoming-…` are removed | the new generation and its snapshot |
+//! | 8 | `state-<g>` and `received-…` are removed | the new generation and its snapshot |
 //!
 //! Table files are linked, because neither database ever writes to one again. What a database rewrites or appends
 //! to (`CURRENT`, the manifests) is copied.
@@ -32,11 +33,16 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prost::Message as _;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
 use super::log_db::LogDb;
 use super::snapshot::{CONTENTS, SnapshotDir, Snapshots};
 use super::state_db::{Committed, Opener, StateDb};
+use crate::proto::internal as pb;
 use crate::raft::SnapshotMeta;
 use crate::types::{ClusterId, ShardId};
 
@@ -65,6 +71,8 @@ pub(super) enum Name {
     },
     /// A snapshot being received.
     Incoming,
+    /// A complete one, not yet installed.
+    Received,
     /// What a crash interrupted.
     Unfinished,
 }
@@ -114,8 +122,22 @@ impl ShardDir {
         self.path.join(format!("snapshot-{index}-{number}.tmp"))
     }
 
-    pub(super) fn incoming(&self, manifest: u64) -> PathBuf {
-        self.path.join(format!("incoming-{manifest:016x}"))
+    /// Named after the manifest, so that a transfer finds what it left.
+    pub(super) fn incoming(&self, manifest: &pb::SnapshotManifest) -> PathBuf {
+        let hash = xxh3_64(&manifest.encode_to_vec());
+        self.path.join(format!("incoming-{hash:016x}"))
+    }
+
+    /// A name that no other transfer has, not even one of the same snapshot.
+    pub(super) fn received(&self) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = self.path.join(format!("received-{number}"));
+            if !path.exists() {
+                return path;
+            }
+        }
     }
 
     /// Makes the directory, durably.
@@ -166,6 +188,9 @@ fn parse_name(name: &str) -> Option<Name> {
             number: number.parse().ok()?,
         });
     }
+    if name.starts_with("received-") {
+        return Some(Name::Received);
+    }
     name.starts_with("incoming-").then_some(Name::Incoming)
 }
 
@@ -178,7 +203,7 @@ pub(super) fn open(dir: &ShardDir, opener: &Opener, current: u64) -> Result<Comm
             Name::State { generation } if generation != current => remove(&path)?,
             // A state was here: an installed one, or one that a snapshot was made of.
             Name::State { .. } | Name::Snapshot { .. } => is_new = false,
-            Name::Incoming => {}
+            Name::Incoming | Name::Received => {}
         }
     }
     let path = dir.state(current);

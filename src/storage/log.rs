@@ -387,18 +387,28 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.tail.truncate(from);
             state.volume.truncate(from);
             state.epoch += 1;
-            self.deletion(&state, from..to, false)
+            let shard = self.shared.shard;
+            Request {
+                changes: vec![Change::Delete {
+                    from: Key::Entry(shard, from),
+                    to: Key::Entry(shard, to),
+                }],
+                head: Some(state.head(shard)),
+                reclaim: None,
+                done: Done::Nobody,
+            }
         };
         Ok(self.shared.queue.submit(request).await?)
     }
 
+    /// Moves the log's beginning. Entries before it are not read any more, and their files are deleted once the whole
+    /// file lies before it; single entries are not deleted, which would cost more than the rest of one file.
     /// Not durable when it returns: a crash before that leaves a longer log, which is as good.
     async fn purge(&mut self, through: LogId) -> Result<(), io::Error> {
         let request = {
             let mut state = self.state_mut();
-            let from = state.first;
             let to = through.index + 1;
-            if from >= to {
+            if state.first >= to {
                 return Ok(());
             }
             state.last_purged = Some(through);
@@ -407,25 +417,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.tail.purge(to);
             state.volume.purge(to);
             state.epoch += 1;
-            self.deletion(&state, from..to, true)
+            let shard = self.shared.shard;
+            Request {
+                changes: Vec::new(),
+                head: Some(state.head(shard)),
+                reclaim: Some(Key::Entry(shard, 0)..Key::Entry(shard, to)),
+                done: Done::Nobody,
+            }
         };
         Ok(self.shared.queue.submit(request).await?)
-    }
-}
-
-impl LogStore {
-    fn deletion(&self, state: &State, indexes: Range<u64>, reclaim: bool) -> Request {
-        let shard = self.shared.shard;
-        let range = Key::Entry(shard, indexes.start)..Key::Entry(shard, indexes.end);
-        Request {
-            changes: vec![Change::Delete {
-                from: range.start,
-                to: range.end,
-            }],
-            head: Some(state.head(shard)),
-            reclaim: reclaim.then_some(range),
-            done: Done::Nobody,
-        }
     }
 }
 

@@ -9,7 +9,8 @@
 //!    than it announced.
 //! 2. Each file is written from its beginning, without gaps. So its length says how much of it is there.
 //!
-//! Deliberately absent: choosing between snapshots. A new manifest discards every other unfinished transfer.
+//! Deliberately absent: choosing between snapshots. A new manifest discards every other unfinished transfer, and
+//! leaves alone what was received completely.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -17,9 +18,6 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use prost::Message as _;
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error as StorageError;
 use super::generation::{self, Name, ShardDir};
@@ -53,6 +51,7 @@ pub enum Error {
 /// A snapshot that is being received.
 #[derive(Debug)]
 pub struct Receiver {
+    dir: ShardDir,
     path: PathBuf,
     manifest: Arc<pb::SnapshotManifest>,
     held: Vec<u64>,
@@ -64,7 +63,7 @@ impl Receiver {
     /// Begins, or resumes, the transfer of the snapshot that the manifest describes.
     pub fn begin(dir: &ShardDir, manifest: pb::SnapshotManifest) -> Result<Self, Error> {
         check(&manifest, dir).map_err(Error::Refused)?;
-        let path = dir.incoming(xxh3_64(&manifest.encode_to_vec()));
+        let path = dir.incoming(&manifest);
         for (name, other) in dir.list()? {
             if name == Name::Incoming && other != path {
                 generation::remove(&other)?;
@@ -79,6 +78,7 @@ impl Receiver {
             _ => generation::sync(dir.path())?,
         }
         let mut receiver = Self {
+            dir: dir.clone(),
             path,
             held: Vec::new(),
             open: None,
@@ -121,7 +121,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Verifies and syncs everything. After [`Error::Damaged`] the transfer can go on.
+    /// Verifies and syncs everything. After [`Error::Damaged`] the transfer can go on; after success this receiver
+    /// has nothing more to do. The snapshot is removed when it is dropped without having been installed.
     pub fn finish(&mut self) -> Result<SnapshotDir, Error> {
         self.open = None;
         let manifest = self.manifest.clone();
@@ -140,9 +141,11 @@ impl Receiver {
             }
         }
         generation::sync_all_in(&self.path)?;
-        // Only now: a directory with a table of contents is taken for complete.
         snapshot::write_contents(&self.path, &manifest)?;
-        Ok(SnapshotDir::temporary(self.path.clone(), manifest))
+        // Out of the way of the next transfer, which may begin before this snapshot is installed.
+        let complete = self.dir.received();
+        generation::publish(&self.path, &complete)?;
+        Ok(SnapshotDir::temporary(complete, manifest))
     }
 
     fn discard(&mut self, index: usize) -> Error {

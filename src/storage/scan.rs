@@ -18,7 +18,8 @@ use crate::types::ShardId;
 /// Read ahead of a long scan, in bytes.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
-/// The stored entries from `first` on, checked one by one, which must end at `last`.
+/// The stored entries from `first` on, checked one by one, which must end at `last`. What lies before `first` was
+/// purged, and is on disk for as long as it shares a file with what was not.
 pub(super) fn verify(
     reader: &Reader,
     shard: ShardId,
@@ -28,11 +29,11 @@ pub(super) fn verify(
     let mut volume = Volume::new();
     let mut expected = first;
     let mut found = None;
-    for item in iterate(reader, shard, 0..u64::MAX) {
+    for item in iterate(reader, shard, first..u64::MAX) {
         let (key, value) = item.map_err(|e| reader.failed(e))?;
         let place = Key::Entry(shard, expected);
         if *key != place.encode() {
-            return Err(reader.damaged(place, "it is missing, or one that was deleted is back"));
+            return Err(reader.damaged(place, "it is missing"));
         }
         found = Some(log_id(reader, shard, expected, &value)?);
         volume.push(expected, key.len() + value.len());

@@ -167,7 +167,7 @@ impl Snapshots {
             busy: tokio::sync::Mutex::new(()),
             next: AtomicU64::new(next),
         };
-        snapshots.promote_installed(applied)?;
+        snapshots.settle_received(applied)?;
         snapshots.check_not_ahead(applied)?;
         Ok(snapshots)
     }
@@ -183,21 +183,23 @@ impl Snapshots {
     }
 
     /// A received snapshot that the state database already covers was installed, and a crash came before it became
-    /// the current one.
-    fn promote_installed(&self, applied: Option<u64>) -> Result<(), Error> {
+    /// the current one. Any other was not, and waits for its transfer to be resumed.
+    fn settle_received(&self, applied: Option<u64>) -> Result<(), Error> {
         for (name, path) in self.dir.list()? {
-            if name != Name::Incoming || !path.join(CONTENTS).exists() {
+            if name != Name::Received {
                 continue;
             }
-            let index = index_of(&read_contents(&path)?);
-            if applied.is_none_or(|applied| index > applied) {
-                continue;
-            }
+            let manifest = read_contents(&path)?;
+            let index = index_of(&manifest);
             let known = self.current().map(|current| current.index());
-            if known.is_none_or(|known| known < index) {
-                let incoming = SnapshotDir::open(path, &self.dir)?;
-                incoming.keep(false);
-                self.adopt(&incoming)?;
+            if applied.is_none_or(|applied| index > applied) {
+                let incoming = self.dir.incoming(&manifest);
+                generation::remove(&incoming)?;
+                generation::publish(&path, &incoming)?;
+            } else if known.is_none_or(|known| known < index) {
+                let received = SnapshotDir::open(path, &self.dir)?;
+                received.keep(false);
+                self.adopt(&received)?;
             } else {
                 generation::remove(&path)?;
             }

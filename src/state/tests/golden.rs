@@ -9,11 +9,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::Machine;
+use crate::proto::internal as pb;
 use crate::state::{
-    CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Rejection, RequestHash,
-    Store,
+    CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record, Rejection,
+    RequestHash, Store,
 };
 use crate::types::{
     self, Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision,
@@ -214,38 +216,58 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
 
 fn dump(machine: &Machine, out: &mut String) {
     let header = machine.store.header();
-    let hex = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
-    writeln!(
-        out,
-        "  revision {} time {} digest {}",
-        header.revision,
-        header.log_time,
-        hex(&header.digest)
-    )
-    .expect("a string takes it");
+    let digest = super::hex(&header.digest);
+    let (revision, time) = (header.revision, header.log_time);
+    writeln!(out, "  revision {revision} time {time} digest {digest}").expect("a string takes it");
     for (bytes, _) in machine.store.iter() {
         let key = Key::decode(bytes).expect("a stored key");
-        match &key {
-            Key::Header => {}
-            Key::Deadline(time, target) => {
-                let target = Key::decode(target).expect("a stored key");
-                writeln!(out, "  Deadline {time} {target:?}").expect("a string takes it");
-            }
-            key => {
-                let stored = machine
-                    .store
-                    .get(key)
-                    .expect("no fault")
-                    .expect("just listed");
-                writeln!(out, "  {key:?}\n    {:?}", stored.record).expect("a string takes it");
-            }
+        if key != Key::Header {
+            writeln!(out, "  {}", describe(machine, &key)).expect("a string takes it");
         }
     }
+}
+
+fn describe(machine: &Machine, key: &Key) -> String {
+    if let Key::Deadline(time, target) = key {
+        let target = Key::decode(target).expect("a stored key");
+        return format!("Deadline {time} {}", name(&target));
+    }
+    let stored = machine
+        .store
+        .get(key)
+        .expect("no fault")
+        .expect("just listed");
+    let record = match stored.record {
+        Record::Client(window) => format!(
+            "confirmed_below {} deadline {} indexed {}{}",
+            window.confirmed_below,
+            window.deadline,
+            window.indexed_deadline,
+            window.replies.iter().map(reply).collect::<String>(),
+        ),
+        Record::Request(request) => format!(
+            "deadline {}{}",
+            request.deadline,
+            request.reply.iter().map(reply).collect::<String>(),
+        ),
+        record => format!("{record:?}"),
+    };
+    format!("{}\n    {record}", name(key))
+}
+
+fn name(key: &Key) -> String {
+    match key {
+        Key::Request(namespace, hash) => {
+            format!("Request({namespace:?}, {})", super::hex(hash.as_bytes()))
+        }
+        key => format!("{key:?}"),
+    }
+}
+
+fn reply(stored: &pb::StoredReply) -> String {
+    let reply = pb::Reply::decode(stored.reply.clone()).expect("a stored reply");
+    let (sequence, fingerprint) = (stored.sequence, stored.fingerprint);
+    format!("\n    sequence {sequence} fingerprint {fingerprint:016x} {reply:?}")
 }
 
 fn replay(name: &str) {

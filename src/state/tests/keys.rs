@@ -102,13 +102,6 @@ proptest! {
 #[test]
 fn bytes_on_disk_stay_what_they_are() {
     let ns = || Namespace::parse("n").expect("a valid name");
-    let hex = |key: &Key| {
-        let bytes = key.encode();
-        bytes
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
     let hash = TokenHash::new([0xab; 32]);
     let ab = |times: usize| "ab".repeat(times);
     let kv = Key::Kv(ns(), types::Key::parse("k\0").expect("a short key"));
@@ -137,6 +130,6 @@ fn bytes_on_disk_stay_what_they_are() {
         (kv, "206e006b00ff0000".to_owned()),
     ];
     for (key, bytes) in expected {
-        assert_eq!(hex(&key), bytes, "{key:?}");
+        assert_eq!(super::hex(&key.encode()), bytes, "{key:?}");
     }
 }

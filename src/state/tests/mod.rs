@@ -9,6 +9,7 @@ mod steps;
 mod sweep;
 mod wire;
 
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
 use crate::proto::internal as pb;
@@ -153,6 +154,13 @@ fn put(key: &str, value: &str, ttl: Option<u64>) -> Operation {
 
 fn token(nth: u8) -> TokenHash {
     TokenHash::new([nth; 32])
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a string takes it");
+        out
+    })
 }
 
 fn rejection(reply: &pb::Reply) -> Option<Rejection> {

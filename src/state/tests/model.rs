@@ -11,7 +11,7 @@ use crate::proto::{internal as pb, v1};
 use crate::state::{
     Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, Rejection, RequestHash,
 };
-use crate::types::{ClientId, Fields, Key, Money, Namespace, Revision, TokenHash};
+use crate::types::{ClientId, Fields, Key, Money, Namespace, Revision, TokenHash, UserId};
 
 #[derive(Clone)]
 pub struct Session {
@@ -281,7 +281,7 @@ impl Model {
                     return Err(Rejection::SessionExists);
                 }
                 let session = Session {
-                    user: user.map_or(String::new(), |user| user.into_string()),
+                    user: user.map_or(String::new(), UserId::into_string),
                     fields: fields.into_map(),
                     created: next,
                     modified: next,

@@ -95,6 +95,10 @@ impl Script {
         }
     }
 
+    #[allow(
+        clippy::many_single_char_names,
+        reason = "random bytes have no better names"
+    )]
     fn operation(&self, ns: &Namespace, kind: u8, [a, b, c, d, e, f, _]: [u8; 7]) -> Operation {
         let hash = token(a % 3);
         let ttl = |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], byte));

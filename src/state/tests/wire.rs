@@ -122,11 +122,7 @@ fn an_encoded_command_stays_what_it_is() {
             absolute_ttl: Ttl::from_millis(5),
         },
     );
-    let hex: String = command
-        .encode()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex = super::hex(&command.encode());
     let expected = format!(
         "0a0764656661756c741210{}2103000000000000002a3c0a20{}12067365616c6564220c0a04636172741204\
          66756c6c28043005",

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::storage::generation::Name;
 use crate::storage::receive::Receiver;
 
 const SEED: u64 = 33;
@@ -88,9 +89,10 @@ impl Scene {
     /// Opens what a crash would leave now.
     async fn after_crash(&self, step: &str, installed: bool) {
         let mut node = Node::at(self.follower.crashed()).unwrap_or_else(|e| panic!("{step}: {e}"));
-        let (applied, snapshot, expected) = match installed {
-            true => (NEW, NEW, &self.new),
-            false => (OLD, OLD, &self.old),
+        let (applied, snapshot, expected) = if installed {
+            (NEW, NEW, &self.new)
+        } else {
+            (OLD, OLD, &self.old)
         };
         let (found, _) = node.machine.applied_state().await.expect("readable");
         assert_eq!(found, Some(log_id(applied)), "{step}");
@@ -119,10 +121,9 @@ impl Scene {
 
 fn only_what_belongs(node: &Node, installed: bool, step: &str) {
     let listed = node.shard_dir().list().expect("readable");
-    let count = |wanted: fn(&generation::Name) -> bool| {
+    let count = |wanted: fn(&Name) -> bool| {
         listed.iter().filter(|(name, _)| wanted(name)).count()
     };
-    use generation::Name;
     assert_eq!(
         count(|name| matches!(name, Name::State { .. })),
         1,

@@ -15,7 +15,7 @@ fn kv(key: u64) -> StateKey {
 }
 
 /// What a lookup answers, through the cache.
-fn looked_up(view: &StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
+fn looked_up(view: StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
     Ok(view.get(&kv(key))?.map(|stored| match stored.record {
         Record::Kv(kv) => kv.value.clone(),
         other => panic!("{other:?}"),
@@ -23,7 +23,7 @@ fn looked_up(view: &StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
 }
 
 /// What the database holds.
-fn scanned(view: &StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
+fn scanned(view: StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
     let start = kv(key).encode().to_vec();
     let mut end = start.clone();
     end.push(0);
@@ -110,7 +110,7 @@ fn compare(state: &StateDb) {
     state
         .view(|view| {
             for key in 0..KEYS {
-                assert_eq!(looked_up(view, key)?, scanned(view, key)?, "key {key}");
+                assert_eq!(looked_up(*view, key)?, scanned(*view, key)?, "key {key}");
             }
             Ok(())
         })
@@ -129,7 +129,7 @@ async fn a_view_sees_whole_batches_at_their_revision() {
         std::thread::spawn(move || {
             while !done.load(Ordering::Acquire) {
                 let (revision, (one, two)) = state
-                    .view(|view| Ok((looked_up(view, 1)?, scanned(view, 2)?)))
+                    .view(|view| Ok((looked_up(*view, 1)?, scanned(*view, 2)?)))
                     .expect("readable");
                 assert_eq!(one, two);
                 let number = one.map_or(0, |bytes| {

@@ -158,9 +158,10 @@ async fn a_flipped_byte_in_a_snapshot_is_named_and_not_served() {
         let mut node = Node::new();
         apply(&mut node.machine, (1..=300).map(|i| history(3, i))).await;
         let built = build(&mut node.machine).await;
-        let damaged = match of_contents {
-            true => built.snapshot.path().join(CONTENTS),
-            false => a_table(&built.snapshot),
+        let damaged = if of_contents {
+            built.snapshot.path().join(CONTENTS)
+        } else {
+            a_table(&built.snapshot)
         };
         drop(built);
         let data = node.close().await;
@@ -209,10 +210,10 @@ async fn a_broken_transfer_resumes_where_it_stopped() {
     let mut receiver = Receiver::begin(&dir, manifest).expect("accepted");
     assert_eq!(receiver.held(), held);
     assert!(send(&built.snapshot, &mut receiver, usize::MAX));
-    let received = receiver.finish().expect("complete");
+    let complete = receiver.finish().expect("complete");
     let machine = &mut follower.machine;
     machine
-        .install_snapshot(&built.meta, received)
+        .install_snapshot(&built.meta, complete)
         .await
         .expect("installed");
     assert_eq!(dump(&machine.state()), dump(&leader.machine.state()));
@@ -256,6 +257,33 @@ async fn a_damaged_file_is_sent_again_and_another_snapshot_starts_afresh() {
         .into_iter()
         .filter(|name| name.starts_with("incoming"));
     assert_eq!(incoming.count(), 1);
+}
+
+#[tokio::test]
+async fn a_received_snapshot_is_safe_from_the_next_transfer() {
+    let mut leader = Node::new();
+    apply(&mut leader.machine, (1..=300).map(|i| history(9, i))).await;
+    let built = build(&mut leader.machine).await;
+    let mut follower = Node::new();
+    let dir = follower.shard_dir();
+    let received = receive(&built.snapshot, &dir);
+    // The same snapshot once more, as from a leader that missed the answer, and then another one.
+    let again = receive(&built.snapshot, &dir);
+    let mut other = built.snapshot.manifest().clone();
+    other.revision += 1;
+    Receiver::begin(&dir, other).expect("accepted");
+    let unused = again.path().to_owned();
+    drop(again);
+    assert!(!unused.exists());
+    follower
+        .machine
+        .install_snapshot(&built.meta, received)
+        .await
+        .expect("installed");
+    assert_eq!(
+        dump(&follower.machine.state()),
+        dump(&leader.machine.state())
+    );
 }
 
 #[tokio::test]

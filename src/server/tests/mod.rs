@@ -1,4 +1,6 @@
-//! A whole server over loopback, with a node in memory.
+//! A whole server over loopback, with a node in memory; `real` has real ones.
+
+mod real;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
