@@ -10,8 +10,9 @@ export ROOT
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/trolley/target}"
 export CLIPPY_CONF_DIR="$ROOT/scripts/lint"
 
-# The oldest compiler that builds this; the same as `rust-version` in Cargo.toml.
-export RUST_AT_LEAST="1.88"
+# The oldest compiler that builds this, as Cargo.toml says it.
+RUST_AT_LEAST=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml")
+export RUST_AT_LEAST
 
 # The flags of every cargo call. The lock file is never changed by a script.
 # shellcheck disable=SC2034 # Used by the scripts that source this one.

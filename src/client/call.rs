@@ -14,6 +14,7 @@ use super::error::{Error, Outcome, Rejected};
 use super::frame::encode_request;
 use super::ledger::Sequence;
 use super::node::{Answer, Cause, Lost, Node, Submission};
+use super::outbound::LARGEST_REQUEST;
 use super::supervisor::Shared;
 use super::{Client, Consistency, Reply, Transport};
 use crate::proto::v1::operation::Request;
@@ -138,6 +139,9 @@ async fn exchange(
 ) -> Result<Reply<Response>, Error> {
     let kind = Kind::of(&request);
     let body = encode_request(request);
+    if body.len() > LARGEST_REQUEST {
+        return Err(Rejected::too_large(body.len(), LARGEST_REQUEST).into());
+    }
     let mut journey = Journey::new(shared, kind, deadline);
     let sequence = journey.draw().await?;
     loop {
@@ -246,7 +250,7 @@ impl<'a> Journey<'a> {
         if self.kind.needs_leader() {
             directory.leader().filter(|leader| leader.is_open())
         } else {
-            directory.any_open()
+            directory.any_open(self.last.as_ref())
         }
     }
 
@@ -269,7 +273,10 @@ impl<'a> Journey<'a> {
             tokio::time::timeout_at(pause.min(self.deadline), news)
                 .await
                 .ok();
-            if let Some(node) = self.pick().or_else(|| directory.any_open()) {
+            if let Some(node) = self
+                .pick()
+                .or_else(|| directory.any_open(self.last.as_ref()))
+            {
                 return Ok(node);
             }
         }
@@ -312,7 +319,7 @@ impl<'a> Journey<'a> {
     /// An attempt that a node refused: the end of the call, unless another may fare better.
     pub fn refused(&mut self, rejected: Rejected) -> Result<(), Error> {
         if !rejected.is_transient() {
-            return Err(rejected.into());
+            return Err(rejected.after(self.outcome).into());
         }
         if rejected.outcome() == Outcome::Unknown {
             self.outcome = Outcome::Unknown;

@@ -7,13 +7,13 @@
 //!
 //! An operation looks the leader up by a read lock and a reference count.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use super::node::Node;
+use super::node::{Cause, Node};
 use crate::proto::v1;
 use crate::types::Revision;
 
@@ -34,6 +34,8 @@ pub(super) struct Route {
 
 pub(super) struct Directory {
     route: watch::Sender<Route>,
+    /// Of the first node that introduced itself.
+    cluster: OnceLock<String>,
     revision: AtomicU64,
     turn: AtomicUsize,
     /// Addresses that a header named and nobody knew.
@@ -56,6 +58,7 @@ impl Directory {
         };
         Self {
             route: watch::Sender::new(route),
+            cluster: OnceLock::new(),
             revision: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
             unknown,
@@ -70,13 +73,17 @@ impl Directory {
         self.route.borrow().leader.clone()
     }
 
-    /// Some node with an open stream, another one each time.
-    pub fn any_open(&self) -> Option<Arc<Node>> {
+    /// Some node with an open stream, another one each time, and `last` only if there is no other.
+    pub fn any_open(&self, last: Option<&Arc<Node>>) -> Option<Arc<Node>> {
         let route = self.route.borrow();
-        let open = || route.nodes.iter().filter(|node| node.is_open());
+        let is_last = |node: &Arc<Node>| last.is_some_and(|last| Arc::ptr_eq(last, node));
+        let open = || {
+            let nodes = route.nodes.iter();
+            nodes.filter(|node| node.is_open() && !is_last(node))
+        };
         let count = open().count();
         if count == 0 {
-            return None;
+            return last.filter(|last| last.is_open()).cloned();
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         open().nth(turn % count).cloned()
@@ -152,12 +159,16 @@ impl Directory {
         self.stale.notify_one();
     }
 
-    /// A node's stream ended, or could not be opened.
-    pub fn lost(&self, node: &Arc<Node>) {
-        self.suspect(node);
+    /// True unless a node that was met before belongs to another cluster: what that one would be told to write does
+    /// not belong to this one.
+    pub fn is_of_cluster(&self, header: Option<&v1::ResponseHeader>) -> bool {
+        let Some(header) = header else {
+            return true;
+        };
+        self.cluster.get_or_init(|| header.cluster_id.clone()) == &header.cluster_id
     }
 
-    /// A node does not answer.
+    /// A node does not answer: its stream ended, could not be opened, or is silent.
     pub fn suspect(&self, node: &Arc<Node>) {
         self.route.send_if_modified(|route| {
             let leads = route.is_leader(node);
@@ -191,7 +202,7 @@ impl Directory {
     pub fn close(&self) {
         self.route.send_modify(|route| route.closed = true);
         for node in self.nodes() {
-            node.shut();
+            node.shut(Cause::Disconnected);
         }
     }
 }
@@ -315,7 +326,7 @@ mod tests {
     async fn a_suspected_leader_returns_by_its_own_word_only() {
         let (directory, nodes, _names) = setup();
         directory.observe(&nodes[0], &header(1, 5, 2));
-        directory.lost(&nodes[1]);
+        directory.suspect(&nodes[1]);
         directory.observe(&nodes[0], &header(1, 5, 2));
         assert_eq!(leader_of(&directory), None);
         directory.observe(&nodes[1], &header(2, 5, 2));

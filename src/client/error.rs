@@ -152,6 +152,32 @@ impl Rejected {
         }
     }
 
+    /// What a node would say of a request that is too large to be sent.
+    pub(super) fn too_large(actual: usize, limit: usize) -> Self {
+        let metadata = [
+            ("field", "request".to_owned()),
+            ("limit", limit.to_string()),
+            ("outcome", "not_applied".to_owned()),
+        ];
+        Self {
+            code: Code::InvalidArgument,
+            reason: "FIELD_TOO_LONG".to_owned(),
+            message: format!("the request is {actual} bytes long, at most {limit} are allowed"),
+            metadata: metadata.map(|(k, v)| (k.to_owned(), v)).into(),
+        }
+    }
+
+    /// The refusal of one attempt, after others that left this outcome. A node's own refusal of a write holds for all
+    /// attempts, because it is the stored reply or would be everywhere the same. One that came from elsewhere, without
+    /// a reason, says nothing about earlier attempts.
+    pub(super) fn after(mut self, earlier: Outcome) -> Self {
+        if earlier == Outcome::Unknown && self.reason.is_empty() {
+            let unknown = "unknown".to_owned();
+            self.metadata.insert("outcome".to_owned(), unknown);
+        }
+        self
+    }
+
     /// Another attempt of the same request, perhaps on another node, may fare better.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self.code, Code::Unavailable | Code::DeadlineExceeded)

@@ -61,6 +61,7 @@ mod node;
 mod outbound;
 mod sessions;
 mod supervisor;
+mod sweep;
 mod unary;
 
 #[cfg(test)]

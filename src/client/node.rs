@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use futures::task::AtomicWaker;
 use http::uri::PathAndQuery;
 use tokio::sync::{Notify, oneshot};
@@ -32,14 +33,6 @@ use crate::proto::v1;
 
 /// Operations that may wait for a frame.
 const INBOX: usize = limits::FRAME_OPERATIONS;
-/// How often deadlines are looked at while something is under way: what a deadline may be late by.
-const SWEEP: Duration = Duration::from_millis(10);
-/// Sweeps that find nothing before they pause.
-const IDLE_SWEEPS: u32 = 100;
-/// What a deposed leader gets to answer what it was sent, before that is sent to its successor.
-const DEPOSED_GRACE: Duration = Duration::from_millis(50);
-/// A leader that answers others may keep one operation for this many attempt timeouts.
-const LONGEST_ATTEMPT: u32 = 4;
 /// A node that does not answer HTTP/2 pings this long, after as long without a frame, is gone.
 const KEEPALIVE: Duration = Duration::from_secs(2);
 /// Longest pause between attempts to connect while a leader is known, and while none is.
@@ -109,8 +102,8 @@ pub(super) struct Inbox {
 pub(super) struct Table {
     pub session: u64,
     pub sent: HashMap<u64, Sent, BuildHasherDefault<SequenceHasher>>,
-    /// When the last frame came in.
-    heard: Instant,
+    /// Since when the node owes an answer and has sent nothing. What a caller gave up is owed all the same.
+    pub owed: Option<Instant>,
 }
 
 pub(super) struct Sent {
@@ -144,7 +137,7 @@ pub(super) struct Node {
     address: String,
     endpoint: Endpoint,
     connect_timeout: Duration,
-    attempt_timeout: Duration,
+    pub attempt_timeout: Duration,
     /// 0 until it has said so.
     id: AtomicU64,
     open: AtomicBool,
@@ -155,8 +148,10 @@ pub(super) struct Node {
     /// The inbox was emptied.
     room: Notify,
     /// Sweeps are under way, or `stir` tells the sweeper to begin.
-    sweeping: AtomicBool,
-    stir: Notify,
+    pub sweeping: AtomicBool,
+    pub stir: Notify,
+    /// The sweeper gave the stream up.
+    pub silent: Notify,
     /// For unary calls; it connects by itself.
     channel: OnceLock<Channel>,
     /// Why there is no stream.
@@ -188,12 +183,13 @@ impl Node {
             table: Mutex::new(Table {
                 session: 0,
                 sent: HashMap::default(),
-                heard: Instant::now(),
+                owed: None,
             }),
             drain: AtomicWaker::new(),
             room: Notify::new(),
             sweeping: AtomicBool::new(false),
             stir: Notify::new(),
+            silent: Notify::new(),
             channel: OnceLock::new(),
             problem: Mutex::new("not connected yet".to_owned()),
         })
@@ -284,13 +280,16 @@ impl Node {
             () = self.stay_connected(&shared) => {}
             () = shared.directory.until(|route| !route.knows(&self)) => {}
         }
-        self.shut();
+        self.shut(Cause::Disconnected);
     }
 
     async fn stay_connected(self: &Arc<Self>, shared: &Arc<Shared>) {
         let mut backoff = Backoff::new(RECONNECT_CALM);
         loop {
             let problem = match self.open_stream(shared).await {
+                Ok((_, first)) if !shared.directory.is_of_cluster(first.header.as_ref()) => {
+                    "the node belongs to another cluster".to_owned()
+                }
                 Ok((inbound, first)) => {
                     backoff.reset();
                     self.admit(shared, first);
@@ -299,8 +298,8 @@ impl Node {
                 Err(problem) => problem,
             };
             *self.lock_problem() = problem;
-            self.shut();
-            shared.directory.lost(self);
+            self.shut(Cause::Disconnected);
+            shared.directory.suspect(self);
             self.pause(shared, backoff.next()).await;
         }
     }
@@ -365,8 +364,14 @@ impl Node {
         mut inbound: Streaming<v1::ExchangeResponse>,
         shared: &Shared,
     ) -> String {
+        // What the sweeper said of an earlier stream.
+        self.silent.notified().now_or_never();
         loop {
-            match inbound.message().await {
+            let frame = tokio::select! {
+                frame = inbound.message() => frame,
+                () = self.silent.notified() => return "the node did not answer".to_owned(),
+            };
+            match frame {
                 Ok(Some(frame)) => self.dispatch(frame, shared),
                 Ok(None) => return "the node ended the stream".to_owned(),
                 Err(status) => return status.message().to_owned(),
@@ -386,7 +391,6 @@ impl Node {
         let mut answers = Vec::with_capacity(frame.outcomes.len());
         let was_full = {
             let mut table = self.lock_table();
-            table.heard = Instant::now();
             let was_full = table.sent.len() >= limits::STREAM_IN_FLIGHT;
             for outcome in frame.outcomes {
                 // Absent: its caller gave up, or another copy was answered.
@@ -394,6 +398,7 @@ impl Node {
                     answers.push((sent.waiter, outcome));
                 }
             }
+            table.owed = (!table.sent.is_empty()).then(Instant::now);
             was_full
         };
         if was_full {
@@ -406,7 +411,7 @@ impl Node {
     }
 
     /// Refuses what comes, gives back what is there, and fences off the stream that was.
-    pub fn shut(&self) {
+    pub fn shut(&self, cause: Cause) {
         self.open.store(false, Ordering::Release);
         let waiting = {
             let mut inbox = self.lock_inbox();
@@ -417,115 +422,17 @@ impl Node {
         let sent = {
             let mut table = self.lock_table();
             table.session += 1;
+            table.owed = None;
             std::mem::take(&mut table.sent)
         };
         self.announce_room();
         self.drain.wake();
         for submission in waiting {
-            lose(submission.waiter, false, Cause::Disconnected);
+            lose(submission.waiter, false, cause);
         }
         for sent in sent.into_values() {
-            lose(sent.waiter, true, Cause::Disconnected);
+            lose(sent.waiter, true, cause);
         }
-    }
-
-    // ---- deadlines -----------------------------------------------------------------------------------------
-
-    /// One task looks at all deadlines, so that an operation needs no timer.
-    async fn sweep_forever(self: &Arc<Self>, shared: &Shared) {
-        let mut idle = 0;
-        loop {
-            tokio::time::sleep(SWEEP).await;
-            idle = if self.sweep(shared) { 0 } else { idle + 1 };
-            if idle < IDLE_SWEEPS {
-                continue;
-            }
-            idle = 0;
-            self.sweeping.store(false, Ordering::SeqCst);
-            // Whatever came before the store and saw no need to stir is found here.
-            if self.sweep(shared) {
-                self.sweeping.store(true, Ordering::SeqCst);
-            } else {
-                self.stir.notified().await;
-            }
-        }
-    }
-
-    /// Called after something was put into the inbox or the table.
-    pub fn keep_sweeping(&self) {
-        if !self.sweeping.load(Ordering::SeqCst) {
-            self.sweeping.store(true, Ordering::SeqCst);
-            self.stir.notify_one();
-        }
-    }
-
-    /// Answers whatever is out of time. False if there was nothing at all.
-    fn sweep(self: &Arc<Self>, shared: &Shared) -> bool {
-        let now = Instant::now();
-        let expired = self.expire_waiting(now);
-        let deposed = shared.directory.leads_elsewhere(self);
-        let (lost, is_silent, is_busy) = self.expire_sent(now, deposed);
-        let is_busy = is_busy || !expired.is_empty() || !self.lock_inbox().waiting.is_empty();
-        if is_silent {
-            shared.directory.suspect(self);
-        }
-        for waiter in expired {
-            lose(waiter, false, Cause::Expired);
-        }
-        for (waiter, cause) in lost {
-            lose(waiter, true, cause);
-        }
-        is_busy
-    }
-
-    fn expire_waiting(&self, now: Instant) -> Vec<oneshot::Sender<Answer>> {
-        let mut inbox = self.lock_inbox();
-        let is_over = |s: &Submission| s.deadline <= now || s.waiter.is_closed();
-        if !inbox.waiting.iter().any(is_over) {
-            return Vec::new();
-        }
-        let (over, rest) = std::mem::take(&mut inbox.waiting)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(is_over);
-        inbox.waiting = rest;
-        over.into_iter().map(|s| s.waiter).collect()
-    }
-
-    /// Takes what is out of time off the table; tells also whether the node is silent, and whether anything was sent.
-    fn expire_sent(
-        &self,
-        now: Instant,
-        deposed: Option<Instant>,
-    ) -> (Vec<(oneshot::Sender<Answer>, Cause)>, bool, bool) {
-        let mut table = self.lock_table();
-        let is_busy = !table.sent.is_empty();
-        let heard = table.heard;
-        let mut is_silent = false;
-        let judge = |sent: &Sent| {
-            if sent.deadline <= now || sent.waiter.is_closed() {
-                return Some(Cause::Expired);
-            }
-            let unheard = now.saturating_duration_since(sent.at.max(heard));
-            let age = now.saturating_duration_since(sent.at);
-            if unheard >= self.attempt_timeout {
-                return Some(Cause::Silent);
-            }
-            let is_deposed = deposed.is_some_and(|since| now > since + DEPOSED_GRACE);
-            let is_late = age >= self.attempt_timeout * LONGEST_ATTEMPT;
-            // Elsewhere it can be answered now.
-            let is_misplaced = sent.needs_leader && (is_deposed || is_late);
-            (is_misplaced && age > DEPOSED_GRACE).then_some(Cause::Silent)
-        };
-        let mut over = Vec::new();
-        for (sequence, sent) in &table.sent {
-            if let Some(cause) = judge(sent) {
-                is_silent |= cause == Cause::Silent;
-                over.push((*sequence, cause));
-            }
-        }
-        let take = |(sequence, cause)| Some((table.sent.remove(&sequence)?.waiter, cause));
-        let lost = over.into_iter().filter_map(take).collect();
-        (lost, is_silent, is_busy)
     }
 }
 

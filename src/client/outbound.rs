@@ -16,11 +16,19 @@ use super::node::{Cause, Node, Sent, Submission, lose};
 use super::supervisor::Shared;
 use crate::limits;
 
-/// A frame ends with the operation that crosses it. The largest operation alone stays below
-/// [`limits::MESSAGE_BYTES`].
+/// A frame ends with the operation that crosses it.
 const FRAME_BYTES: usize = 1 << 20;
+/// Whatever is larger is beyond every limit of a request's parts. It is refused here, because a node that met a frame
+/// beyond [`limits::MESSAGE_BYTES`] would end the stream, and with it the operations of others.
+pub(super) const LARGEST_REQUEST: usize = 2 << 20;
+/// Tag, length and sequence of an operation in a frame: more than they ever take.
+const FRAMING_BYTES: usize = 32;
 
-const _: () = assert!(FRAME_BYTES + 2 * limits::VALUE_BYTES < limits::MESSAGE_BYTES);
+const _: () = {
+    let framing = limits::FRAME_OPERATIONS * FRAMING_BYTES;
+    assert!(FRAME_BYTES + LARGEST_REQUEST + framing < limits::MESSAGE_BYTES);
+    assert!(limits::VALUE_BYTES + limits::KEY_BYTES + limits::SESSION_BYTES < LARGEST_REQUEST);
+};
 
 pub(super) struct Outbound {
     node: Arc<Node>,
@@ -88,6 +96,7 @@ impl Outbound {
                 waiter: submission.waiter,
             };
             table.sent.insert(submission.sequence, sent);
+            table.owed.get_or_insert(now);
         }
         drop(table);
         for waiter in fenced {

@@ -129,7 +129,7 @@ async fn refresh_due(shared: &Shared) {
 }
 
 async fn ask_members(shared: &Shared) -> Option<Vec<v1::Member>> {
-    let node = shared.directory.any_open()?;
+    let node = shared.directory.any_open(None)?;
     let mut client = ClusterServiceClient::new(node.channel());
     let asked = client.members(v1::MembersRequest {});
     // A node that cannot tell now is asked again when something changes, as others are.

@@ -125,6 +125,11 @@ impl Machine {
         }
         let (changes, horizon) = batch.finish();
         drop(committed);
+        tracing::trace!(
+            entries = self.batch.len(),
+            writes = changes.writes.len(),
+            "commit"
+        );
         self.shard.state.commit(changes, advance, horizon)
     }
 

@@ -9,8 +9,8 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 
 use super::proxy::Proxy;
 use super::store::{Files, Inbox, MemoryLog, MemoryMachine};
@@ -127,7 +127,10 @@ impl Node {
             tonic::transport::Server::builder()
                 .max_concurrent_streams(limits::HTTP2_STREAMS)
                 .add_service(endpoint.service())
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown)
+                .serve_with_incoming_shutdown(
+                    TcpIncoming::from(listener).with_nodelay(Some(true)),
+                    shutdown,
+                )
                 .await
                 .expect("serves until shut down");
         });

@@ -10,7 +10,7 @@ use openraft::raft::AppendEntriesRequest;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::cluster::{DEADLINE, eventually, local};
@@ -126,7 +126,7 @@ async fn follower(serving: &mut JoinSet<()>) -> (Follower, String) {
     serving.spawn(async move {
         tonic::transport::Server::builder()
             .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener))
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
             .await
             .expect("serves");
     });
