@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the build needs and the machine lacks: a C++ compiler and libclang (for RocksDB and its
-# bindings), through apt. Silent and quick when everything is there. Rust itself is only checked.
+# bindings) and make (for jemalloc), through apt. Silent and quick when everything is there. Rust itself is only checked.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -58,6 +58,7 @@ main() {
     local missing=()
     has_compiler || missing+=(g++)
     has_libclang || missing+=(libclang-dev)
+    have make || missing+=(make)
     if ((${#missing[@]} > 0)); then
         install_packages "${missing[@]}"
         has_compiler || die "no C++ compiler even after installing g++"

@@ -1,0 +1,202 @@
+//! A cluster under test: processes, faults, and what the cluster says of itself.
+
+mod load;
+mod node;
+mod ports;
+mod random;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
+use trolley::client::{Client, ClientConfig};
+use trolley::proto::v1::{NodeStatus, Role};
+
+pub use self::load::Load;
+pub use self::node::Node;
+pub use self::random::Random;
+
+/// For whatever must happen within a few seconds. Generous, because machines that run tests are busy.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A call that outlives any election.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One cluster at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Nodes 1 to N with their data in one folder, which is kept when the test fails.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    folder: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// Starts `size` nodes, with these flags beside the necessary ones, and waits for a leader.
+    pub async fn start(size: usize, flags: &[&str]) -> Self {
+        let turn = TURN.lock().await;
+        let folder =
+            TempDir::with_prefix("trolley-cluster-").expect("a temporary folder can be made");
+        let addresses: Vec<String> = (0..size)
+            .map(|_| format!("127.0.0.1:{}", ports::unused()))
+            .collect();
+        let nodes = Node::all(&addresses, folder.path(), flags);
+        let mut cluster = Self {
+            nodes,
+            folder,
+            _turn: turn,
+        };
+        for node in &mut cluster.nodes {
+            node.start();
+        }
+        cluster.wait_for_leader().await;
+        cluster
+    }
+
+    /// Where data and logs are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A node by its id.
+    pub fn node(&mut self, id: u64) -> &mut Node {
+        let index = usize::try_from(id - 1).expect("node ids are small");
+        &mut self.nodes[index]
+    }
+
+    /// All of them.
+    pub fn nodes(&mut self) -> &mut [Node] {
+        &mut self.nodes
+    }
+
+    /// The ids of all nodes but one.
+    pub fn others(&self, id: u64) -> Vec<u64> {
+        let ids = self.nodes.iter().map(Node::id);
+        ids.filter(|other| *other != id).collect()
+    }
+
+    /// Every address.
+    pub fn endpoints(&self) -> Vec<String> {
+        let addresses = self.nodes.iter().map(|node| node.address().to_owned());
+        addresses.collect()
+    }
+
+    /// A client of its own, with every address.
+    pub fn client(&self) -> Client {
+        connect(&self.endpoints())
+    }
+
+    /// What every node says of itself; a node that does not answer is left out.
+    pub async fn status(&self) -> Vec<NodeStatus> {
+        let client = self.client().timeout(Duration::from_secs(3));
+        let status = client.cluster().status().await;
+        let nodes = status.map(|status| status.nodes).unwrap_or_default();
+        client.close().await;
+        nodes
+            .into_iter()
+            .filter(|node| node.error.is_empty())
+            .collect()
+    }
+
+    /// The node that leads in the highest term, if one says so.
+    pub async fn leader(&self) -> Option<u64> {
+        let leaders = self
+            .status()
+            .await
+            .into_iter()
+            .filter(|node| node.role() == Role::Leader);
+        leaders
+            .max_by_key(|node| node.term)
+            .map(|node| node.node_id)
+    }
+
+    /// Waits until a node leads.
+    pub async fn wait_for_leader(&self) -> u64 {
+        self.wait_for_leader_beside(0).await
+    }
+
+    /// Waits until a node other than this one leads.
+    pub async fn wait_for_leader_beside(&self, id: u64) -> u64 {
+        let mut found = None;
+        eventually("a leader", async || {
+            found = self.leader().await.filter(|leader| *leader != id);
+            found.is_some()
+        })
+        .await;
+        found.expect("it was just found")
+    }
+
+    /// Waits until a node has applied what the others had when this was asked.
+    pub async fn wait_until_caught_up(&self, id: u64) {
+        let mut goal = None;
+        eventually("a node that has caught up", async || {
+            let nodes = self.status().await;
+            let applied = |node: &NodeStatus| node.applied_index;
+            // The goal stands still, or a node under load would chase it for ever.
+            let goal = *goal.get_or_insert(nodes.iter().map(applied).max().unwrap_or(u64::MAX));
+            nodes
+                .iter()
+                .any(|node| node.node_id == id && node.applied_index >= goal)
+        })
+        .await;
+    }
+
+    /// Waits until all nodes answer and have applied the same state, and checks that it *is* the same.
+    pub async fn wait_for_agreement(&self) -> Vec<NodeStatus> {
+        let mut nodes = Vec::new();
+        eventually("all nodes at one revision", async || {
+            nodes = self.status().await;
+            nodes.len() == self.nodes.len()
+                && nodes.windows(2).all(|w| w[0].revision == w[1].revision)
+        })
+        .await;
+        // At one revision there is one state, whatever each node went through to get there.
+        for pair in nodes.windows(2) {
+            assert_eq!(
+                pair[0].digest, pair[1].digest,
+                "replicas differ: {nodes:#?}"
+            );
+        }
+        nodes
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.kill();
+        }
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            println!("data and logs are kept in {}", self.folder.path().display());
+            for node in &self.nodes {
+                println!(
+                    "--- the end of node {}'s log ---\n{}",
+                    node.id(),
+                    node.log_end()
+                );
+            }
+        }
+    }
+}
+
+/// A client of these members.
+pub fn connect(endpoints: &[String]) -> Client {
+    let config = ClientConfig::new(endpoints).expect("addresses are well formed");
+    Client::connect(config.timeout(PATIENCE)).expect("a client can be made")
+}
+
+/// Polls until the condition holds, and fails the test with `what` after the deadline.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(
+            started.elapsed() < DEADLINE,
+            "never came, within {DEADLINE:?}: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,149 @@
+//! One node: a process that is started, killed, paused and started again over the same data.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use super::eventually;
+
+/// Lines of its log that a failing test shows.
+const LOG_END: usize = 25;
+
+/// A member of a cluster under test.
+pub struct Node {
+    id: u64,
+    address: String,
+    arguments: Vec<String>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// The members at these addresses, none of them running yet.
+    pub fn all(addresses: &[String], folder: &Path, flags: &[&str]) -> Vec<Self> {
+        let members: Vec<String> = (1..)
+            .zip(addresses)
+            .map(|(id, address)| format!("{id}={address}"))
+            .collect();
+        let members = members.join(",");
+        (1..)
+            .zip(addresses)
+            .map(|(id, address)| {
+                let data = folder.join(format!("node-{id}"));
+                let own = [
+                    ("--node-id", id.to_string()),
+                    ("--data-dir", data.to_string_lossy().into_owned()),
+                    ("--listen", address.clone()),
+                    ("--advertise", address.clone()),
+                    ("--initial-cluster", members.clone()),
+                ];
+                let own = own
+                    .into_iter()
+                    .flat_map(|(flag, value)| [flag.to_owned(), value]);
+                Self {
+                    id,
+                    address: address.clone(),
+                    arguments: own.chain(flags.iter().map(ToString::to_string)).collect(),
+                    log: folder.join(format!("node-{id}.log")),
+                    child: None,
+                }
+            })
+            .collect()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Starts the process, without waiting for anything.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "node {} runs already", self.id);
+        let log = self.open_log();
+        let errors = log.try_clone().expect("a file can be opened twice");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trolley"));
+        command
+            .arg("serve")
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors);
+        // Flags may also come from the environment, and a person's are not ours.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TROLLEY_") {
+                command.env_remove(name);
+            }
+        }
+        self.child = Some(command.spawn().expect("the node can be started"));
+    }
+
+    /// SIGKILL, and waits until the process is gone. A node that does not run stays so.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a process of our own can be killed");
+            child
+                .wait()
+                .expect("a process of our own can be waited for");
+        }
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// SIGTERM, and waits until the node has drained and left.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let mut child = self.child.take().expect("a node that is stopped runs");
+        let mut status = None;
+        eventually("the end of a node that was asked to stop", async || {
+            status = child
+                .try_wait()
+                .expect("a process of our own can be waited for");
+            status.is_some()
+        })
+        .await;
+        status.expect("it was just found")
+    }
+
+    /// Waits until the node accepts connections.
+    pub async fn wait_until_listening(&self) {
+        eventually("a node that listens", async || {
+            tokio::net::TcpStream::connect(&self.address).await.is_ok()
+        })
+        .await;
+    }
+
+    /// The last lines of its log.
+    pub fn log_end(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LOG_END)..].join("\n")
+    }
+
+    // The standard library sends no signal but SIGKILL.
+    fn signal(&self, name: &str) {
+        let child = self.child.as_ref().expect("a node that is signalled runs");
+        let command = format!("kill -{name} {}", child.id());
+        let status = Command::new("sh").arg("-c").arg(&command).status();
+        let status = status.expect("there is a shell");
+        assert!(status.success(), "{command}: {status}");
+    }
+
+    fn open_log(&self) -> File {
+        let mut options = OpenOptions::new();
+        let log = options.create(true).append(true).open(&self.log);
+        log.expect("the log can be written")
+    }
+}

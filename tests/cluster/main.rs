@@ -1,0 +1,13 @@
+//! Whole clusters of real processes, and what may happen to them: crashes, pauses, restarts, lost nodes.
+//!
+//! Every test starts nodes of its own on loopback and drives them through the client library. They run one after
+//! another, because timers mean little on a machine that runs three clusters at once. When a test fails, it
+//! leaves data and logs behind and says where; random choices come from a seed that it prints, and
+//! `TROLLEY_TEST_SEED` gives it again.
+
+mod catch_up;
+mod failover;
+mod harness;
+mod linearizable;
+mod pause;
+mod restart;

@@ -1,0 +1,45 @@
+//! Nodes that stop, all at once or one after another, and come back over their data.
+
+use crate::harness::{Cluster, Load};
+
+/// A power cut of the whole cluster, as far as processes go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_killed_at_once_forget_nothing() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let client = cluster.client();
+    for guest in ["first", "second"] {
+        let load = Load::start(&client, guest, 16);
+        load.wait_for(500).await;
+        for node in cluster.nodes() {
+            node.kill();
+        }
+        for node in cluster.nodes() {
+            node.start();
+        }
+        cluster.wait_for_leader().await;
+        load.wait_for(100).await;
+        load.stop_and_check().await;
+    }
+    client.close().await;
+}
+
+/// Each node in turn is asked to stop, and started again, and no client's call fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_fails_no_call() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let client = cluster.client();
+    let load = Load::start(&client, "guest", 16);
+    for id in [1, 2, 3] {
+        load.wait_for(200).await;
+        let status = cluster.node(id).stop().await;
+        assert!(status.success(), "node {id} left with {status}");
+        cluster.node(id).start();
+        cluster.node(id).wait_until_listening().await;
+        // The next one may stop only once this one counts again.
+        cluster.wait_until_caught_up(id).await;
+    }
+    load.wait_for(200).await;
+    load.stop_and_check().await;
+    cluster.wait_for_agreement().await;
+    client.close().await;
+}
