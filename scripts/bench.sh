@@ -108,6 +108,8 @@ start() {
     shift
     "$@" >>"$WORK/$name.log" 2>&1 &
     PIDS[$name]=$!
+    # Else the shell reports each of them that is killed.
+    disown "$!"
 }
 
 # Kills one of them at once and waits until it is gone.
@@ -116,8 +118,10 @@ end() {
     [[ -n $pid ]] || return 0
     unset "PIDS[$1]"
     kill -KILL "$pid" 2>/dev/null || true
-    wait "$pid" 2>/dev/null || true
+    wait_until 10 is_gone "$pid" || die "process $pid does not die"
 }
+
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
 
 clean_up() {
     local name
