@@ -1,0 +1,127 @@
+//! What a caller may conclude from an error: `NotApplied` is a proof.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Code;
+
+use super::{Fake, Step, cluster, config, connect, dead_endpoint};
+use crate::client::{Client, ClientConfig, Error, Outcome};
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+/// One write against a single node that takes these steps, and the last one again and again.
+async fn fail(steps: impl Fn(&Fake) -> Vec<Step>) -> Error {
+    let (fakes, _) = cluster(1).await;
+    let mut steps: Vec<_> = steps(&fakes[0]);
+    steps.reverse();
+    fakes[0].script(move |_, _| {
+        if let [last] = &steps[..] {
+            return again(last);
+        }
+        steps.pop().expect("one is left")
+    });
+    let client = connect(&fakes).timeout(TIMEOUT);
+    let put = client.keys().put("a", "1").send().await;
+    put.expect_err("no step serves")
+}
+
+fn again(step: &Step) -> Step {
+    match step {
+        Step::Fail(failure) => Step::Fail(failure.clone()),
+        Step::Ignore => Step::Ignore,
+        _ => Step::Break,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_is_known_only_where_it_is_proven() {
+    use Outcome::{NotApplied, Unknown};
+    let not_leader =
+        |fake: &Fake| Step::Fail(fake.failure(Code::Unavailable, "NO_LEADER", "not_applied"));
+    let lost =
+        |fake: &Fake| Step::Fail(fake.failure(Code::Unavailable, "LEADERSHIP_LOST", "unknown"));
+    let exists =
+        |fake: &Fake| Step::Fail(fake.failure(Code::AlreadyExists, "KEY_EXISTS", "not_applied"));
+    let forgotten = |fake: &Fake| {
+        Step::Fail(fake.failure(Code::FailedPrecondition, "SEQUENCE_CONFIRMED", "unknown"))
+    };
+    let vague = |_: &Fake| {
+        Step::Fail(crate::proto::v1::Failure {
+            code: Code::Unimplemented.into(),
+            ..Default::default()
+        })
+    };
+    type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
+    let table: Vec<(&str, Steps, Outcome)> = vec![
+        (
+            "refused each time",
+            Box::new(move |f| vec![not_leader(f)]),
+            NotApplied,
+        ),
+        ("leadership lost", Box::new(move |f| vec![lost(f)]), Unknown),
+        (
+            "lost once, then refused",
+            Box::new(move |f| vec![lost(f), not_leader(f)]),
+            Unknown,
+        ),
+        (
+            "broken once, then refused",
+            Box::new(move |f| vec![Step::Break, not_leader(f)]),
+            Unknown,
+        ),
+        ("broken each time", Box::new(|_| vec![Step::Break]), Unknown),
+        ("silent", Box::new(|_| vec![Step::Ignore]), Unknown),
+        ("rejected", Box::new(move |f| vec![exists(f)]), NotApplied),
+        (
+            "broken, then rejected: that is the first reply",
+            Box::new(move |f| vec![Step::Break, exists(f)]),
+            NotApplied,
+        ),
+        ("forgotten", Box::new(move |f| vec![forgotten(f)]), Unknown),
+        (
+            "no node's answer",
+            Box::new(move |f| vec![vague(f)]),
+            NotApplied,
+        ),
+        (
+            "broken, then no node's answer",
+            Box::new(move |f| vec![Step::Break, vague(f)]),
+            Unknown,
+        ),
+    ];
+    for (name, steps, outcome) in table {
+        let error = fail(steps).await;
+        assert_eq!(error.outcome(), outcome, "{name}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_is_kept_and_nothing_that_was_not_sent_is_unknown() {
+    let endpoints = [dead_endpoint().await, dead_endpoint().await];
+    let config = ClientConfig::new(endpoints).expect("they are well formed");
+    let client = Client::connect(config.timeout(TIMEOUT)).expect("the system has randomness");
+    let start = Instant::now();
+    let error = client.keys().put("a", "1").send().await;
+    let error = error.expect_err("nobody listens");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    assert!(error.is_retryable());
+    assert!(start.elapsed() >= TIMEOUT, "{:?}", start.elapsed());
+    assert!(start.elapsed() < 4 * TIMEOUT, "{:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_answer_ends_in_a_deadline() {
+    let (fakes, _) = cluster(1).await;
+    fakes[0].script(|_, _| Step::Ignore);
+    let config = config(&fakes).attempt_timeout(4 * TIMEOUT).timeout(TIMEOUT);
+    let client = Client::connect(config).expect("the system has randomness");
+    let start = Instant::now();
+    let error = client.keys().put("a", "1").send().await;
+    let error = error.expect_err("nobody answers");
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert!(start.elapsed() < 4 * TIMEOUT, "{:?}", start.elapsed());
+    assert_eq!(fakes[0].seen().len(), 1);
+}
