@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::Fault;
+use super::{Fault, command_wire};
 use crate::proto::internal as pb;
 use crate::types::{
     Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, RequestId, Revision,
@@ -25,6 +25,8 @@ pub struct Command {
     pub fingerprint: u64,
     /// What to do.
     pub operation: Operation,
+    /// All of the above, encoded once.
+    encoded: Bytes,
 }
 
 /// The name under which a retry is recognised.
@@ -170,18 +172,20 @@ pub enum Operation {
     },
 }
 
+/// Room for identity and fingerprint behind the encoded body.
+const HEADER_BYTES: usize = 64;
+
 impl Command {
     /// A command whose fingerprint is taken from its own encoding: right wherever the server drew nothing.
     #[must_use]
     pub fn new(namespace: Namespace, identity: Identity, operation: Operation) -> Self {
-        let mut command = Self {
-            namespace,
-            identity,
-            fingerprint: 0,
-            operation,
+        let body = encode_body(&namespace, &operation);
+        // Without an identity nobody will compare it.
+        let fingerprint = match identity {
+            Identity::Anonymous => 0,
+            Identity::Request(_) | Identity::Client { .. } => fingerprint(&body),
         };
-        command.fingerprint = command.body_fingerprint();
-        command
+        Self::assemble(namespace, identity, fingerprint, operation, body)
     }
 
     /// A session's creation, whose drawn token must not count as part of the request.
@@ -193,63 +197,90 @@ impl Command {
         fingerprint: u64,
         operation: Operation,
     ) -> Self {
+        let body = encode_body(&namespace, &operation);
+        Self::assemble(namespace, identity, fingerprint, operation, body)
+    }
+
+    /// Appends what is not part of the body. Protobuf merges the fields of concatenated encodings, so that the body,
+    /// which the fingerprint is taken from, is encoded once.
+    fn assemble(
+        namespace: Namespace,
+        identity: Identity,
+        fingerprint: u64,
+        operation: Operation,
+        mut body: Vec<u8>,
+    ) -> Self {
+        let header = pb::Command {
+            request_hash: match &identity {
+                Identity::Request(hash) => Bytes::copy_from_slice(hash.as_bytes()),
+                Identity::Anonymous | Identity::Client { .. } => Bytes::new(),
+            },
+            client: client_sequence(&identity),
+            fingerprint,
+            ..pb::Command::default()
+        };
+        header
+            .encode(&mut body)
+            .expect("a vector grows as far as it must");
         Self {
             namespace,
             identity,
             fingerprint,
             operation,
+            encoded: body.into(),
         }
     }
 
-    /// XXH3-64 of namespace and operation. Only requests with an identity need one.
-    fn body_fingerprint(&self) -> u64 {
-        if self.identity == Identity::Anonymous {
-            return 0;
-        }
-        let body = pb::Command {
-            namespace: self.namespace.as_str().to_owned(),
-            operation: Some((&self.operation).into()),
-            ..pb::Command::default()
-        };
-        fingerprint(&body.encode_to_vec())
-    }
-
-    /// The bytes that log and wire carry.
+    /// The bytes that log and wire carry. Cheap: they were made with the command.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let (request_hash, client) = match &self.identity {
-            Identity::Anonymous => (Bytes::new(), None),
-            Identity::Request(hash) => (Bytes::copy_from_slice(hash.as_bytes()), None),
-            Identity::Client {
-                client,
-                sequence,
-                confirmed_below,
-            } => (
-                Bytes::new(),
-                Some(pb::ClientSequence {
-                    client_id: Bytes::copy_from_slice(client.as_bytes()),
-                    sequence: *sequence,
-                    confirmed_below: *confirmed_below,
-                }),
-            ),
-        };
-        let message = pb::Command {
-            namespace: self.namespace.as_str().to_owned(),
-            request_hash,
-            client,
-            fingerprint: self.fingerprint,
-            operation: Some((&self.operation).into()),
-        };
-        message.encode_to_vec().into()
+        self.encoded.clone()
     }
 
     /// Back from bytes of the log or of a peer. Whatever does not decode was damaged, or written by a newer
     /// version: a fault, never skipped.
     pub fn decode(bytes: Bytes) -> Result<Self, Fault> {
-        let message =
-            pb::Command::decode(bytes).map_err(|e| Fault::corrupt("log command", e.to_string()))?;
-        Self::try_from(message).map_err(|e| Fault::corrupt("log command", e.to_string()))
+        let message = pb::Command::decode(bytes.clone())
+            .map_err(|e| Fault::corrupt("log command", e.to_string()))?;
+        let parts = command_wire::parse(message)
+            .map_err(|e| Fault::corrupt("log command", e.to_string()))?;
+        let (namespace, identity, fingerprint, operation) = parts;
+        Ok(Self {
+            namespace,
+            identity,
+            fingerprint,
+            operation,
+            encoded: bytes,
+        })
     }
+}
+
+fn encode_body(namespace: &Namespace, operation: &Operation) -> Vec<u8> {
+    let body = pb::Command {
+        namespace: namespace.as_str().to_owned(),
+        operation: Some(operation.into()),
+        ..pb::Command::default()
+    };
+    let mut bytes = Vec::with_capacity(body.encoded_len().saturating_add(HEADER_BYTES));
+    body.encode(&mut bytes)
+        .expect("a vector grows as far as it must");
+    bytes
+}
+
+fn client_sequence(identity: &Identity) -> Option<pb::ClientSequence> {
+    let Identity::Client {
+        client,
+        sequence,
+        confirmed_below,
+    } = identity
+    else {
+        return None;
+    };
+    Some(pb::ClientSequence {
+        client_id: Bytes::copy_from_slice(client.as_bytes()),
+        sequence: *sequence,
+        confirmed_below: *confirmed_below,
+    })
 }
 
 /// XXH3-64, the fingerprint of request bodies.

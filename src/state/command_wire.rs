@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::command::{CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash};
+use super::command::{CartOwner, Identity, LineRef, Operation, PutCondition, RequestHash};
 use super::digest;
 use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::stored_owner::Owner;
@@ -165,20 +165,19 @@ impl From<&LineRef> for v1::CartLineRef {
     }
 }
 
-impl TryFrom<pb::Command> for Command {
-    type Error = Invalid;
+/// A command's parts: namespace, identity, fingerprint, operation.
+type Parts = (Namespace, Identity, u64, Operation);
 
-    fn try_from(message: pb::Command) -> Result<Self, Invalid> {
-        let operation = message
-            .operation
-            .ok_or(Invalid::Empty { field: "operation" })?;
-        Ok(Self {
-            namespace: Namespace::parse(message.namespace)?,
-            identity: identity(&message.request_hash, message.client.as_ref())?,
-            fingerprint: message.fingerprint,
-            operation: operation.try_into()?,
-        })
-    }
+pub(super) fn parse(message: pb::Command) -> Result<Parts, Invalid> {
+    let operation = message
+        .operation
+        .ok_or(Invalid::Empty { field: "operation" })?;
+    Ok((
+        Namespace::parse(message.namespace)?,
+        identity(&message.request_hash, message.client.as_ref())?,
+        message.fingerprint,
+        operation.try_into()?,
+    ))
 }
 
 fn identity(request: &Bytes, client: Option<&pb::ClientSequence>) -> Result<Identity, Invalid> {

@@ -54,7 +54,7 @@ pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Writ
     let echo_fields = fields.as_map().clone();
     // The fingerprint is taken with the caller's token or with none: what the server draws differs between
     // a request and its retry.
-    let mut command = Command::new(
+    let command = Command::new(
         namespace.clone(),
         identity,
         Operation::SessionCreate {
@@ -76,9 +76,9 @@ pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Writ
             )?,
         },
     );
-    let token = match own {
-        Some(token) => token,
-        None => draw_into(&mut command, request_id.as_ref())?,
+    let (command, token) = match own {
+        Some(token) => (command, token),
+        None => draw_into(command, request_id.as_ref())?,
     };
     Ok(Write {
         command,
@@ -102,20 +102,31 @@ fn own_token(text: &str, origin: Origin) -> Result<Option<SessionToken>, Error> 
 }
 
 /// Draws the token, and seals it if a retry may ask for it again.
-fn draw_into(command: &mut Command, request_id: Option<&RequestId>) -> Result<SessionToken, Error> {
+fn draw_into(
+    command: Command,
+    request_id: Option<&RequestId>,
+) -> Result<(Command, SessionToken), Error> {
     let drawn = SessionToken::draw(SLOT).map_err(Error::NoRandomness)?;
+    let Command {
+        namespace,
+        identity,
+        fingerprint,
+        mut operation,
+        ..
+    } = command;
     if let Operation::SessionCreate {
         token,
         sealed_token,
         ..
-    } = &mut command.operation
+    } = &mut operation
     {
         *token = drawn.hash();
         if let Some(id) = request_id {
-            *sealed_token = seal::seal(&command.namespace, id, &drawn);
+            *sealed_token = seal::seal(&namespace, id, &drawn);
         }
     }
-    Ok(drawn)
+    let command = Command::with_fingerprint(namespace, identity, fingerprint, operation);
+    Ok((command, drawn))
 }
 
 fn optional_user(text: String) -> Result<Option<UserId>, Invalid> {

@@ -124,10 +124,10 @@ fn an_encoded_command_stays_what_it_is() {
     );
     let hex = super::hex(&command.encode());
     let expected = format!(
-        "0a0764656661756c741210{}2103000000000000002a3c0a20{}12067365616c6564220c0a04636172741204\
-         66756c6c28043005",
-        "02".repeat(16),
+        "0a0764656661756c742a3c0a20{}12067365616c6564220c0a0463617274120466756c6c280430051210{}\
+         210300000000000000",
         "01".repeat(32),
+        "02".repeat(16),
     );
     assert_eq!(hex, expected);
 }

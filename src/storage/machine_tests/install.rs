@@ -121,9 +121,7 @@ impl Scene {
 
 fn only_what_belongs(node: &Node, installed: bool, step: &str) {
     let listed = node.shard_dir().list().expect("readable");
-    let count = |wanted: fn(&Name) -> bool| {
-        listed.iter().filter(|(name, _)| wanted(name)).count()
-    };
+    let count = |wanted: fn(&Name) -> bool| listed.iter().filter(|(name, _)| wanted(name)).count();
     assert_eq!(
         count(|name| matches!(name, Name::State { .. })),
         1,
