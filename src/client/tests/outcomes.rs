@@ -34,6 +34,8 @@ fn again(step: &Step) -> Step {
     }
 }
 
+type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_is_known_only_where_it_is_proven() {
     use Outcome::{NotApplied, Unknown};
@@ -52,7 +54,6 @@ async fn an_outcome_is_known_only_where_it_is_proven() {
             ..Default::default()
         })
     };
-    type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
     let table: Vec<(&str, Steps, Outcome)> = vec![
         (
             "refused each time",
