@@ -8,6 +8,9 @@ use tonic::Code;
 use super::{Fake, Step, cluster, config, connect, dead_endpoint};
 use crate::client::{Client, ClientConfig, Error, Outcome};
 
+/// What a node does, operation by operation.
+type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
+
 const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// One write against a single node that takes these steps, and the last one again and again.
