@@ -10,7 +10,11 @@
     reason = "seeds and logs of a failing test are for people"
 )]
 
+mod bad_input;
+mod bad_start;
 mod catch_up;
+mod exactly_once;
+mod expiry;
 mod failover;
 mod harness;
 mod linearizable;

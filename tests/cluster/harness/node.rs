@@ -13,6 +13,7 @@ const LOG_END: usize = 25;
 pub struct Node {
     id: u64,
     address: String,
+    data: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -43,6 +44,7 @@ impl Node {
                 Self {
                     id,
                     address: address.clone(),
+                    data,
                     arguments: own.chain(flags.iter().map(ToString::to_string)).collect(),
                     log: folder.join(format!("node-{id}.log")),
                     child: None,
@@ -59,6 +61,11 @@ impl Node {
     /// Where it listens.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it stores everything.
+    pub fn data_dir(&self) -> &Path {
+        &self.data
     }
 
     /// Starts the process, without waiting for anything.
@@ -105,9 +112,14 @@ impl Node {
     /// SIGTERM, and waits until the node has drained and left.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
-        let mut child = self.child.take().expect("a node that is stopped runs");
+        self.wait_for_exit().await
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("a node that is waited for runs");
         let mut status = None;
-        eventually("the end of a node that was asked to stop", async || {
+        eventually("the end of a node", async || {
             status = child
                 .try_wait()
                 .expect("a process of our own can be waited for");

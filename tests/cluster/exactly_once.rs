@@ -1,0 +1,117 @@
+//! Retries that arrive twice, on other nodes, after fail-over, restart and snapshot.
+
+use tonic::Code;
+use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
+use trolley::proto::v1::kv_service_client::KvServiceClient;
+use trolley::proto::v1::session_service_client::SessionServiceClient;
+use trolley::proto::v1::{CreateSessionRequest, PutKeyRequest, PutKeyResponse};
+
+use crate::harness::{Cluster, eventually};
+
+async fn channel(cluster: &mut Cluster, id: u64) -> Channel {
+    let address = format!("http://{}", cluster.node(id).address());
+    let endpoint = Channel::from_shared(address).expect("an address");
+    endpoint.connect().await.expect("the node listens")
+}
+
+fn request(value: &str) -> PutKeyRequest {
+    PutKeyRequest {
+        request_id: "the one and only".to_owned(),
+        key: "k".to_owned(),
+        value: value.to_owned().into(),
+        ..PutKeyRequest::default()
+    }
+}
+
+/// Puts through one node until it answers: an election may be under way.
+async fn put(cluster: &mut Cluster, id: u64) -> PutKeyResponse {
+    let client = KvServiceClient::new(channel(cluster, id).await);
+    let mut answer = None;
+    eventually("an answer to a put", async || {
+        let response = client.clone().put(request("v")).await;
+        answer = response.ok().map(tonic::Response::into_inner);
+        answer.is_some()
+    })
+    .await;
+    answer.expect("it was just there")
+}
+
+/// The same request id is applied once, whichever node is asked and whatever happened in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_id_counts_once_through_failover_snapshot_and_restart() {
+    let mut cluster = Cluster::start(3, &["--snapshot-keep-entries", "1"]).await;
+    let first = put(&mut cluster, 1).await;
+    assert!(!first.header.as_ref().expect("a header").replayed);
+
+    let leader = cluster.wait_for_leader().await;
+    cluster.node(leader).kill();
+    cluster.wait_for_leader_beside(leader).await;
+    for id in cluster.others(leader) {
+        expect_replay(&first, &put(&mut cluster, id).await);
+    }
+    cluster.node(leader).start();
+    cluster.wait_until_caught_up(leader).await;
+    let client = cluster.client();
+    for id in [1, 2, 3] {
+        let id = trolley::types::NodeId::new(id).expect("not zero");
+        let built = client.cluster().snapshot(Some(id)).await;
+        built.expect("a snapshot is taken");
+    }
+    client.close().await;
+    for node in cluster.nodes() {
+        node.kill();
+    }
+    for node in cluster.nodes() {
+        node.start();
+    }
+    cluster.wait_for_leader().await;
+    for id in [1, 2, 3] {
+        expect_replay(&first, &put(&mut cluster, id).await);
+    }
+
+    let mut other = KvServiceClient::new(channel(&mut cluster, 1).await);
+    let refused = other.put(request("another body")).await;
+    let refused = refused.expect_err("the id was used with another body");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let info = refused.get_details_error_info().expect("a reason");
+    assert_eq!(info.reason, "REQUEST_ID_REUSED");
+}
+
+fn expect_replay(first: &PutKeyResponse, replay: &PutKeyResponse) {
+    let (before, after) = (&first.header, &replay.header);
+    let (before, after) = (
+        before.as_ref().expect("a header"),
+        after.as_ref().expect("a header"),
+    );
+    assert!(after.replayed, "{replay:?}");
+    assert_eq!(before.revision, after.revision);
+    assert_eq!(first.mod_revision, replay.mod_revision);
+}
+
+/// The server draws the token and stores only its hash; the retry gets the same token all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retried_login_gets_the_same_token_from_the_next_leader() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let request = CreateSessionRequest {
+        request_id: "log in, take one".to_owned(),
+        user_id: "ada".to_owned(),
+        ..CreateSessionRequest::default()
+    };
+    let mut sessions = SessionServiceClient::new(channel(&mut cluster, 1).await);
+    let first = sessions.create(request.clone()).await;
+    let first = first.expect("a leader is there").into_inner();
+
+    let leader = cluster.wait_for_leader().await;
+    cluster.node(leader).kill();
+    let next = cluster.wait_for_leader_beside(leader).await;
+    let sessions = SessionServiceClient::new(channel(&mut cluster, next).await);
+    let mut token = String::new();
+    eventually("an answer to the retry", async || {
+        let answer = sessions.clone().create(request.clone()).await;
+        token = answer.map_or_else(|_| String::new(), |answer| answer.into_inner().token);
+        !token.is_empty()
+    })
+    .await;
+    assert!(token == first.token, "the retry got another token");
+}

@@ -1,0 +1,66 @@
+//! Deadlines in log time, through a fail-over.
+
+use std::time::Duration;
+
+use trolley::client::{CartOwner, Client};
+
+use crate::harness::{Cluster, eventually};
+
+const IDLE_TTL: Duration = Duration::from_secs(4);
+
+/// Log time as the leader has it.
+async fn log_time(cluster: &Cluster) -> u64 {
+    let nodes = cluster.status().await;
+    nodes.iter().map(|node| node.log_time_ms).max().unwrap_or(0)
+}
+
+async fn is_there(client: &Client, token: &str) -> bool {
+    match client.sessions().get(token).send().await {
+        Ok(_) => true,
+        Err(error) if error.is_not_found() => false,
+        Err(error) => panic!("a read failed: {error}"),
+    }
+}
+
+/// The new leader neither resets a deadline nor forgets it, and nothing that is touched dies early.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_survives_failover_unchanged() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let client = cluster.client();
+    let created = client.sessions().create().idle_ttl(IDLE_TTL).send().await;
+    let created = created.expect("a session can be created");
+    let token = created.token.clone();
+    let owner = CartOwner::Session(token.clone());
+    let added = client.carts().add(&owner, "mug", 1).send().await;
+    added.expect("a live session has a cart");
+
+    let leader = cluster.wait_for_leader().await;
+    cluster.node(leader).kill();
+    cluster.wait_for_leader_beside(leader).await;
+    let touched = client.sessions().touch(&token).send().await;
+    let deadline = touched.expect("it lives still").idle_deadline_ms;
+    let reached = log_time(&cluster).await;
+    let most = reached + u64::try_from(IDLE_TTL.as_millis()).expect("a few seconds");
+    assert!(deadline <= most, "{deadline} is later than {most}");
+
+    let mut last_seen_alive = 0;
+    eventually("the end of the session", async || {
+        let before = log_time(&cluster).await;
+        let alive = is_there(&client, &token).await;
+        if alive {
+            last_seen_alive = before;
+        }
+        !alive
+    })
+    .await;
+    // It was read as alive only before its deadline, and as gone only after.
+    assert!(last_seen_alive < deadline, "{last_seen_alive} {deadline}");
+    assert!(log_time(&cluster).await >= deadline);
+    let cart = client.carts().get(&owner).send().await;
+    let gone = cart.expect_err("its cart went with it");
+    assert_eq!(gone.reason(), Some("SESSION_NOT_FOUND"));
+
+    cluster.node(leader).start();
+    cluster.wait_for_agreement().await;
+    client.close().await;
+}
