@@ -34,6 +34,10 @@ impl Clock {
 
     /// Now. A system clock set before 1970 reads as 0; log time never goes back whatever it reads.
     #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place where wall time is read"
+    )]
     pub fn now(&self) -> LogTime {
         let millis = match self {
             Self::System => SystemTime::now()

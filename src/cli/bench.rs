@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use comfy_table::Table;
 
-use super::arguments::Target;
+use super::arguments::Target as Cluster;
 use super::failure::Failure;
 use super::output;
 use crate::client::{Client, ClientConfig, Transport};
+use crate::torture::bench::outage::Outage;
 use crate::torture::bench::trolley::{Operation, Trolley, fill_sessions};
-use crate::torture::bench::{self, Plan, Report};
+use crate::torture::bench::{self, Plan, Report, Target};
 use crate::torture::peers::{etcd, redis};
 
 /// What to measure, and how.
@@ -50,6 +50,9 @@ pub struct BenchArgs {
     /// Servers whose CPU time is charged to the operations (same machine)
     #[arg(long, value_name = "PID", value_delimiter = ',')]
     pub server_pids: Vec<u32>,
+    /// Instead of measuring, run this command by the shell, to kill a leader, and see how long no write succeeds
+    #[arg(long, value_name = "COMMAND", conflicts_with = "fill_sessions")]
+    pub kill_command: Option<String>,
     /// Create this many sessions of one field instead of measuring, to see what memory they take
     #[arg(long, value_name = "COUNT")]
     pub fill_sessions: Option<u64>,
@@ -95,61 +98,70 @@ pub enum BenchError {
     },
 }
 
-/// Runs the benchmark; `None` when it only filled memory.
-pub async fn run(args: &BenchArgs, endpoints: &[String]) -> Result<Option<Report>, BenchError> {
+/// What a benchmark found.
+#[derive(Debug, Clone, serde::Serialize)]
+#[serde(untagged)]
+pub enum Found {
+    /// Throughput and latency.
+    Report(Report),
+    /// How long no write succeeded.
+    Outage(Outage),
+    /// Memory was filled, nothing was measured.
+    Nothing {},
+}
+
+/// Runs the benchmark.
+pub async fn run(args: &BenchArgs, endpoints: &[String]) -> Result<Found, BenchError> {
+    let first = endpoints.first().map(String::as_str).unwrap_or_default();
+    match args.system {
+        System::Trolley => {
+            let clients = clients(args, endpoints)?;
+            if let Some(count) = args.fill_sessions {
+                fill_sessions(&clients[0], count, args.value_bytes).await?;
+                return Ok(Found::Nothing {});
+            }
+            let target = Trolley::prepare(clients, args.operation, args.value_bytes, args.keys);
+            drive(args, target.await?).await
+        }
+        System::Etcd => {
+            let endpoint = format!("http://{first}");
+            let (size, keys) = (args.value_bytes, args.keys);
+            let target =
+                etcd::Etcd::connect(&endpoint, etcd_operation(args)?, args.clients, size, keys);
+            let target = target.await;
+            drive(
+                args,
+                target.map_err(|e| BenchError::Connect(e.to_string()))?,
+            )
+            .await
+        }
+        System::Redis => {
+            let (size, keys) = (args.value_bytes, args.keys);
+            let target =
+                redis::Redis::connect(first, redis_operation(args)?, args.connections, size, keys);
+            let target = target.await;
+            drive(
+                args,
+                target.map_err(|e| BenchError::Connect(e.to_string()))?,
+            )
+            .await
+        }
+    }
+}
+
+async fn drive<T: Target>(args: &BenchArgs, target: T) -> Result<Found, BenchError> {
+    let target = Arc::new(target);
+    if let Some(command) = &args.kill_command {
+        let outage = bench::outage::measure(target, command).await?;
+        return Ok(Found::Outage(outage));
+    }
     let plan = Plan {
         clients: args.clients,
         warm_up: args.warm_up,
         duration: args.duration,
         server_pids: args.server_pids.clone(),
     };
-    let first = endpoints.first().map(String::as_str).unwrap_or_default();
-    let report = match args.system {
-        System::Trolley => {
-            let clients = clients(args, endpoints)?;
-            if let Some(count) = args.fill_sessions {
-                fill_sessions(&clients[0], count, args.value_bytes).await?;
-                return Ok(None);
-            }
-            let target =
-                Trolley::prepare(clients, args.operation, args.value_bytes, args.keys).await?;
-            bench::run(&plan, Arc::new(target)).await?
-        }
-        System::Etcd => {
-            let endpoint = format!("http://{first}");
-            let operation = etcd_operation(args)?;
-            let target = etcd::Etcd::connect(
-                &endpoint,
-                operation,
-                args.clients,
-                args.value_bytes,
-                args.keys,
-            )
-            .await;
-            bench::run(
-                &plan,
-                Arc::new(target.map_err(|e| BenchError::Connect(e.to_string()))?),
-            )
-            .await?
-        }
-        System::Redis => {
-            let operation = redis_operation(args)?;
-            let target = redis::Redis::connect(
-                first,
-                operation,
-                args.connections,
-                args.value_bytes,
-                args.keys,
-            )
-            .await;
-            bench::run(
-                &plan,
-                Arc::new(target.map_err(|e| BenchError::Connect(e.to_string()))?),
-            )
-            .await?
-        }
-    };
-    Ok(Some(report))
+    Ok(Found::Report(bench::run(&plan, target).await?))
 }
 
 fn clients(args: &BenchArgs, endpoints: &[String]) -> Result<Vec<Client>, crate::client::Error> {
@@ -184,10 +196,8 @@ fn redis_operation(args: &BenchArgs) -> Result<redis::Operation, BenchError> {
 }
 
 /// The report for people.
-#[must_use]
-pub fn table(report: &Report) -> Table {
-    let mut table = Table::new();
-    table.set_header([
+fn describe(report: &Report) -> String {
+    let mut table = output::table(&[
         "clients",
         "op/s",
         "p50 µs",
@@ -210,7 +220,10 @@ pub fn table(report: &Report) -> Table {
         report.errors.to_string(),
         cpu,
     ]);
-    table
+    if report.errors == 0 {
+        return table.to_string();
+    }
+    format!("{table}\nthe last error was: {}", report.last_error)
 }
 
 /// Shown below the help.
@@ -223,13 +236,16 @@ Examples:
 scripts/bench.sh runs this side by side with etcd and Redis.";
 
 /// Runs the benchmark and prints what it found.
-pub(super) async fn show(args: &BenchArgs, target: &Target) -> Result<(), Failure> {
-    if let Some(report) = run(args, &target.endpoints).await? {
-        output::show(
-            target.form(),
-            || serde_json::json!(report),
-            || table(&report).to_string(),
-        );
-    }
+pub(super) async fn show(args: &BenchArgs, target: &Cluster) -> Result<(), Failure> {
+    let found = run(args, &target.endpoints).await?;
+    output::show(
+        target.form(),
+        || serde_json::json!(found),
+        || match &found {
+            Found::Report(report) => describe(report),
+            Found::Outage(outage) => format!("no write succeeded for {} ms", outage.outage_ms),
+            Found::Nothing {} => "done".to_owned(),
+        },
+    );
     Ok(())
 }

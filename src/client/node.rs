@@ -274,13 +274,13 @@ impl Node {
 
     /// Keeps a stream open from the first call on, until the directory drops the node.
     pub async fn run(self: Arc<Self>, shared: Arc<Shared>) {
+        let _shut = ShutOnDrop(&self);
         shared.directory.first_call().await;
         tokio::select! {
             () = self.sweep_forever(&shared) => {}
             () = self.stay_connected(&shared) => {}
             () = shared.directory.until(|route| !route.knows(&self)) => {}
         }
-        self.shut(Cause::Disconnected);
     }
 
     async fn stay_connected(self: &Arc<Self>, shared: &Arc<Shared>) {
@@ -433,6 +433,16 @@ impl Node {
         for sent in sent.into_values() {
             lose(sent.waiter, true, cause);
         }
+    }
+}
+
+/// Ends the outbound stream, which HTTP/2 owns, also when the node's task is aborted: without that the connection
+/// would outlive the client.
+struct ShutOnDrop<'a>(&'a Node);
+
+impl Drop for ShutOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.shut(Cause::Disconnected);
     }
 }
 

@@ -212,7 +212,7 @@ impl Prepared {
             }),
         };
         node.spawn_tasks(contact.clone());
-        let gate = gate(local, node.shared.raft.clone());
+        let gate = gate(local, &node.shared.raft);
         let end_peers = CancellationToken::new();
         Ok(Started {
             raft: RaftEndpoint::new(
@@ -275,7 +275,7 @@ fn draw_cluster_id() -> ClusterId {
     ClusterId::new(uuid::Uuid::new_v4().into_bytes())
 }
 
-fn gate(local: Local, raft: Raft) -> Gate {
+fn gate(local: Local, raft: &Raft) -> Gate {
     let metrics = RwLock::new(raft.server_metrics());
     Gate::new(local, move |id| {
         let metrics = metrics.read().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,6 @@
 //!    itself answers, `ForwardToLeader` included, is [`Outcome::Unknown`].
 //! 2. The stamp is drawn here, once, from the log clock; it never decreases on one leader.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
@@ -44,11 +43,10 @@ impl Node {
             .client_write_many(proposals)
             .await
             .map_err(|fatal| stopped(&fatal))?;
-        let shared = Arc::clone(shared);
         Ok(results
-            .map(move |result| match result {
+            .map(|result| match result {
                 Ok(Ok(written)) => Ok(written.response),
-                Ok(Err(error)) => Err(shared.write_error(error)),
+                Ok(Err(error)) => Err(write_error(error)),
                 Err(fatal) => Err(stopped(&fatal)),
             })
             .boxed())
@@ -70,13 +68,14 @@ impl Shared {
             .clone()
             .map_or(Error::NoLeader, Error::NotLeader))
     }
+}
 
-    fn write_error(&self, error: ClientWriteError<TypeConfig>) -> Error {
-        match error {
-            ClientWriteError::ForwardToLeader(forward)
-            | ClientWriteError::LogEntryDiscarded(forward) => Error::LeadershipLost(hint(forward)),
-            other => Error::Stopped(other.to_string()),
-        }
+/// What openraft said of a write that it had been given.
+fn write_error(error: ClientWriteError<TypeConfig>) -> Error {
+    match error {
+        ClientWriteError::ForwardToLeader(forward)
+        | ClientWriteError::LogEntryDiscarded(forward) => Error::LeadershipLost(hint(forward)),
+        other => Error::Stopped(other.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads: wait until the local state is as new as the caller asks, then look at it.
 //!
-//! A linearizable read on the leader waits for one ReadIndex round of openraft's, which every read that waits at
+//! A linearizable read on the leader waits for one `ReadIndex` round of openraft's, which every read that waits at
 //! the same time shares. On a follower the leader is asked for the read index, and the local state machine
 //! waits for it (Raft dissertation, §6.4).
 
@@ -89,7 +89,7 @@ impl Shared {
             .get_read_linearizer(option)
             .await
             .map_err(read_error)?;
-        Ok(linearizer.read_log_id().log_id().clone())
+        Ok(*linearizer.read_log_id().log_id())
     }
 
     async fn wait_for_applied(&self, index: u64, deadline: Instant) -> Result<(), Error> {

@@ -49,12 +49,7 @@ impl Node {
             purged_index: index(&metrics.purged),
             snapshot_index: index(&metrics.snapshot),
             revision: header.revision,
-            digest: header
-                .digest
-                .iter()
-                .rev()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            digest: hexadecimal(&header.digest),
             log_time_ms: header.log_time,
             disk_bytes: shared
                 .state
@@ -84,5 +79,27 @@ impl Node {
             })
         });
         join_all(asked).await
+    }
+}
+
+/// A little-endian number, its highest digit first.
+fn hexadecimal(digest: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * digest.len());
+    for byte in digest.iter().rev() {
+        text.extend(
+            [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_digest_reads_as_one_number() {
+        assert_eq!(
+            super::hexadecimal(&0x0123_abcd_u32.to_le_bytes()),
+            "0123abcd"
+        );
     }
 }

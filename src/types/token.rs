@@ -99,8 +99,9 @@ impl TokenHash {
 
 impl fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "TokenHash({a:02x}{b:02x}{c:02x}{d:02x}…)")
+        let [first, second, third, fourth, ..] = self.0;
+        let start = u32::from_be_bytes([first, second, third, fourth]);
+        write!(f, "TokenHash({start:08x}…)")
     }
 }
 

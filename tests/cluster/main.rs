@@ -5,6 +5,11 @@
 //! leaves data and logs behind and says where; random choices come from a seed that it prints, and
 //! `TROLLEY_TEST_SEED` gives it again.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "seeds and logs of a failing test are for people"
+)]
+
 mod catch_up;
 mod failover;
 mod harness;

@@ -8,6 +8,9 @@ use tonic::Code;
 use super::{Fake, Step, cluster, config, connect, dead_endpoint};
 use crate::client::{Client, ClientConfig, Error, Outcome};
 
+/// What a node does, operation by operation.
+type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
+
 const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// One write against a single node that takes these steps, and the last one again and again.
@@ -34,6 +37,8 @@ fn again(step: &Step) -> Step {
     }
 }
 
+type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_is_known_only_where_it_is_proven() {
     use Outcome::{NotApplied, Unknown};
@@ -52,7 +57,6 @@ async fn an_outcome_is_known_only_where_it_is_proven() {
             ..Default::default()
         })
     };
-    type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
     let table: Vec<(&str, Steps, Outcome)> = vec![
         (
             "refused each time",

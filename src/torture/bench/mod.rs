@@ -7,6 +7,7 @@
 //! Deliberately absent: comparing. `scripts/bench.sh` interleaves runs and prints ratios.
 
 mod cpu;
+pub mod outage;
 mod report;
 pub mod trolley;
 
@@ -54,6 +55,9 @@ pub enum Error {
     /// The servers' CPU time cannot be read.
     #[error(transparent)]
     Cpu(#[from] CpuError),
+    /// The command that should cause an outage failed.
+    #[error("the command failed: {0}")]
+    Command(String),
     /// A client's task failed.
     #[error("a client's task failed: {0}")]
     Task(#[from] tokio::task::JoinError),

@@ -2,7 +2,8 @@
 //!
 //! A durable write is `SET` followed by `WAIT 1`: with the append-only file synced on every write, the answer to `WAIT`
 //! says that one replica has it. That replica has it in memory, so this is the best Redis offers and less than a
-//! majority's fsync.
+//! majority's fsync. `WAIT` blocks its connection and speaks for all writes before it, so that one follows a whole batch
+//! of `SET`s; whatever comes meanwhile makes the next batch.
 
 use std::io;
 use std::time::Duration;
@@ -32,9 +33,14 @@ pub enum Operation {
 
 struct Job {
     request: Vec<u8>,
-    /// Replies that the request gets; the last one decides.
-    replies: usize,
     done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Whoever waits for the replies to one write to the connection, in order.
+struct Batch {
+    waiting: Vec<oneshot::Sender<Result<(), String>>>,
+    /// One reply more, for all of them.
+    has_wait: bool,
 }
 
 /// A Redis primary under load.
@@ -63,7 +69,8 @@ impl Redis {
             let (read, write) = stream.into_split();
             let (jobs, queue) = mpsc::channel(QUEUE);
             let (sent, waiting) = mpsc::channel(QUEUE);
-            tasks.spawn(write_requests(write, queue, sent));
+            let has_wait = operation == Operation::Set;
+            tasks.spawn(write_requests(write, queue, sent, has_wait));
             tasks.spawn(read_replies(read, waiting));
             senders.push(jobs);
         }
@@ -81,23 +88,15 @@ impl Redis {
 impl Target for Redis {
     async fn operate(&self, worker: usize, step: u64) -> Result<(), String> {
         let key = super::key(worker, step, self.keys);
-        let (request, replies) = match self.operation {
-            Operation::Set => {
-                let mut request = command(&["SET", &key, &self.value]);
-                request.extend(command(&["WAIT", "1", "5000"]));
-                (request, 2)
-            }
-            Operation::Get => (command(&["GET", &key]), 1),
+        let request = match self.operation {
+            Operation::Set => command(&["SET", &key, &self.value]),
+            Operation::Get => command(&["GET", &key]),
         };
         let (done, answer) = oneshot::channel();
         let connection = &self.connections[worker % self.connections.len()];
         let closed = || "the connection is closed".to_owned();
         connection
-            .send(Job {
-                request,
-                replies,
-                done,
-            })
+            .send(Job { request, done })
             .await
             .map_err(|_| closed())?;
         let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
@@ -119,46 +118,72 @@ fn command(words: &[&str]) -> Vec<u8> {
 async fn write_requests(
     mut stream: OwnedWriteHalf,
     mut queue: mpsc::Receiver<Job>,
-    sent: mpsc::Sender<Job>,
+    sent: mpsc::Sender<Batch>,
+    has_wait: bool,
 ) -> io::Result<()> {
     let mut jobs = Vec::with_capacity(PIPELINE);
     let mut bytes = Vec::new();
     while queue.recv_many(&mut jobs, PIPELINE).await > 0 {
         bytes.clear();
-        for mut job in jobs.drain(..) {
-            bytes.append(&mut job.request);
-            if sent.send(job).await.is_err() {
-                return Ok(());
-            }
+        let mut waiting = Vec::with_capacity(jobs.len());
+        for job in jobs.drain(..) {
+            bytes.extend(job.request);
+            waiting.push(job.done);
+        }
+        if has_wait {
+            bytes.extend(command(&["WAIT", "1", "5000"]));
         }
         stream.write_all(&bytes).await?;
+        if sent.send(Batch { waiting, has_wait }).await.is_err() {
+            return Ok(());
+        }
     }
     Ok(())
 }
 
-async fn read_replies(
-    mut stream: OwnedReadHalf,
-    mut waiting: mpsc::Receiver<Job>,
-) -> io::Result<()> {
-    let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
-    let mut consumed = 0;
-    while let Some(job) = waiting.recv().await {
-        let mut outcome = Ok(());
-        for _ in 0..job.replies {
-            outcome = loop {
-                if let Some((reply, length)) = parse(&buffer[consumed..]) {
-                    consumed += length;
-                    break reply;
-                }
-                buffer.drain(..consumed);
-                consumed = 0;
-                if stream.read_buf(&mut buffer).await? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            };
+/// Incoming bytes, of which some were read already.
+struct Replies {
+    stream: OwnedReadHalf,
+    buffer: Vec<u8>,
+    consumed: usize,
+}
+
+impl Replies {
+    async fn next(&mut self) -> io::Result<Result<(), String>> {
+        loop {
+            if let Some((reply, length)) = parse(&self.buffer[self.consumed..]) {
+                self.consumed += length;
+                return Ok(reply);
+            }
+            self.buffer.drain(..self.consumed);
+            self.consumed = 0;
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
-        // A caller that gave up is no concern of the connection's.
-        let _ = job.done.send(outcome);
+    }
+}
+
+async fn read_replies(stream: OwnedReadHalf, mut sent: mpsc::Receiver<Batch>) -> io::Result<()> {
+    let mut replies = Replies {
+        stream,
+        buffer: Vec::with_capacity(READ_BYTES),
+        consumed: 0,
+    };
+    while let Some(batch) = sent.recv().await {
+        let mut outcomes = Vec::with_capacity(batch.waiting.len());
+        for _ in &batch.waiting {
+            outcomes.push(replies.next().await?);
+        }
+        let waited = if batch.has_wait {
+            replies.next().await?
+        } else {
+            Ok(())
+        };
+        for (done, outcome) in batch.waiting.into_iter().zip(outcomes) {
+            // A caller that gave up is no concern of the connection's.
+            done.send(outcome.and(waited.clone())).ok();
+        }
     }
     Ok(())
 }
@@ -169,9 +194,8 @@ fn parse(bytes: &[u8]) -> Option<(Result<(), String>, usize)> {
     let line = String::from_utf8_lossy(bytes.get(1..end)?).into_owned();
     let after = end + 2;
     match bytes.first()? {
-        b'+' => Some((Ok(()), after)),
         b':' if line == "0" => Some((Err("no replica has the write".to_owned()), after)),
-        b':' => Some((Ok(()), after)),
+        b'+' | b':' => Some((Ok(()), after)),
         b'$' => match line.parse::<usize>() {
             Ok(length) if bytes.len() >= after + length + 2 => Some((Ok(()), after + length + 2)),
             Ok(_) => None,

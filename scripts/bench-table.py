@@ -1,0 +1,82 @@
+"""Prints the table of scripts/bench.sh from its measurements, one JSON object a line."""
+
+import json
+import statistics
+import sys
+from collections import defaultdict
+
+# Which of etcd's operations one of Trolley's is held against.
+RIVALS = {
+    "kv-put": "kv-put",
+    "session-write": "kv-put",
+    "cart-add": "kv-put",
+    "kv-get": "kv-get",
+    "session-read": "kv-get",
+}
+
+
+def median(lines, field):
+    values = [line[field] for line in lines if line.get(field) is not None]
+    return statistics.median(values) if values else None
+
+
+def rows(lines):
+    """Medians by operation, clients, system and transport."""
+    groups = defaultdict(list)
+    for line in lines:
+        if "operations_per_second" in line:
+            name = line["system"]
+            if name == "trolley":
+                name += " " + line["transport"]
+            groups[line["operation"], line["clients"], name].append(line)
+    return groups
+
+
+def print_throughput(groups):
+    head = "| operation | clients | system | op/s | vs etcd | p50 ms | p99 ms | server CPU µs/op | errors |"
+    print(head)
+    print("|---|---|---|---|---|---|---|---|---|")
+    order = list(RIVALS)
+    key = lambda item: (order.index(item[0][0]), item[0][1], item[0][2])
+    for (operation, clients, name), lines in sorted(groups.items(), key=key):
+        rate = median(lines, "operations_per_second")
+        rival = groups.get((RIVALS[operation], clients, "etcd"))
+        ratio = f"{rate / median(rival, 'operations_per_second'):.2f}×" if rival else "–"
+        cpu = median(lines, "server_cpu_us_per_operation")
+        print(
+            f"| {operation} | {clients} | {name} | {rate:,.0f} | {ratio} "
+            f"| {median(lines, 'p50_us') / 1000:.2f} | {median(lines, 'p99_us') / 1000:.2f} "
+            f"| {'–' if cpu is None else f'{cpu:.1f}'} | {sum(line['errors'] for line in lines)} |"
+        )
+
+
+def print_outages(lines):
+    for system in ("trolley", "etcd"):
+        outages = [line["outage_ms"] for line in lines if line["system"] == system and "outage_ms" in line]
+        if outages:
+            print(
+                f"leader killed to next acknowledged write, {system}: median {statistics.median(outages):.0f} ms "
+                f"of {len(outages)} (from {min(outages)} to {max(outages)} ms)"
+            )
+
+
+def print_memory(lines):
+    groups = defaultdict(list)
+    for line in lines:
+        if "rss_mb" in line:
+            groups[int(line["sessions"])].append(line["rss_mb"])
+    for sessions, sizes in sorted(groups.items()):
+        what = f"with {sessions:,} sessions" if sessions else "idle"
+        print(f"memory per node, {what}: {max(sizes):.0f} MB (largest of {len(sizes)})")
+
+
+def main():
+    with open(sys.argv[1], encoding="utf-8") as results:
+        lines = [json.loads(line) for line in results]
+    print_throughput(rows(lines))
+    print()
+    print_outages(lines)
+    print_memory(lines)
+
+
+main()

