@@ -128,7 +128,10 @@ need_id() {
 # An id as given, or the leader's.
 resolve() {
     if [[ ${1:-} == leader ]]; then
-        leader || die "no node says that it leads: see 'scripts/cluster.sh status'"
+        # An election may be under way.
+        wait_until "$LEADER_S" has_leader ||
+            die "no node says that it leads: see 'scripts/cluster.sh status'"
+        leader
     else
         need_id "${1:-}"
         printf '%s' "$1"
