@@ -69,7 +69,7 @@ pub(super) struct ChangeArgs {
 pub(super) enum Verb {
     /// Add pieces of a SKU
     #[command(
-        after_help = "Examples:\n  trolley cart add SKU-1 2 --user alice --price-minor-units 1999 --currency EUR\n  trolley cart add SHIRT --attribute size=L"
+        after_help = "Examples:\n  trolley cart add SKU-1 2 --user alice --price 1999:EUR\n  trolley cart add SHIRT --attribute size=L"
     )]
     Add {
         /// What is added
@@ -77,12 +77,9 @@ pub(super) enum Verb {
         /// How many pieces
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         quantity: i64,
-        /// Price of one piece, in minor units of the currency (cents, for EUR)
-        #[arg(long, value_name = "N", requires = "currency")]
-        price_minor_units: Option<i64>,
-        /// ISO 4217 code of the price's currency
-        #[arg(long, value_name = "CODE", requires = "price_minor_units")]
-        currency: Option<String>,
+        /// Price of one piece: minor units (cents, for EUR) and the currency's ISO 4217 code
+        #[arg(long, value_name = "MINOR_UNITS:CURRENCY", value_parser = price)]
+        price: Option<(i64, String)>,
         /// Tells lines of the same SKU apart
         #[arg(long = "attribute", value_name = "NAME=VALUE", value_parser = pair)]
         attributes: Vec<(String, String)>,
@@ -173,8 +170,7 @@ impl Verb {
         let Self::Add {
             sku,
             quantity,
-            price_minor_units,
-            currency,
+            price,
             attributes,
             change,
         } = self
@@ -184,7 +180,7 @@ impl Verb {
         let client = target.connect()?;
         let owner = change.owner.owner()?;
         let mut add = client.carts().add(&owner, sku, quantity);
-        if let (Some(minor_units), Some(currency)) = (price_minor_units, currency) {
+        if let Some((minor_units, currency)) = price {
             add = add.unit_price(minor_units, currency);
         }
         for (name, value) in attributes {
@@ -194,6 +190,13 @@ impl Verb {
         show_line(target, &done, done.line.as_ref(), done.mod_revision);
         Ok(())
     }
+}
+
+fn price(text: &str) -> Result<(i64, String), String> {
+    const EXPECTED: &str = "expected minor units and a currency, for example 1999:EUR";
+    let (minor_units, currency) = text.split_once(':').ok_or(EXPECTED)?;
+    let minor_units = minor_units.parse().map_err(|_| EXPECTED)?;
+    Ok((minor_units, currency.to_owned()))
 }
 
 fn show_line<T>(target: &Target, done: &Reply<T>, line: Option<&v1::CartLine>, revision: u64) {

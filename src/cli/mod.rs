@@ -31,8 +31,10 @@ pub fn main() -> ExitCode {
     match Arguments::parse().verb {
         Verb::Serve(args) => match crate::server::serve(*args) {
             Ok(()) => ExitCode::SUCCESS,
-            // The server has logged it, with the rest of its log.
-            Err(error) => ExitCode::from(error.exit_code()),
+            Err(error) => {
+                output::unlogged(&error);
+                ExitCode::from(error.exit_code())
+            }
         },
         Verb::Completions { shell } => {
             let mut command = Arguments::command();

@@ -53,6 +53,14 @@ pub(super) fn failure(form: Form, failure: &Failure) {
     writeln!(std::io::stderr(), "{text}").ok();
 }
 
+/// Prints why a node did not start, unless its log says so: settings are refused before there is a log.
+pub(super) fn unlogged(error: &crate::server::Error) {
+    if matches!(error, crate::server::Error::Config(_)) {
+        // There is nowhere left to complain to.
+        writeln!(std::io::stderr(), "trolley serve: {error}").ok();
+    }
+}
+
 fn failure_text(failure: &Failure) -> String {
     match failure.client() {
         Some(error) if error.is_retryable() => {

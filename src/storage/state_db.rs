@@ -163,9 +163,11 @@ impl fmt::Debug for Opener {
 fn info_logger() -> InfoLogger {
     InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
         LogLevel::Error | LogLevel::Fatal => tracing::error!("rocksdb: {}", message.trim_end()),
-        // The options of every database, hundreds of lines that it prints whatever its level.
-        LogLevel::Header => tracing::trace!("rocksdb: {}", message.trim_end()),
-        _ => tracing::warn!("rocksdb: {}", message.trim_end()),
+        LogLevel::Warn => tracing::warn!("rocksdb: {}", message.trim_end()),
+        // The options of every database: hundreds of lines that it prints whatever its level.
+        LogLevel::Debug | LogLevel::Info | LogLevel::Header => {
+            tracing::trace!("rocksdb: {}", message.trim_end());
+        }
     })
 }
 

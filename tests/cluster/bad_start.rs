@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, eventually};
+use crate::harness::{Cluster, eventually, unused_port};
 
 /// Runs `trolley serve` to its end, which must come by itself.
 fn serve(flags: &[&str]) -> (i32, String) {
@@ -62,6 +62,10 @@ fn settings_that_make_no_sense_touch_nothing() {
     for flags in cases {
         let (code, said) = serve(flags);
         assert_eq!(code, 2, "{flags:?}: {said}");
+        assert!(
+            said.contains("--"),
+            "{flags:?} is not told what to do: {said}"
+        );
     }
     assert!(!data.exists());
 }
@@ -75,13 +79,8 @@ async fn a_directory_that_is_not_this_nodes_is_refused() {
     put.expect("three nodes take a write");
     let own = cluster.node(1).data_dir().to_owned();
 
-    let in_use = [
-        "--data-dir",
-        text(&own),
-        "--single",
-        "--listen",
-        "127.0.0.1:0",
-    ];
+    let spare = format!("127.0.0.1:{}", unused_port());
+    let in_use = ["--data-dir", text(&own), "--single", "--listen", &spare];
     let (code, said) = serve(&in_use);
     assert_eq!(code, 3, "in use: {said}");
 
@@ -105,11 +104,11 @@ async fn a_directory_that_is_not_this_nodes_is_refused() {
         "--node-id",
         "7",
         "--listen",
-        "127.0.0.1:0",
+        &spare,
     ];
     let mut foreign = foreign.to_vec();
-    let initial = "7=127.0.0.1:1";
-    foreign.extend(["--advertise", "127.0.0.1:1", "--initial-cluster", initial]);
+    let initial = format!("7={spare}");
+    foreign.extend(["--advertise", &spare, "--initial-cluster", &initial]);
     let (code, said) = serve(&foreign);
     assert_eq!(code, 3, "another node's: {said}");
 

@@ -37,8 +37,6 @@ fn again(step: &Step) -> Step {
     }
 }
 
-type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_is_known_only_where_it_is_proven() {
     use Outcome::{NotApplied, Unknown};

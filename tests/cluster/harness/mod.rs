@@ -16,6 +16,7 @@ use trolley::proto::v1::{NodeStatus, Role};
 
 pub use self::load::Load;
 pub use self::node::Node;
+pub use self::ports::unused as unused_port;
 pub use self::random::Random;
 
 /// For whatever must happen within a few seconds. Generous, because machines that run tests are busy.
