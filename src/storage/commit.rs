@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 use openraft::storage::IOFlushed;
 use rocksdb::{DB, WriteBatch, WriteOptions};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Error;
@@ -236,6 +237,14 @@ impl CommitQueue {
     pub(super) async fn stop(&self) {
         // It fails only where the thread has ended already.
         drop(self.sender.send(Message::Stop).await);
+    }
+
+    /// As [`CommitQueue::stop`], without a runtime.
+    pub(super) fn stop_now(&self) {
+        // A full queue is being drained, so there will be room in a moment.
+        while let Err(TrySendError::Full(_)) = self.sender.try_send(Message::Stop) {
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -238,6 +238,19 @@ impl LogDb {
     }
 }
 
+/// A database that is dropped without [`LogDb::shutdown`] waits for its thread all the same: one that outlived `main`
+/// would still be in RocksDB while the process takes RocksDB's statics down, which aborts it.
+impl Drop for LogDb {
+    fn drop(&mut self) {
+        if let Some(thread) = lock(&self.thread).take() {
+            self.queue.stop_now();
+            if thread.join().is_err() {
+                tracing::error!("the commit thread panicked");
+            }
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
