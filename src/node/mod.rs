@@ -4,7 +4,7 @@
 //! and `server` see nothing of openraft.
 //!
 //! Invariants:
-//! 1. A node answers nothing before it knows its cluster: [`bootstrap`] settles that first.
+//! 1. A node answers nothing before it knows its cluster: `bootstrap` settles that first.
 //! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
 //! 3. When openraft or the storage stops, [`Node::stopped`] resolves and the process ends with an exit code of its
 //!    own. Nothing is served from a node that has met a fault.

@@ -1,7 +1,7 @@
 //! The digest: a sum that two replicas can compare.
 //!
 //! It is the wrapping sum of [`hash`] over every stored record but the header and what storage keeps beside it,
-//! see [`Key::in_digest`]. A sum does not depend on order, so that a put or a delete updates it in O(1) with
+//! see `Key::in_digest`. A sum does not depend on order, so that a put or a delete updates it in O(1) with
 //! the old record's hash, and two stores with the same records have the same digest however they got there.
 //!
 //! It finds accidents: damage, and replicas that applied differently. It is no defence against somebody who can

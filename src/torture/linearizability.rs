@@ -14,7 +14,7 @@
 //! # Unknown outcomes
 //! An operation that was never answered may take effect at any time after its invocation, or never. It has no
 //! return, so it precedes nothing, and the search may leave it out. Left alone, each would double the search;
-//! [`search`] says which orders it need not try.
+//! `search` says which orders it need not try.
 //!
 //! # Invariants
 //! - `Invalid` is certain: all orders have been tried. `Valid` is a found order. `Unknown` says only that the

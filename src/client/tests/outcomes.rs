@@ -135,7 +135,6 @@ async fn a_slow_answer_ends_in_a_deadline() {
     fakes[0].script(|_, _| Step::Ignore);
     let config = config(&fakes).attempt_timeout(4 * TIMEOUT).timeout(TIMEOUT);
     let client = Client::connect(config).expect("the system has randomness");
-    let start = Instant::now();
     let error = client.keys().put("a", "1").send().await;
     let error = error.expect_err("nobody answers");
     assert!(matches!(error, Error::Deadline { .. }), "{error}");
