@@ -64,3 +64,47 @@ async fn a_deadline_survives_failover_unchanged() {
     cluster.wait_for_agreement().await;
     client.close().await;
 }
+
+/// Reads a session, and checks that it is there if and only if its deadline has not come. Says whether it is.
+async fn there_until(cluster: &Cluster, client: &Client, token: &str, deadline_ms: u64) -> bool {
+    let before = log_time(cluster).await;
+    let read = client.sessions().get(token).send().await;
+    let after = log_time(cluster).await;
+    match read {
+        Ok(_) => {
+            assert!(before < deadline_ms, "read at {before}, due {deadline_ms}");
+            true
+        }
+        Err(error) => {
+            assert!(error.is_not_found(), "{error}");
+            assert!(after >= deadline_ms, "gone by {after}, due {deadline_ms}");
+            false
+        }
+    }
+}
+
+/// Nobody touches it, so it ends when its creator was told, whoever leads by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_deadline_that_the_creator_was_told_survives_the_leader() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let client = cluster.client();
+    let leader = cluster.wait_for_leader().await;
+    let ttl = Duration::from_secs(10);
+    let created = client.sessions().create().idle_ttl(ttl).send().await;
+    let created = created.expect("a session can be created").value;
+    let deadline = created.session.idle_deadline_ms;
+    cluster.node(leader).kill();
+    cluster.wait_for_leader_beside(leader).await;
+
+    let mut alive = 0;
+    eventually("the end of the session", async || {
+        let there = there_until(&cluster, &client, &created.token, deadline).await;
+        alive += u32::from(there);
+        !there
+    })
+    .await;
+    assert!(alive > 0, "an election took as long as a session's life");
+    cluster.node(leader).start();
+    cluster.wait_for_agreement().await;
+    client.close().await;
+}

@@ -13,10 +13,12 @@
 mod bad_input;
 mod bad_start;
 mod catch_up;
+mod damage;
 mod exactly_once;
 mod expiry;
 mod failover;
 mod harness;
 mod linearizable;
 mod pause;
+mod reasons;
 mod restart;

@@ -10,6 +10,7 @@ async fn all_nodes_killed_at_once_forget_nothing() {
     for guest in ["first", "second"] {
         let load = Load::start(&client, guest, 16);
         load.wait_for(500).await;
+        let told = client.revision();
         for node in cluster.nodes() {
             node.kill();
         }
@@ -17,6 +18,15 @@ async fn all_nodes_killed_at_once_forget_nothing() {
             node.start();
         }
         cluster.wait_for_leader().await;
+        // A client of its own, which no earlier answer has told a revision.
+        let late = cluster.client();
+        let put = late.keys().put("late", "x").send().await;
+        let revision = put.expect("three nodes take a write").revision;
+        assert!(
+            revision > told,
+            "the revision went back from {told:?} to {revision:?}"
+        );
+        late.close().await;
         load.wait_for(100).await;
         load.stop_and_check().await;
     }

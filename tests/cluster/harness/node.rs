@@ -68,6 +68,15 @@ impl Node {
         &self.data
     }
 
+    /// The process's exit code, once it has ended by itself.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let child = self.child.as_mut()?;
+        let status = child.try_wait();
+        status
+            .expect("a process of our own can be waited for")?
+            .code()
+    }
+
     /// Starts the process, without waiting for anything.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "node {} runs already", self.id);
