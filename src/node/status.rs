@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use super::Node;
 use crate::proto::v1;
+use crate::storage;
 
 impl Node {
     /// The members as this node knows them.
@@ -51,13 +52,19 @@ impl Node {
             revision: header.revision,
             digest: hexadecimal(&header.digest),
             log_time_ms: header.log_time,
-            disk_bytes: shared
-                .state
-                .disk_bytes()
-                .saturating_add(shared.log_db.disk_bytes()),
+            disk_bytes: self.disk_bytes(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             error: String::new(),
         }
+    }
+
+    /// 0 when the directory cannot be read: whatever broke will be met by a write.
+    fn disk_bytes(&self) -> u64 {
+        let data_dir = &self.shared.config.data_dir;
+        storage::disk_bytes(data_dir).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell how much disk is used");
+            0
+        })
     }
 
     /// Every member's figures; a member that does not answer in time is listed with the reason.

@@ -201,17 +201,6 @@ impl LogDb {
         )
     }
 
-    /// Bytes of the log's tables on disk; the write-ahead log, which is bounded, comes on top.
-    #[must_use]
-    pub fn disk_bytes(&self) -> u64 {
-        let size = self
-            .reader
-            .db
-            .property_int_value(rocksdb::properties::TOTAL_SST_FILES_SIZE);
-        // A property that cannot be read is not worth stopping for; whatever broke will be met by a read.
-        size.ok().flatten().unwrap_or(0)
-    }
-
     /// Becomes `Some` with the cause when the log cannot be written any more. The process must end then.
     #[must_use]
     pub fn poisoned(&self) -> watch::Receiver<Option<Arc<Error>>> {

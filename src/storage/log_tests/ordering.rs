@@ -8,7 +8,7 @@ use openraft::storage::RaftLogReader as _;
 
 use super::*;
 use crate::storage::commit::{Change, Durability, RocksSink, Sink};
-use crate::storage::wire;
+use crate::storage::{disk_bytes, wire};
 use crate::types::ClusterId;
 
 #[tokio::test]
@@ -269,13 +269,6 @@ async fn what_gathers_behind_a_write_becomes_one_group_in_order() {
     close(db, log).await;
 }
 
-fn disk_bytes(dir: &Path) -> u64 {
-    let files = std::fs::read_dir(dir).expect("readable");
-    files
-        .map(|file| file.expect("readable").metadata().map_or(0, |m| m.len()))
-        .sum()
-}
-
 #[tokio::test]
 async fn purging_gives_the_space_back() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -298,7 +291,8 @@ async fn purging_gives_the_space_back() {
         log.save_vote(&vote(round))
             .await
             .expect("the purge is done");
-        most = most.max(disk_bytes(&dir.path().join("log")));
+        let log_directory = dir.path().join("log");
+        most = most.max(disk_bytes(&log_directory).expect("readable"));
     }
     assert!(
         most < 160 << 20,
