@@ -3,6 +3,10 @@
 //! Requests go out while earlier ones wait for their answers, at most [`limits::APPEND_PIPELINE`] of them; answers
 //! come in the order of the requests, as the transport keeps it.
 //!
+//! A request without entries tells the follower how far the log is committed, and nothing else. Under load the next
+//! entries, which tell it too, are a moment away, so such a request is held back for [`COMMIT_LINGER`] and dropped when
+//! another comes. openraft takes the answer to a later request for all before it.
+//!
 //! Invariant: the input lives and dies with the output. openraft's request stream holds a lock of its replication
 //! task while it waits for entries, so it is polled by whoever polls the output and is never moved into a task
 //! that could outlive it. The connection gets the requests through a channel that is never full.
@@ -30,6 +34,18 @@ type Response = StreamAppendResult<TypeConfig>;
 /// that stalls for that long is no reason to throw the whole pipeline away and send it again.
 const PROGRESS_TTLS: u32 = 20;
 
+/// How long a request without entries is held back: this much later a follower may apply a lone write.
+const COMMIT_LINGER: Duration = Duration::from_millis(1);
+
+/// What happens next on an open stream.
+enum Event {
+    Answer(Result<Option<pb::AppendResponse>, Status>),
+    /// `None`: there will be no more.
+    Request(Option<Request>),
+    /// The held request must go.
+    Due,
+}
+
 /// An append stream before and while it is open.
 pub(super) struct Session<I> {
     client: RaftServiceClient<Channel>,
@@ -39,6 +55,8 @@ pub(super) struct Session<I> {
     /// Taken away when the input ended, which tells the peer so.
     requests: Option<mpsc::Sender<pb::AppendRequest>>,
     responses: Option<Streaming<pb::AppendResponse>>,
+    /// A request without entries, and when it must go.
+    held: Option<(Request, Instant)>,
     in_flight: usize,
     /// Longest time from the last progress to an answer.
     patience: Duration,
@@ -61,6 +79,7 @@ where
             input,
             requests: None,
             responses: None,
+            held: None,
             in_flight: 0,
             patience: soft_ttl * PROGRESS_TTLS,
             progress_at: Instant::now(),
@@ -85,10 +104,10 @@ where
             };
             self.open(&first).await?;
         }
-        let Some(responses) = &mut self.responses else {
-            return Ok(None);
-        };
         loop {
+            let Some(responses) = &mut self.responses else {
+                return Ok(None);
+            };
             if self.requests.is_none() && self.in_flight == 0 {
                 // The peer's last word, without which the stream would be reset instead of ended. Whatever it is,
                 // everything is answered.
@@ -96,34 +115,54 @@ where
                 return Ok(None);
             }
             let may_send = self.requests.is_some() && self.in_flight < limits::APPEND_PIPELINE;
-            tokio::select! {
+            let held_until = self.held.as_ref().map(|(_, until)| *until);
+            let event = tokio::select! {
                 // Answers first: they free the pipeline. They are awaited while nothing is under way too, so that a
                 // connection that breaks in a quiet moment is noticed in that moment.
                 biased;
-                response = responses.message() => {
-                    self.progress_at = Instant::now();
-                    return answered(&mut self.in_flight, response).map(Some);
-                }
-                request = self.input.next(), if may_send => {
-                    match request {
-                        Some(request) => {
-                            if self.in_flight == 0 {
-                                self.progress_at = Instant::now();
-                            }
-                            // A channel that is closed is no error yet: the responses will say why it is.
-                            if let Some(requests) = &self.requests {
-                                let _ = requests.try_send(message::append_request(&request, None));
-                            }
-                            self.in_flight += 1;
-                        }
-                        None => self.requests = None,
-                    }
-                }
+                response = responses.message() => Event::Answer(response),
+                request = self.input.next(), if may_send => Event::Request(request),
+                () = until(held_until), if held_until.is_some() => Event::Due,
                 () = tokio::time::sleep_until(self.progress_at + self.patience), if self.in_flight > 0 => {
                     return Err(Error::Timeout(self.patience));
                 }
+            };
+            match event {
+                Event::Answer(response) => {
+                    self.progress_at = Instant::now();
+                    return answered(&mut self.in_flight, response).map(Some);
+                }
+                Event::Request(Some(request)) if request.entries.is_empty() => {
+                    self.held = Some((request, Instant::now() + COMMIT_LINGER));
+                }
+                Event::Request(Some(request)) => {
+                    self.held = None;
+                    self.send(&request);
+                }
+                Event::Request(None) => {
+                    self.send_held();
+                    self.requests = None;
+                }
+                Event::Due => self.send_held(),
             }
         }
+    }
+
+    fn send_held(&mut self) {
+        if let Some((request, _)) = self.held.take() {
+            self.send(&request);
+        }
+    }
+
+    fn send(&mut self, request: &Request) {
+        if self.in_flight == 0 {
+            self.progress_at = Instant::now();
+        }
+        // A channel that is closed is no error yet: the responses will say why it is.
+        if let Some(requests) = &self.requests {
+            let _ = requests.try_send(message::append_request(request, None));
+        }
+        self.in_flight += 1;
     }
 
     /// Opens the stream with its first request already under way, which saves a round trip.
@@ -138,6 +177,14 @@ where
         let responses = opened.map_err(|_| Error::Timeout(self.patience))??;
         self.responses = Some(responses.into_inner());
         Ok(())
+    }
+}
+
+/// Resolves at that time; never without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
