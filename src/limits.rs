@@ -80,6 +80,14 @@ pub const HTTP2_HEADER_BYTES: u32 = 16 << 10;
 /// HTTP/2 streams that a peer may reset before they were served, see CVE-2023-44487.
 pub const HTTP2_PENDING_RESETS: usize = 64;
 
+/// Requests with writes that may wait to be proposed.
+pub const PROPOSAL_QUEUE: usize = 4096;
+/// Groups of writes between their proposal and their replies; what is proposed meanwhile becomes the next group.
+pub const PROPOSALS_IN_FLIGHT: usize = 2;
+/// Writes of one group; it ends with the request that crosses it.
+pub const PROPOSAL_COMMANDS: usize = 4096;
+/// Bytes of one group; it ends with the request that crosses it.
+pub const PROPOSAL_BYTES: usize = 4 << 20;
 /// Entries of one AppendEntries request.
 pub const APPEND_ENTRIES: u64 = 4096;
 /// Bytes of one AppendEntries request; a request ends with the entry that crosses it.
@@ -94,6 +102,8 @@ pub const COMMIT_QUEUE: usize = 4096;
 pub const COMMIT_GROUP_BYTES: usize = 8 << 20;
 /// Entries applied in one state batch.
 pub const APPLY_BATCH: usize = 1024;
+/// Bytes of changed records that gather in memory before they are written to the state database.
+pub const STATE_LAYER_BYTES: usize = 16 << 20;
 /// Bytes of one snapshot chunk.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Files of one snapshot.

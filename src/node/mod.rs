@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -63,6 +63,8 @@ struct Shared {
     log_db: Arc<LogDb>,
     log_clock: Arc<LogClock>,
     leadership: watch::Sender<Leadership>,
+    /// To the task that proposes.
+    proposals: mpsc::Sender<propose::Request>,
     peers: peers::Peers,
     instance: InstanceId,
     config: Arc<NodeConfig>,

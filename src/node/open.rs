@@ -13,13 +13,13 @@ use openraft::SnapshotPolicy;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::RaftError;
 use openraft::storage::RaftLogStorage as _;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::peers::Peers;
-use super::{Leadership, Node, Raft, Shared, leadership, snapshot, tick};
+use super::{Leadership, Node, Raft, Shared, leadership, propose, snapshot, tick};
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
 use crate::limits;
@@ -193,6 +193,7 @@ impl Prepared {
         )
         .await
         .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
+        let (proposals, proposed) = mpsc::channel(limits::PROPOSAL_QUEUE);
         let (leadership, _) = watch::channel(Leadership::read(&raft, cluster, config.node_id));
         let node = Node {
             shared: Arc::new(Shared {
@@ -204,6 +205,7 @@ impl Prepared {
                 log_db: self.log_db,
                 log_clock,
                 leadership,
+                proposals,
                 instance: self.newborn.instance,
                 config: Arc::clone(&config),
                 draining: AtomicBool::new(false),
@@ -211,7 +213,7 @@ impl Prepared {
                 stop: CancellationToken::new(),
             }),
         };
-        node.spawn_tasks(contact.clone());
+        node.spawn_tasks(contact.clone(), proposed);
         let gate = gate(local, &node.shared.raft);
         let end_peers = CancellationToken::new();
         Ok(Started {
@@ -248,7 +250,7 @@ impl Greeter for Prepared {
 }
 
 impl Node {
-    fn spawn_tasks(&self, contact: LeaderContact) {
+    fn spawn_tasks(&self, contact: LeaderContact, proposed: mpsc::Receiver<propose::Request>) {
         let shared = &self.shared;
         let stop = || shared.stop.clone();
         let lease = shared.config.timers.election_max;
@@ -258,6 +260,7 @@ impl Node {
             shared.leadership.clone(),
             stop(),
         ));
+        tasks.spawn(propose::run(Arc::clone(shared), proposed, stop()));
         tasks.spawn(tick::run(self.clone(), stop()));
         tasks.spawn(snapshot::run(self.clone(), shared.config.snapshots, stop()));
         let campaign = network::campaign(shared.raft.clone(), contact, lease);
@@ -296,6 +299,7 @@ fn state_config(config: &NodeConfig) -> StateConfig {
             ..DbConfig::default()
         },
         record_cache_bytes: config.memory.record_cache,
+        ..StateConfig::default()
     }
 }
 

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use super::keys::Key;
 use super::record::{self, Content};
@@ -56,7 +57,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Batch<'a, S> {
     store: &'a S,
-    ids: HashMap<Key, SlotId>,
+    ids: HashMap<Key, SlotId, RandomState>,
     slots: Vec<Slot>,
     index: Index,
     revision: Revision,
@@ -72,7 +73,7 @@ impl<'a, S: Store> Batch<'a, S> {
         let header = store.header();
         Self {
             store,
-            ids: HashMap::new(),
+            ids: HashMap::default(),
             slots: Vec::new(),
             index: Index::new(sweep),
             revision: Revision::new(header.revision),

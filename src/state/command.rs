@@ -237,6 +237,12 @@ impl Command {
         self.encoded.clone()
     }
 
+    /// How many bytes those are.
+    #[must_use]
+    pub fn encoded_len(&self) -> usize {
+        self.encoded.len()
+    }
+
     /// Back from bytes of the log or of a peer. Whatever does not decode was damaged, or written by a newer
     /// version: a fault, never skipped.
     pub fn decode(bytes: Bytes) -> Result<Self, Fault> {

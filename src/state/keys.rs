@@ -292,15 +292,6 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// Every key that there is or may be.
-    #[must_use]
-    pub fn all() -> Self {
-        Self {
-            start: Vec::new(),
-            end: vec![0xFF],
-        }
-    }
-
     /// Every key that counts in the digest.
     #[must_use]
     pub fn records() -> Self {

@@ -1,13 +1,11 @@
 //! A bounded cache of decoded records in front of the state database.
 //!
-//! Invariant: what is cached is what is committed. Readers fill it under the read lock of
-//! [`super::state_db::StateDb`] and a commit updates it under the write lock, so that no reader puts back what a
-//! commit has replaced. The bound is in bytes, estimated from the encoded size.
+//! Invariant: what is cached is what the database holds, or what a layer above it hides. A record is put here before
+//! the layer that was written goes, and a reader fills it under the read lock of [`super::state_db::StateDb`] with what
+//! no layer has, so that none puts back what was replaced. The bound is in bytes, estimated from the encoded size.
 //!
 //! Deliberately absent: index entries, which are scanned and never looked up, and absent keys, which the bloom
 //! filters of the database answer for.
-
-use std::sync::Arc;
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -57,23 +55,21 @@ impl RecordCache {
         self.entries.get(key).map(|cached| cached.stored)
     }
 
-    /// A record was read: its content shares nothing but `value`'s own allocation.
+    /// A record was read, or written to the database: its content shares nothing but `value`'s own allocation.
     pub fn fill(&self, key: Key, stored: Stored, value_bytes: usize) {
+        if matches!(stored.record, Record::Index) {
+            return;
+        }
         let bytes = footprint(value_bytes);
         self.entries.insert(key, Cached { stored, bytes });
     }
 
-    /// A record was committed.
-    pub fn update(&self, key: Key, mut stored: Stored, value: &Bytes) {
-        if !matches!(stored.record, Record::Index) {
-            detach(&mut stored.record);
-            self.fill(key, stored, value.len());
+    /// The record's newest state went from memory to the database.
+    pub fn update(&self, key: &Key, value: Option<&(Stored, Bytes)>) {
+        match value {
+            Some((stored, value)) => self.fill(key.clone(), stored.clone(), value.len()),
+            None => drop(self.entries.remove(key)),
         }
-    }
-
-    /// A record was deleted.
-    pub fn remove(&self, key: &Key) {
-        self.entries.remove(key);
     }
 }
 
@@ -82,21 +78,4 @@ fn footprint(value_bytes: usize) -> u32 {
         .saturating_mul(DECODED_FACTOR)
         .saturating_add(ENTRY_OVERHEAD_BYTES);
     u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// Values that came with a command are slices of the frame that it arrived in. A cached record must not keep a
-/// frame of megabytes alive, so its values get memory of their own.
-fn detach(record: &mut Record) {
-    match record {
-        Record::Kv(kv) => {
-            let kv = Arc::make_mut(kv);
-            kv.value = Bytes::copy_from_slice(&kv.value);
-        }
-        Record::Session(session) => {
-            for value in Arc::make_mut(session).fields.values_mut() {
-                *value = Bytes::copy_from_slice(value);
-            }
-        }
-        Record::Cart(_) | Record::Client(_) | Record::Request(_) | Record::Index => {}
-    }
 }

@@ -4,7 +4,9 @@
 //! 1. A batch is what is ready, up to [`limits::APPLY_BATCH`] entries: nobody waits for a batch to fill.
 //! 2. Writers are answered after the commit of their batch, in log order, every one of them.
 //! 3. A fault drops the batch whole and stops openraft. Nothing is half-committed, nobody is answered.
-//! 4. How entries are cut into batches shows in no byte, see [`crate::state`].
+//! 4. What is committed gathers in memory and is written to the database beside the next batches; a batch waits only
+//!    while memory holds twice a layer.
+//! 5. How entries are cut into batches shows in no byte, see [`crate::state`].
 
 use std::fmt;
 use std::io;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
+use tokio::task::JoinHandle;
 
 use super::Error;
 use super::generation::{self, Shard, ShardDir};
@@ -33,6 +36,9 @@ pub struct Machine {
     /// Reused from batch to batch.
     batch: Vec<EntryResponder<TypeConfig>>,
     replies: Vec<Reply>,
+    layer_bytes: usize,
+    /// The last layer on its way into the database.
+    flush: Option<JoinHandle<Result<(), Error>>>,
 }
 
 impl Machine {
@@ -47,6 +53,7 @@ impl Machine {
     ) -> Result<Self, Error> {
         let dir = ShardDir::new(data_dir, cluster, shard);
         dir.create()?;
+        let layer_bytes = config.layer_bytes;
         let opener = Opener::new(config);
         let current = log.generation(shard)?;
         let state = StateDb::new(generation::open(&dir, &opener, current)?);
@@ -63,6 +70,8 @@ impl Machine {
             shard: Arc::new(shard),
             batch: Vec::new(),
             replies: Vec::new(),
+            layer_bytes,
+            flush: None,
         })
     }
 
@@ -133,6 +142,30 @@ impl Machine {
         self.shard.state.commit(changes, advance, horizon)
     }
 
+    /// Begins to write what has gathered in memory, if it is enough, once the layer before it is in the database.
+    async fn relieve(&mut self) -> Result<(), Error> {
+        let state = &self.shard.state;
+        let bytes = state.unflushed_bytes();
+        if bytes < self.layer_bytes {
+            return Ok(());
+        }
+        if let Some(flush) = &mut self.flush {
+            if bytes < 2 * self.layer_bytes && !flush.is_finished() {
+                return Ok(());
+            }
+            match flush.await {
+                Ok(flushed) => flushed?,
+                Err(stopped) => match stopped.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return Err(Error::Stopped),
+                },
+            }
+        }
+        let state = state.clone();
+        self.flush = Some(tokio::task::spawn_blocking(move || state.flush()));
+        Ok(())
+    }
+
     /// Answers the writers of the committed batch, and empties it.
     fn answer(&mut self) {
         for ((_, responder), reply) in self.batch.drain(..).zip(self.replies.drain(..)) {
@@ -161,6 +194,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             if !self.batch.is_empty() {
                 self.commit_batch().map_err(io::Error::other)?;
                 self.answer();
+                self.relieve().await?;
             }
             if !more {
                 return Ok(());

@@ -17,6 +17,7 @@ mod error;
 pub mod generation;
 mod high_water;
 mod identity;
+mod layer;
 mod log;
 mod log_db;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod scan;
 pub mod snapshot;
 mod state_db;
 mod tail;
+mod usage;
 mod wal;
 mod wire;
 
@@ -36,3 +38,4 @@ pub use error::Error;
 pub use identity::Identity;
 pub use log::LogStore;
 pub use log_db::{LogConfig, LogDb};
+pub use usage::disk_bytes;

@@ -234,6 +234,8 @@ impl Snapshots {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.dir.unfinished_snapshot(state.applied_index(), number);
         generation::remove(&unfinished)?;
+        // The checkpoint takes what is in the database.
+        state.flush()?;
         let database = state.database();
         Checkpoint::new(&database)
             .and_then(|checkpoint| checkpoint.create_checkpoint(&unfinished))

@@ -1,13 +1,19 @@
-//! One shard's state database: committed records over a database, and the lock that makes every read exact.
+//! One shard's state: committed records in memory over a database, and the lock that makes every read exact.
+//!
+//! A commit puts a batch's records into the active [`Layer`]. [`StateDb::flush`] freezes that layer and writes it to
+//! the database, on a thread of its own and while later batches are committed. What the database itself keeps in its
+//! write buffers is older still; a checkpoint flushes both.
 //!
 //! Invariants:
-//! 1. One batch of entries is one atomic write: records, indexes, replies, the header, where the log was applied
-//!    up to, and the membership. Its write-ahead log is off, because the Raft log is one. So a crash returns the
-//!    database to an earlier point where all of these agree, and the log replays the rest.
-//! 2. A commit holds the write lock from its first byte in the database to the published header, and a reader
-//!    holds the read lock for as long as it looks. Hence a view has exactly one revision.
+//! 1. One layer is one atomic write: records, indexes, replies, the header, where the log was applied up to, and the
+//!    membership, all as the layer's last batch left them. Its write-ahead log is off, because the Raft log is one. So a
+//!    crash returns the database to an earlier point where all of these agree, and the log replays the rest.
+//! 2. A commit holds the write lock from its first record to the published header, and a reader holds the read lock
+//!    for as long as it looks. Hence a view has exactly one revision.
 //! 3. There is one writer, [`super::machine::Machine`], which prepares its batches under the read lock.
 //! 4. A directory with a final name holds a header. One without is damaged, and so is one that lost a file.
+//!
+//! 5. At most one layer is frozen, and the next is frozen only after it is in the database.
 //!
 //! The handle outlives the database: installing a snapshot puts another generation behind it, see
 //! [`super::generation`].
@@ -17,7 +23,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -26,10 +32,12 @@ use tokio::sync::watch;
 
 use super::cache::RecordCache;
 use super::db::{DbConfig, state_options};
+use super::layer::{Layer, Merged};
 use super::{Error, generation};
+use crate::limits;
 use crate::proto::internal as pb;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
-use crate::state::{Changes, Fault, Key, KeyRange, Record, Store, Stored, SweepHorizon, record};
+use crate::state::{Changes, Fault, Key, KeyRange, Store, Stored, SweepHorizon, record};
 use crate::types::{LogTime, Revision};
 
 /// Share of a write buffer that its bloom filter takes.
@@ -42,6 +50,9 @@ pub struct StateConfig {
     pub database: DbConfig,
     /// Decoded records kept in memory, in bytes.
     pub record_cache_bytes: usize,
+    /// Changed records that are gathered in memory before they are written to the database, in bytes. There may be
+    /// three times as much for a moment.
+    pub layer_bytes: usize,
 }
 
 impl Default for StateConfig {
@@ -49,6 +60,7 @@ impl Default for StateConfig {
         Self {
             database: DbConfig::default(),
             record_cache_bytes: 64 << 20,
+            layer_bytes: limits::STATE_LAYER_BYTES,
         }
     }
 }
@@ -131,6 +143,9 @@ impl Opener {
             header: content.header,
             position: content.position,
             horizon: SweepHorizon::default(),
+            active: Layer::default(),
+            frozen: None,
+            is_dirty: false,
             cache: RecordCache::new(self.config.record_cache_bytes),
             read_options: ReadOptions::default(),
         })
@@ -249,12 +264,45 @@ pub(super) struct Committed {
     header: pb::StateHeader,
     pub position: Position,
     pub horizon: SweepHorizon,
+    /// What the last batches changed.
+    active: Layer,
+    /// What is being written to the database.
+    frozen: Option<Arc<Frozen>>,
+    /// Something was committed since a layer was last frozen, if only a place in the log.
+    is_dirty: bool,
     cache: RecordCache,
     /// Of lookups; made once, because each lookup would otherwise make its own.
     read_options: ReadOptions,
 }
 
+/// A layer on its way into the database, with what belongs to its last batch.
+struct Frozen {
+    layer: Layer,
+    header: pb::StateHeader,
+    position: Position,
+}
+
 impl Committed {
+    /// Newest first.
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        let frozen = self.frozen.as_ref().map(|frozen| &frozen.layer);
+        std::iter::once(&self.active).chain(frozen)
+    }
+
+    /// The layer that is to be written: one whose writing failed, or the active one. `None` when there is nothing to
+    /// write.
+    fn freeze(&mut self) -> Option<Arc<Frozen>> {
+        if self.frozen.is_none() && self.is_dirty {
+            self.is_dirty = false;
+            self.frozen = Some(Arc::new(Frozen {
+                layer: std::mem::take(&mut self.active),
+                header: self.header.clone(),
+                position: self.position.clone(),
+            }));
+        }
+        self.frozen.clone()
+    }
+
     fn applied_at(&self) -> AppliedAt {
         AppliedAt {
             revision: Revision::new(self.header.revision),
@@ -282,7 +330,8 @@ pub struct StateDb {
 struct Shared {
     committed: RwLock<Committed>,
     applied: watch::Sender<AppliedAt>,
-    write_options: WriteOptions,
+    /// Held while a layer is written, and while another generation takes the place of the database.
+    flush: Mutex<()>,
 }
 
 impl StateDb {
@@ -292,7 +341,7 @@ impl StateDb {
             shared: Arc::new(Shared {
                 committed: RwLock::new(committed),
                 applied,
-                write_options: unlogged(),
+                flush: Mutex::new(()),
             }),
         }
     }
@@ -312,7 +361,7 @@ impl StateDb {
     /// Revision, log time and digest, as published.
     #[must_use]
     pub fn header(&self) -> pb::StateHeader {
-        self.read_anyway().header.clone()
+        self.shared.read_anyway().header.clone()
     }
 
     /// How far the state is; changes after each batch, before the batch's writers are answered.
@@ -324,21 +373,12 @@ impl StateDb {
     /// Nothing is due before this time; `None` when there are no deadlines.
     #[must_use]
     pub fn next_deadline(&self) -> Option<LogTime> {
-        self.read_anyway().horizon.next_deadline()
-    }
-
-    /// Bytes of the state's tables on disk.
-    #[must_use]
-    pub fn disk_bytes(&self) -> u64 {
-        let database = self.database();
-        let size = database.property_int_value(rocksdb::properties::TOTAL_SST_FILES_SIZE);
-        // A property that cannot be read is not worth stopping for; whatever broke will be met by a read.
-        size.ok().flatten().unwrap_or(0)
+        self.shared.read_anyway().horizon.next_deadline()
     }
 
     /// The database itself; whoever holds it keeps it open.
     pub(super) fn database(&self) -> Arc<DB> {
-        self.read_anyway().db.clone()
+        self.shared.read_anyway().db.clone()
     }
 
     pub(super) fn applied_index(&self) -> u64 {
@@ -346,11 +386,11 @@ impl StateDb {
     }
 
     pub(super) fn position(&self) -> Position {
-        self.read_anyway().position.clone()
+        self.shared.read_anyway().position.clone()
     }
 
     pub(super) fn generation(&self) -> u64 {
-        self.read_anyway().generation
+        self.shared.read_anyway().generation
     }
 
     /// The committed state, for the one writer to prepare a batch over.
@@ -360,37 +400,22 @@ impl StateDb {
         self.shared.committed.read().map_err(poisoned)
     }
 
-    /// For what is worth knowing even of a broken state.
-    fn read_anyway(&self) -> RwLockReadGuard<'_, Committed> {
-        self.shared
-            .committed
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Commits what a batch of entries changed, in one atomic write, and publishes it.
+    /// Commits what a batch of entries changed, in one step, and publishes it.
     pub(super) fn commit(
         &self,
         changes: Changes,
         advance: Advance,
         horizon: SweepHorizon,
     ) -> Result<(), Fault> {
-        let batch = write_batch(&changes, &advance);
         let mut committed = self
             .shared
             .committed
             .write()
             .map_err(|_| Fault::Io(std::io::Error::other("a commit to the state panicked")))?;
-        committed
-            .db
-            .write_opt(batch, &self.shared.write_options)
-            .map_err(|e| committed.failed("write to", e))?;
         for change in changes.writes {
-            match change.value {
-                Some((stored, value)) => committed.cache.update(change.key, stored, &value),
-                None => committed.cache.remove(&change.key),
-            }
+            committed.active.put(change);
         }
+        committed.is_dirty = true;
         committed.header = changes.header;
         committed.horizon = horizon;
         if advance.applied.is_some() {
@@ -405,8 +430,21 @@ impl StateDb {
         Ok(())
     }
 
+    /// Bytes of what a flush would take out of memory.
+    pub(super) fn unflushed_bytes(&self) -> usize {
+        self.shared.read_anyway().active.bytes()
+    }
+
+    /// Writes everything that was committed before the call to the database. Blocks on the disk; batches may be
+    /// committed meanwhile. After a failure the database is behind, and reads are still exact.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        self.shared.flush()
+    }
+
     /// Puts another generation behind the handle, and returns the directory of the one before, which is closed.
     pub(super) fn switch(&self, next: Committed) -> PathBuf {
+        // Whoever writes a layer has the database open.
+        let flushing = self.shared.lock_flush();
         let mut committed = self
             .shared
             .committed
@@ -415,8 +453,68 @@ impl StateDb {
         let applied = next.applied_at();
         let previous = std::mem::replace(&mut *committed, next);
         drop(committed);
+        drop(flushing);
         self.shared.applied.send_replace(applied);
         previous.path().to_owned()
+    }
+}
+
+impl Shared {
+    fn lock_flush(&self) -> MutexGuard<'_, ()> {
+        // It guards nothing that a panic could leave half changed.
+        self.flush.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        let flushing = self.lock_flush();
+        // A layer whose writing failed goes first, and then the one that filled behind it.
+        while let Some((db, frozen)) = self.freeze() {
+            db.write_opt(write_batch(&frozen), &unlogged())
+                .map_err(|e| Error::database("write to", db.path(), e))?;
+            self.settle(&frozen);
+        }
+        drop(flushing);
+        Ok(())
+    }
+
+    fn freeze(&self) -> Option<(Arc<DB>, Arc<Frozen>)> {
+        let mut committed = self
+            .committed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let frozen = committed.freeze()?;
+        Some((committed.db.clone(), frozen))
+    }
+
+    /// The layer is in the database: its records go to the cache, and then it goes. Nobody reads the cache for what
+    /// the layer has until then, nor fills it with what was there before.
+    fn settle(&self, frozen: &Frozen) {
+        let committed = self.read_anyway();
+        for (key, entry) in frozen.layer.iter() {
+            committed.cache.update(key, entry.value.as_ref());
+        }
+        drop(committed);
+        let mut committed = self
+            .committed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        committed.frozen = None;
+    }
+
+    /// For what is worth knowing even of a broken state.
+    fn read_anyway(&self) -> RwLockReadGuard<'_, Committed> {
+        self.committed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A node that ends well need not apply its log again.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.flush() {
+            tracing::warn!(%error, "the state was not written at the end; the log has it");
+        }
     }
 }
 
@@ -428,32 +526,22 @@ impl fmt::Debug for StateDb {
     }
 }
 
-/// Everything of a batch as one write.
-fn write_batch(changes: &Changes, advance: &Advance) -> WriteBatch {
-    // A record's own header, beside key and value.
-    const RECORD_BYTES: usize = 12;
-    let content = changes.writes.iter().map(|change| {
-        let value = change.value.as_ref().map_or(0, |(_, value)| value.len());
-        change.key_bytes.len() + value + RECORD_BYTES
-    });
-    let mut batch = WriteBatch::with_capacity_bytes(content.sum::<usize>() + 1024);
-    batch.put(Key::Header.encode(), changes.header.encode_to_vec());
-    if let Some(applied) = advance.applied {
-        batch.put(
-            Key::RaftApplied.encode(),
-            pb::LogId::from(applied).encode_to_vec(),
-        );
+/// Everything of a layer as one write, in key order.
+fn write_batch(frozen: &Frozen) -> WriteBatch {
+    let mut batch = WriteBatch::with_capacity_bytes(frozen.layer.bytes());
+    batch.put(Key::Header.encode(), frozen.header.encode_to_vec());
+    if let Some(applied) = frozen.position.applied {
+        let applied = pb::LogId::from(applied);
+        batch.put(Key::RaftApplied.encode(), applied.encode_to_vec());
     }
-    if let Some(membership) = &advance.membership {
-        batch.put(
-            Key::RaftMembership.encode(),
-            pb::StoredMembership::from(membership).encode_to_vec(),
-        );
-    }
-    for change in &changes.writes {
-        match &change.value {
-            Some((_, value)) => batch.put(&change.key_bytes, value),
-            None => batch.delete(&change.key_bytes),
+    let membership = pb::StoredMembership::from(&frozen.position.membership);
+    batch.put(Key::RaftMembership.encode(), membership.encode_to_vec());
+    let mut entries: Vec<_> = frozen.layer.iter().map(|(_, entry)| entry).collect();
+    entries.sort_unstable_by(|a, b| a.key_bytes.cmp(&b.key_bytes));
+    for entry in entries {
+        match &entry.value {
+            Some((_, value)) => batch.put(&entry.key_bytes, value),
+            None => batch.delete(&entry.key_bytes),
         }
     }
     batch
@@ -477,23 +565,24 @@ impl Store for StateView<'_> {
     }
 
     fn get(&self, key: &Key) -> Result<Option<Stored>, Fault> {
-        if let Some(stored) = self.committed.cache.get(key) {
+        let committed = self.committed;
+        if let Some(found) = committed.layers().find_map(|layer| layer.get(key)) {
+            return Ok(found.cloned());
+        }
+        if let Some(stored) = committed.cache.get(key) {
             return Ok(Some(stored));
         }
-        let value = self
-            .committed
+        let value = committed
             .db
-            .get_pinned_opt(key.encode(), &self.committed.read_options)
-            .map_err(|e| self.committed.failed("read", e))?;
+            .get_pinned_opt(key.encode(), &committed.read_options)
+            .map_err(|e| committed.failed("read", e))?;
         let Some(value) = value else {
             return Ok(None);
         };
         let stored = record::decode(key, Bytes::copy_from_slice(&value))?;
-        if !matches!(stored.record, Record::Index) {
-            self.committed
-                .cache
-                .fill(key.clone(), stored.clone(), value.len());
-        }
+        committed
+            .cache
+            .fill(key.clone(), stored.clone(), value.len());
         Ok(Some(stored))
     }
 
@@ -506,11 +595,31 @@ impl Store for StateView<'_> {
         options.set_iterate_upper_bound(range.end.clone());
         let mut at = self.committed.db.raw_iterator_opt(options);
         at.seek(&range.start);
-        while let Some((key, value)) = at.item() {
-            if visit(key, value)?.is_break() {
+        let mut memory = Merged::new(self.committed.layers(), range);
+        loop {
+            let (stored, changed) = (at.key(), memory.peek());
+            let Some(next) = stored.into_iter().chain(changed.map(AsRef::as_ref)).min() else {
+                break;
+            };
+            let is_stored = stored == Some(next);
+            let flow = if changed.is_some_and(|changed| changed.as_ref() == next) {
+                match memory.next() {
+                    Some((key, Some(value))) => visit(key, value)?,
+                    // It is deleted.
+                    _ => ControlFlow::Continue(()),
+                }
+            } else {
+                match at.item() {
+                    Some((key, value)) => visit(key, value)?,
+                    None => break,
+                }
+            };
+            if flow.is_break() {
                 return Ok(());
             }
-            at.next();
+            if is_stored {
+                at.next();
+            }
         }
         // An iterator also ends where a block is damaged.
         at.status().map_err(|e| self.committed.failed("read", e))

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream;
 use openraft::{EntryPayload, RaftSnapshotBuilder as _};
+use prost::Message as _;
 use tempfile::TempDir;
 
 use super::*;
@@ -76,14 +77,13 @@ fn open_log(data: &Path) -> Arc<LogDb> {
     Arc::new(LogDb::open(data, node, LogConfig::default()).expect("the log opens"))
 }
 
+/// With layers so small that they are written all the time.
 fn open(data: &Path, log: &Arc<LogDb>) -> Result<Machine, Error> {
-    Machine::open(
-        data,
-        cluster(),
-        ShardId::ZERO,
-        log.clone(),
-        StateConfig::default(),
-    )
+    let config = StateConfig {
+        layer_bytes: 32 << 10,
+        ..StateConfig::default()
+    };
+    Machine::open(data, cluster(), ShardId::ZERO, log.clone(), config)
 }
 
 fn copy_tree(from: &Path, to: &Path) {
@@ -289,12 +289,23 @@ async fn apply(machine: &mut Machine, entries: impl IntoIterator<Item = Entry>) 
         .expect("the entries apply");
 }
 
-/// Every key and value, storage's own included.
+/// Every key and value. Header and position as they are published: the database has those of its last layer.
 fn dump(state: &StateDb) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut all = Vec::new();
+    use crate::state::Key as StateKey;
+    let position = state.position();
+    let applied = position.applied.map(pb::LogId::from).unwrap_or_default();
+    let membership = pb::StoredMembership::from(&position.membership);
+    let own = [
+        (StateKey::Header, state.header().encode_to_vec()),
+        (StateKey::RaftApplied, applied.encode_to_vec()),
+        (StateKey::RaftMembership, membership.encode_to_vec()),
+    ];
+    let mut all: Vec<_> = own
+        .map(|(key, value)| (key.encode().to_vec(), value))
+        .into();
     state
         .view(|view| {
-            view.scan(&KeyRange::all(), &mut |key, value| {
+            view.scan(&KeyRange::records(), &mut |key, value| {
                 all.push((key.to_vec(), value.to_vec()));
                 Ok(ControlFlow::Continue(()))
             })

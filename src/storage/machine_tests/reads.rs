@@ -22,7 +22,7 @@ fn looked_up(view: StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
     }))
 }
 
-/// What the database holds.
+/// What layers and database hold.
 fn scanned(view: StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
     let start = kv(key).encode().to_vec();
     let mut end = start.clone();
@@ -48,11 +48,13 @@ fn delete(index: u64, key: u64) -> Entry {
     entry(index, EntryPayload::Normal(Proposal::new(stamp, command)))
 }
 
-/// With room for a few records only, so that it evicts all the time.
+/// With room for a few records only, so that it evicts all the time, and layers of a few, so that they are written all
+/// the time.
 fn small_cache(data: &Path) -> (Arc<LogDb>, Machine) {
     let log = open_log(data);
     let config = StateConfig {
         record_cache_bytes: 2048,
+        layer_bytes: 2048,
         ..StateConfig::default()
     };
     let machine =

@@ -1,0 +1,228 @@
+//! What was committed and is not in the state database yet: records in memory, over the tables.
+//!
+//! The Raft log is the state's write-ahead log, so a commit need not touch the database at all. It goes into the
+//! *active* layer; when that is large enough it is *frozen*, and written to the database in one atomic batch while the
+//! next one fills, see [`super::state_db`]. A record that changes often, as a client's replies do with every batch, is
+//! written once per layer.
+//!
+//! Invariants:
+//! 1. A newer layer hides an older one, and any layer hides the database.
+//! 2. A layer is written whole, with the header and the log position that belong to its last batch.
+//!
+//! Deliberately absent: any decision about when a layer is full.
+
+use std::collections::{BTreeSet, HashMap, btree_set};
+use std::iter::Peekable;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+
+use crate::state::{Change, Key, KeyRange, Stored};
+
+/// What an entry takes beside its encoded key and value: the decoded record, and its places in two tables.
+const ENTRY_OVERHEAD_BYTES: usize = 320;
+
+/// Changed records, by key and in order.
+#[derive(Debug, Default)]
+pub(super) struct Layer {
+    entries: HashMap<Key, Entry, RandomState>,
+    /// The encoded keys of all entries.
+    order: BTreeSet<Bytes>,
+    bytes: usize,
+}
+
+/// The newest state of one record.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its key, encoded.
+    pub key_bytes: Bytes,
+    /// The record and its encoding; `None` when it is deleted.
+    pub value: Option<(Stored, Bytes)>,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, |(_, value)| value.len());
+        self.key_bytes.len() + value + ENTRY_OVERHEAD_BYTES
+    }
+}
+
+impl Layer {
+    /// About how much memory it takes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// A record was committed.
+    pub fn put(&mut self, change: Change) {
+        let entry = Entry {
+            key_bytes: change.key_bytes,
+            value: change.value,
+        };
+        self.bytes += entry.bytes();
+        let key_bytes = entry.key_bytes.clone();
+        match self.entries.insert(change.key, entry) {
+            Some(old) => self.bytes -= old.bytes(),
+            None => drop(self.order.insert(key_bytes)),
+        }
+    }
+
+    /// The record under a key, if the layer has it: `Some(None)` says that it is deleted.
+    pub fn get(&self, key: &Key) -> Option<Option<&Stored>> {
+        let entry = self.entries.get(key)?;
+        Some(entry.value.as_ref().map(|(stored, _)| stored))
+    }
+
+    /// Every entry, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The encoded keys of a range, ascending.
+    fn range(&self, range: &KeyRange) -> btree_set::Range<'_, Bytes> {
+        if range.is_empty() {
+            return btree_set::Range::default();
+        }
+        let bounds = (
+            Bound::Included(range.start.as_slice()),
+            Bound::Excluded(range.end.as_slice()),
+        );
+        self.order.range::<[u8], _>(bounds)
+    }
+
+    /// The encoded value under an encoded key that the layer has; `None` when it is deleted.
+    fn value(&self, key_bytes: &[u8]) -> Option<&Bytes> {
+        let key = Key::decode(key_bytes).expect("it was encoded from a key");
+        let entry = self.entries.get(&key);
+        let value = &entry.expect("what is in order is an entry").value;
+        value.as_ref().map(|(_, value)| value)
+    }
+}
+
+/// The entries of a range in all layers, the newest of each key, ascending.
+pub(super) struct Merged<'a> {
+    /// Newest first.
+    layers: Vec<(&'a Layer, Peekable<btree_set::Range<'a, Bytes>>)>,
+}
+
+impl<'a> Merged<'a> {
+    /// `layers` are newest first.
+    pub fn new(layers: impl Iterator<Item = &'a Layer>, range: &KeyRange) -> Self {
+        let layers = layers.map(|layer| (layer, layer.range(range).peekable()));
+        Self {
+            layers: layers.collect(),
+        }
+    }
+
+    /// The key that comes next.
+    pub fn peek(&mut self) -> Option<&'a Bytes> {
+        let heads = self.layers.iter_mut();
+        heads.filter_map(|(_, keys)| keys.peek().copied()).min()
+    }
+}
+
+impl<'a> Iterator for Merged<'a> {
+    /// A key and its value; `None` when it is deleted.
+    type Item = (&'a Bytes, Option<&'a Bytes>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.peek()?;
+        let mut newest = None;
+        for (layer, keys) in &mut self.layers {
+            // Every layer that has the key moves on; the newest has the word.
+            if keys.next_if_eq(&next).is_some() {
+                newest = newest.or(Some(*layer));
+            }
+        }
+        newest.map(|layer| (next, layer.value(next)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::proto::internal as pb;
+    use crate::state::{Record, record};
+    use crate::types::{self, Namespace};
+
+    fn key(number: u8) -> Key {
+        let name = types::Key::parse(format!("key-{number}")).expect("short");
+        Key::Kv(Namespace::default(), name)
+    }
+
+    fn change(number: u8, value: Option<u8>) -> Change {
+        let key = key(number);
+        let value = value.map(|value| {
+            let kv = pb::KvRecord {
+                value: vec![value].into(),
+                ..pb::KvRecord::default()
+            };
+            let encoded = record::encode(&Record::Kv(kv.into()));
+            let stored = record::decode(&key, encoded.clone()).expect("it was just encoded");
+            (stored, encoded)
+        });
+        Change {
+            key_bytes: key.encode(),
+            key,
+            value,
+        }
+    }
+
+    type Changes = Vec<(u8, Option<u8>)>;
+
+    fn changes() -> impl Strategy<Value = Changes> {
+        prop::collection::vec((0..16u8, prop::option::of(any::<u8>())), 0..24)
+    }
+
+    proptest! {
+        #[test]
+        fn the_newest_layer_has_the_word(old in changes(), new in changes(), from in 0..16u8, to in 0..16u8) {
+            let (mut older, mut newer) = (Layer::default(), Layer::default());
+            let mut expected = BTreeMap::new();
+            for (layer, changes) in [(&mut older, old), (&mut newer, new)] {
+                for (number, value) in changes {
+                    let change = change(number, value);
+                    expected.insert(change.key_bytes.clone(), change.value.clone());
+                    layer.put(change);
+                }
+            }
+            let range = KeyRange {
+                start: key(from).encode().to_vec(),
+                end: key(to).encode().to_vec(),
+            };
+            let inside = |bytes: &Bytes| bytes[..] >= range.start[..] && bytes[..] < range.end[..];
+            let wanted: Vec<_> = expected
+                .iter()
+                .filter(|(bytes, _)| inside(bytes))
+                .map(|(bytes, value)| (bytes, value.as_ref().map(|(_, value)| value)))
+                .collect();
+            let found: Vec<_> = Merged::new([&newer, &older].into_iter(), &range).collect();
+            prop_assert_eq!(found, wanted);
+            for number in 0..16 {
+                let found = newer.get(&key(number)).or_else(|| older.get(&key(number)));
+                let wanted = expected.get(&key(number).encode());
+                prop_assert_eq!(found, wanted.map(|value| value.as_ref().map(|(stored, _)| stored)));
+            }
+        }
+
+        #[test]
+        fn what_was_overwritten_no_longer_counts(changes in changes()) {
+            let mut layer = Layer::default();
+            let mut last = BTreeMap::new();
+            for (number, value) in changes {
+                layer.put(change(number, value));
+                last.insert(number, value);
+            }
+            let mut once = Layer::default();
+            for (number, value) in last {
+                once.put(change(number, value));
+            }
+            prop_assert_eq!(layer.bytes(), once.bytes());
+            prop_assert_eq!(layer.iter().count(), once.iter().count());
+        }
+    }
+}
