@@ -68,10 +68,9 @@ impl Layer {
         }
     }
 
-    /// The record under a key, if the layer has it: `Some(None)` says that it is deleted.
-    pub fn get(&self, key: &Key) -> Option<Option<&Stored>> {
-        let entry = self.entries.get(key)?;
-        Some(entry.value.as_ref().map(|(stored, _)| stored))
+    /// What the layer knows of a record, if anything.
+    pub fn get(&self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
     }
 
     /// Every entry, in no order.
@@ -205,7 +204,7 @@ mod tests {
             for number in 0..16 {
                 let found = newer.get(&key(number)).or_else(|| older.get(&key(number)));
                 let wanted = expected.get(&key(number).encode());
-                prop_assert_eq!(found, wanted.map(|value| value.as_ref().map(|(stored, _)| stored)));
+                prop_assert_eq!(found.map(|entry| &entry.value), wanted);
             }
         }
 

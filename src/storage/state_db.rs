@@ -567,7 +567,7 @@ impl Store for StateView<'_> {
     fn get(&self, key: &Key) -> Result<Option<Stored>, Fault> {
         let committed = self.committed;
         if let Some(found) = committed.layers().find_map(|layer| layer.get(key)) {
-            return Ok(found.cloned());
+            return Ok(found.value.as_ref().map(|(stored, _)| stored.clone()));
         }
         if let Some(stored) = committed.cache.get(key) {
             return Ok(Some(stored));
