@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
+use openraft::EntryPayload;
 use openraft::raft::AppendEntriesRequest;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -19,7 +20,7 @@ use crate::network::append::Session;
 use crate::network::{Error, Lane, Pool, Timing};
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_server::{RaftService, RaftServiceServer};
-use crate::raft::{LogId, TypeConfig};
+use crate::raft::{Entry, LogId, TypeConfig};
 
 /// Accepts every request whose answer it has a permit for, and echoes its previous log id.
 #[derive(Clone)]
@@ -142,20 +143,23 @@ fn log_id(index: u64) -> LogId {
     .into()
 }
 
-fn requests(
-    count: u64,
-) -> impl futures::Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin {
+/// A request after entry `index`, with one entry or none.
+fn request(index: u64, has_entry: bool) -> AppendEntriesRequest<TypeConfig> {
     let vote = pb::Vote {
         term: 1,
         node_id: 1,
         committed: true,
     };
-    stream::iter((0..count).map(move |index| AppendEntriesRequest {
+    let entry = || Entry {
+        log_id: log_id(index + 1),
+        payload: EntryPayload::Blank,
+    };
+    AppendEntriesRequest {
         vote: vote.into(),
         prev_log_id: Some(log_id(index)),
         leader_commit: None,
-        entries: Vec::new(),
-    }))
+        entries: has_entry.then(entry).into_iter().collect(),
+    }
 }
 
 fn session(
@@ -163,12 +167,69 @@ fn session(
     count: u64,
     soft_ttl: Duration,
 ) -> BoxStream<'static, Result<openraft::raft::StreamAppendResult<TypeConfig>, Error>> {
+    let requests = stream::iter((0..count).map(|index| request(index, true)));
+    session_of(address, requests.boxed(), soft_ttl)
+}
+
+fn session_of(
+    address: &str,
+    requests: BoxStream<'static, AppendEntriesRequest<TypeConfig>>,
+    soft_ttl: Duration,
+) -> BoxStream<'static, Result<openraft::raft::StreamAppendResult<TypeConfig>, Error>> {
     let pool = Pool::new(Timing::default());
     let client = pool.raft(address, Lane::Log).expect("an address");
     let envelope = local(1).envelope(2, local(2).instance);
-    Session::new(client, envelope, requests(count), soft_ttl)
+    Session::new(client, envelope, requests, soft_ttl)
         .results()
         .boxed()
+}
+
+/// What the follower was asked about, by the index that each answer echoes.
+async fn answered(requests: Vec<(u64, bool)>, stays_open: bool) -> Vec<u64> {
+    let mut serving = JoinSet::new();
+    let (follower, address) = follower(&mut serving).await;
+    follower.permits.add_permits(requests.len());
+    let last = requests.last().expect("at least one").0;
+    let requests = stream::iter(requests).map(|(index, has_entry)| request(index, has_entry));
+    let requests = if stays_open {
+        requests.chain(stream::pending()).boxed()
+    } else {
+        requests.boxed()
+    };
+    let mut results = session_of(&address, requests, DEADLINE);
+    let mut found = Vec::new();
+    while let Some(result) = results.next().await {
+        let index = result
+            .expect("no error")
+            .expect("accepted")
+            .expect("echoed");
+        found.push(index.index);
+        if stays_open && index.index == last {
+            break;
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn entries_that_follow_stand_for_a_request_without_any() {
+    let requests = vec![
+        (0, true),
+        (1, false),
+        (1, false),
+        (1, true),
+        (2, false),
+        (2, true),
+    ];
+    assert_eq!(answered(requests, false).await, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_request_without_entries_goes_when_nothing_follows() {
+    for stays_open in [true, false] {
+        let requests = vec![(0, true), (1, false), (2, false)];
+        assert_eq!(answered(requests, stays_open).await, [0, 2]);
+    }
 }
 
 #[tokio::test]
