@@ -84,10 +84,10 @@ pub const HTTP2_PENDING_RESETS: usize = 64;
 pub const PROPOSAL_QUEUE: usize = 4096;
 /// Groups of writes between their proposal and their replies; what is proposed meanwhile becomes the next group.
 pub const PROPOSALS_IN_FLIGHT: usize = 2;
-/// Writes of one group; it ends with the request that crosses it.
-pub const PROPOSAL_COMMANDS: usize = 4096;
+/// Writes of one group, which make one log entry; it ends with the request that crosses it.
+pub const PROPOSAL_COMMANDS: usize = 1024;
 /// Bytes of one group; it ends with the request that crosses it.
-pub const PROPOSAL_BYTES: usize = 4 << 20;
+pub const PROPOSAL_BYTES: usize = 1 << 20;
 /// Entries of one AppendEntries request.
 pub const APPEND_ENTRIES: u64 = 4096;
 /// Bytes of one AppendEntries request; a request ends with the entry that crosses it.
@@ -100,7 +100,7 @@ pub const LOG_TAIL_BYTES: usize = 16 << 20;
 pub const COMMIT_QUEUE: usize = 4096;
 /// Bytes that one commit group gathers before it is written; it ends with the command that crosses it.
 pub const COMMIT_GROUP_BYTES: usize = 8 << 20;
-/// Entries applied in one state batch.
+/// Commands at which a state batch is applied; it ends with the entry that crosses it.
 pub const APPLY_BATCH: usize = 1024;
 /// Bytes of changed records that gather in memory before they are written to the state database.
 pub const STATE_LAYER_BYTES: usize = 16 << 20;
@@ -121,7 +121,8 @@ const _: () = {
     assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
     assert!(SESSION_BYTES < MESSAGE_BYTES);
     assert!(CART_LINES * (SKU_BYTES + LINE_ATTRIBUTE_BYTES + 64) < MESSAGE_BYTES);
-    assert!(APPEND_BYTES + MESSAGE_BYTES < PEER_MESSAGE_BYTES);
+    // The entry that crosses an append's bound may hold a group that was crossed by a whole frame.
+    assert!(APPEND_BYTES + PROPOSAL_BYTES + MESSAGE_BYTES < PEER_MESSAGE_BYTES);
     assert!(SNAPSHOT_CHUNK_BYTES < PEER_MESSAGE_BYTES);
     assert!(SESSION_IDLE_TTL_DEFAULT_MS <= SESSION_ABSOLUTE_TTL_DEFAULT_MS);
     assert!(SESSION_ABSOLUTE_TTL_DEFAULT_MS <= TTL_MAX_MS);

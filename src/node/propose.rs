@@ -3,9 +3,9 @@
 //! # Groups
 //!
 //! One task hands commands to openraft, in groups: while [`limits::PROPOSALS_IN_FLIGHT`] groups are on their way through
-//! log, followers and state machine, whatever else is proposed gathers and becomes the next one. A group costs every
-//! node the same messages, wake-ups and one fsync, whether it holds one command or a thousand. So a lone write waits for
-//! nobody, and under load the groups grow until what they cost no longer counts.
+//! log, followers and state machine, whatever else is proposed gathers and becomes the next one. A group is one log
+//! entry: it costs every node the same messages, wake-ups and one fsync, whether it holds one command or a thousand. So a
+//! lone write waits for nobody, and under load the groups grow until what they cost no longer counts.
 //!
 //! Invariants:
 //! 1. An error that says [`Outcome::NotApplied`] was raised before openraft saw the command. Whatever openraft
@@ -177,49 +177,52 @@ impl Group {
     /// Hands the commands to openraft, in the order of the groups; what is returned waits for the replies.
     async fn propose(self, shared: &Shared) -> impl Future<Output = ()> + Send + use<> {
         let stamp = shared.log_clock.now(shared.applied.borrow().log_time);
-        let proposals = self
-            .commands
-            .into_iter()
-            .map(|command| Proposal::new(stamp, command));
-        let entered = shared.raft.client_write_many(proposals).await;
-        let results = match entered {
-            Ok(results) => results.map(reply).boxed(),
-            // They may have entered all the same, so nobody is told that they did not.
-            Err(fatal) => stream::repeat_with(move || Err(stopped(&fatal))).boxed(),
-        };
-        answer(self.waiters, results)
-    }
-}
-
-/// Gives every waiter its replies, as soon as it has all of them.
-async fn answer(
-    waiters: Vec<(usize, oneshot::Sender<Replies>)>,
-    mut results: BoxStream<'static, Result<Reply, Error>>,
-) {
-    for (count, waiter) in waiters {
-        let mut replies = Vec::with_capacity(count);
-        while replies.len() < count {
-            replies.push(results.next().await.unwrap_or_else(|| Err(ended())));
+        let proposal = Proposal::new(stamp, self.commands);
+        let entered = shared.raft.client_write_many([proposal]).await;
+        let waiters = self.waiters;
+        async move {
+            let written = match entered {
+                Ok(mut results) => results.next().await,
+                // It may have entered all the same, so nobody is told that it did not.
+                Err(fatal) => Some(Err(fatal)),
+            };
+            answer(waiters, written);
         }
-        // Whoever no longer waits does not want to know.
-        drop(waiter.send(replies));
     }
 }
 
-/// What became of one write.
-fn reply(result: Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>) -> Result<Reply, Error> {
-    match result {
-        Ok(Ok(written)) => Ok(written.response),
-        Ok(Err(error)) => Err(write_error(error)),
-        Err(fatal) => Err(stopped(&fatal)),
+/// Gives every waiter its replies, or the reason why there are none.
+fn answer(
+    waiters: Vec<(usize, oneshot::Sender<Replies>)>,
+    written: Option<Result<WriteResult<TypeConfig>, Fatal<TypeConfig>>>,
+) {
+    let failure: &dyn Fn() -> Error = match written {
+        Some(Ok(Ok(written))) => {
+            let mut replies = written.response.0.into_iter();
+            for (count, waiter) in waiters {
+                let own = (0..count).map(|_| replies.next().ok_or_else(ended));
+                // Whoever no longer waits does not want to know.
+                drop(waiter.send(own.collect()));
+            }
+            return;
+        }
+        Some(Ok(Err(ref error))) => &|| write_error(error),
+        Some(Err(ref fatal)) => &|| stopped(fatal),
+        None => &ended,
+    };
+    for (count, waiter) in waiters {
+        let own = (0..count).map(|_| Err(failure()));
+        drop(waiter.send(own.collect()));
     }
 }
 
 /// What openraft said of a write that it had been given.
-fn write_error(error: ClientWriteError<TypeConfig>) -> Error {
+fn write_error(error: &ClientWriteError<TypeConfig>) -> Error {
     match error {
         ClientWriteError::ForwardToLeader(forward)
-        | ClientWriteError::LogEntryDiscarded(forward) => Error::LeadershipLost(hint(forward)),
+        | ClientWriteError::LogEntryDiscarded(forward) => {
+            Error::LeadershipLost(hint(forward.clone()))
+        }
         other => Error::Stopped(other.to_string()),
     }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::EntryPayload;
+use prost::Message as _;
 
 use crate::proto::internal as pb;
 use crate::state::{Command, Fault};
@@ -15,48 +17,68 @@ openraft::declare_raft_types!(
     /// Trolley's choice of types.
     pub TypeConfig:
         D = Proposal,
-        R = Reply,
+        R = Replies,
         NodeId = u64,
         Node = Member,
 );
 
-/// A command on its way through the log: decoded for apply, encoded for disk and wire. Cloning shares both.
+/// Commands on their way through the log, in one entry because they were proposed together: decoded for apply, encoded
+/// for disk and wire. What an entry costs on the way is shared by its commands. Cloning shares both forms.
 #[derive(Clone)]
 pub struct Proposal {
-    /// The leader's wall time when it proposed.
+    /// The leader's log time when it proposed.
     pub stamp: LogTime,
-    /// The command.
-    pub command: Arc<Command>,
-    /// The same command, encoded once.
-    pub encoded: Bytes,
+    /// At least one; they are applied in this order.
+    pub commands: Arc<[Command]>,
+    /// Both, encoded once: a [`pb::Proposal`].
+    encoded: Bytes,
 }
 
 impl Proposal {
-    /// A new command, stamped by the leader.
+    /// New commands, stamped by the leader.
     #[must_use]
-    pub fn new(stamp: LogTime, command: Command) -> Self {
-        let encoded = command.encode();
+    pub fn new(stamp: LogTime, commands: Vec<Command>) -> Self {
+        let message = pb::Proposal {
+            stamp: stamp.as_millis(),
+            commands: commands.iter().map(Command::encode).collect(),
+        };
         Self {
             stamp,
-            command: Arc::new(command),
-            encoded,
+            commands: commands.into(),
+            encoded: message.encode_to_vec().into(),
         }
     }
 
+    /// The bytes that disk and wire carry. Cheap: they were made with the proposal.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        self.encoded.clone()
+    }
+
     /// Back from disk or wire.
-    pub fn decode(stored: pb::Proposal) -> Result<Self, Fault> {
-        let command = Command::decode(stored.command.clone())?;
+    pub fn decode(encoded: Bytes) -> Result<Self, Fault> {
+        let message = pb::Proposal::decode(encoded.clone())
+            .map_err(|e| Fault::corrupt("log proposal", e.to_string()))?;
+        if message.commands.is_empty() {
+            return Err(Fault::corrupt("log proposal", "it holds no command"));
+        }
+        let commands = message.commands.into_iter().map(Command::decode);
         Ok(Self {
-            stamp: LogTime::from_millis(stored.stamp),
-            command: Arc::new(command),
-            encoded: stored.command,
+            stamp: LogTime::from_millis(message.stamp),
+            commands: commands.collect::<Result<_, _>>()?,
+            encoded,
         })
     }
 }
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Proposal({} bytes)", self.encoded.len())
+        write!(
+            f,
+            "Proposal({} commands, {} bytes)",
+            self.commands.len(),
+            self.encoded.len()
+        )
     }
 }
 
@@ -66,8 +88,7 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// What a command answered, and whether it had been answered before. Blank and membership entries answer the
-/// default.
+/// What a command answered, and whether it had been answered before.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reply {
     /// The reply, stored or new.
@@ -76,9 +97,13 @@ pub struct Reply {
     pub replayed: bool,
 }
 
-impl fmt::Display for Reply {
+/// What an entry answered: a reply to each of its commands, in their order. Blank and membership entries have none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Replies(pub Vec<Reply>);
+
+impl fmt::Display for Replies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reply(revision {})", self.reply.revision)
+        write!(f, "Replies({})", self.0.len())
     }
 }
 
@@ -103,6 +128,15 @@ impl Default for Member {
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(f)
+    }
+}
+
+/// How many commands an entry holds. Whatever else it may hold counts as one.
+#[must_use]
+pub fn commands_in(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.commands.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 1,
     }
 }
 

@@ -62,7 +62,7 @@ impl From<&Entry> for pb::Entry {
     fn from(entry: &Entry) -> Self {
         let payload = match &entry.payload {
             EntryPayload::Blank => pb::entry::Payload::Blank(pb::Blank {}),
-            EntryPayload::Normal(proposal) => pb::entry::Payload::Proposal(proposal.into()),
+            EntryPayload::Normal(proposal) => pb::entry::Payload::Proposal(proposal.encode()),
             EntryPayload::Membership(membership) => {
                 pb::entry::Payload::Membership(membership.into())
             }
@@ -93,16 +93,6 @@ impl TryFrom<pb::Entry> for openraft::Entry<LeaderId, EntryPayload<Proposal, u64
             log_id: log_id.into(),
             payload,
         })
-    }
-}
-
-impl From<&Proposal> for pb::Proposal {
-    /// Shares the encoded command.
-    fn from(proposal: &Proposal) -> Self {
-        Self {
-            stamp: proposal.stamp.as_millis(),
-            command: proposal.encoded.clone(),
-        }
     }
 }
 
@@ -188,7 +178,10 @@ fn required<T>(what: &'static str, part: &str, value: Option<T>) -> Result<T, Fa
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
+    use crate::state::Command;
 
     fn membership() -> Membership {
         let nodes: BTreeMap<u64, Member> = (1..=3)
@@ -260,5 +253,37 @@ mod tests {
         assert!(Entry::try_from(no_payload).is_err());
         assert!(Entry::try_from(no_log_id).is_err());
         assert!(Entry::try_from(pb::Entry { log_id, payload }).is_ok());
+    }
+
+    /// Yesterday's log opens tomorrow: an entry of one command has the bytes that it had when an entry was one command.
+    #[test]
+    fn an_entry_of_one_command_has_its_first_form() {
+        let operation = crate::state::Operation::Tick {
+            checkpoint: true,
+            expect: None,
+        };
+        let command = Command::new(
+            crate::types::Namespace::default(),
+            crate::state::Identity::Anonymous,
+            operation,
+        );
+        let encoded = command.encode();
+        let length = u8::try_from(encoded.len()).expect("a small command");
+        let proposal = [&[8, 5, 0x12, length], &encoded[..]].concat();
+        let log_id = [0x0a, 6, 8, 3, 16, 2, 24, 7];
+        let stored = [&log_id[..], &[0x1a, length + 4], &proposal].concat();
+
+        let message = pb::Entry::decode(&stored[..]).expect("well formed");
+        let entry = Entry::try_from(message).expect("valid");
+        let EntryPayload::Normal(found) = &entry.payload else {
+            panic!("it is a proposal");
+        };
+        assert_eq!(found.stamp.as_millis(), 5);
+        assert_eq!(found.commands[..], [command]);
+        assert_eq!(pb::Entry::from(&entry).encode_to_vec(), stored);
+
+        let empty = [&log_id[..], &[0x1a, 2, 8, 5]].concat();
+        let message = pb::Entry::decode(&empty[..]).expect("well formed");
+        assert!(Entry::try_from(message).is_err(), "no command");
     }
 }

@@ -1,7 +1,7 @@
 //! The state machine under openraft: entries in, one atomic commit per batch, replies out.
 //!
 //! Invariants:
-//! 1. A batch is what is ready, up to [`limits::APPLY_BATCH`] entries: nobody waits for a batch to fill.
+//! 1. A batch is what is ready, until it holds [`limits::APPLY_BATCH`] commands: nobody waits for a batch to fill.
 //! 2. Writers are answered after the commit of their batch, in log order, every one of them.
 //! 3. A fault drops the batch whole and stops openraft. Nothing is half-committed, nobody is answered.
 //! 4. What is committed gathers in memory and is written to the database beside the next batches; a batch waits only
@@ -24,7 +24,9 @@ use super::log_db::LogDb;
 use super::snapshot::{self, Builder, Snapshot, SnapshotDir, Snapshots};
 use super::state_db::{Advance, Opener};
 use crate::limits;
-use crate::raft::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::{
+    LogId, Proposal, Replies, Reply, SnapshotMeta, StoredMembership, TypeConfig, commands_in,
+};
 use crate::state::{self, Batch, Fault};
 use crate::types::{ClusterId, ShardId};
 
@@ -35,7 +37,7 @@ pub struct Machine {
     shard: Arc<Shard>,
     /// Reused from batch to batch.
     batch: Vec<EntryResponder<TypeConfig>>,
-    replies: Vec<Reply>,
+    replies: Vec<Replies>,
     layer_bytes: usize,
     /// The last layer on its way into the database.
     flush: Option<JoinHandle<Result<(), Error>>>,
@@ -95,15 +97,20 @@ impl Machine {
         let Some(first) = entries.next().await else {
             return Ok(false);
         };
-        self.batch.push(first?);
-        while self.batch.len() < limits::APPLY_BATCH {
-            match entries.next().now_or_never() {
-                Some(Some(entry)) => self.batch.push(entry?),
-                Some(None) => return Ok(false),
-                None => break,
+        let mut next = first?;
+        let mut commands = 0;
+        loop {
+            commands += commands_in(&next.0);
+            self.batch.push(next);
+            if commands >= limits::APPLY_BATCH {
+                return Ok(true);
             }
+            next = match entries.next().now_or_never() {
+                Some(Some(entry)) => entry?,
+                Some(None) => return Ok(false),
+                None => return Ok(true),
+            };
         }
-        Ok(true)
     }
 
     /// Applies and commits the batch, and notes the replies.
@@ -115,22 +122,16 @@ impl Machine {
         for (entry, _) in &self.batch {
             let log_id = LogId::new(entry.log_id.leader_id, entry.log_id.index);
             advance.applied = Some(log_id);
-            let reply = match &entry.payload {
-                EntryPayload::Normal(proposal) => {
-                    let applied = state::apply(&mut batch, proposal.stamp, &proposal.command)?;
-                    Reply {
-                        reply: applied.reply,
-                        replayed: applied.replayed,
-                    }
-                }
+            let replies = match &entry.payload {
+                EntryPayload::Normal(proposal) => apply(&mut batch, proposal)?,
                 EntryPayload::Membership(membership) => {
                     let stored = StoredMembership::new(Some(log_id), membership.clone());
                     advance.membership = Some(stored);
-                    Reply::default()
+                    Replies::default()
                 }
-                EntryPayload::Blank => Reply::default(),
+                EntryPayload::Blank => Replies::default(),
             };
-            self.replies.push(reply);
+            self.replies.push(replies);
         }
         let (changes, horizon) = batch.finish();
         drop(committed);
@@ -168,12 +169,25 @@ impl Machine {
 
     /// Answers the writers of the committed batch, and empties it.
     fn answer(&mut self) {
-        for ((_, responder), reply) in self.batch.drain(..).zip(self.replies.drain(..)) {
+        for ((_, responder), replies) in self.batch.drain(..).zip(self.replies.drain(..)) {
             if let Some(responder) = responder {
-                responder.send(reply);
+                responder.send(replies);
             }
         }
     }
+}
+
+/// Applies an entry's commands, one after the other.
+fn apply(batch: &mut Batch<'_, StateView<'_>>, proposal: &Proposal) -> Result<Replies, Fault> {
+    let mut replies = Vec::with_capacity(proposal.commands.len());
+    for command in proposal.commands.iter() {
+        let applied = state::apply(batch, proposal.stamp, command)?;
+        replies.push(Reply {
+            reply: applied.reply,
+            replayed: applied.replayed,
+        });
+    }
+    Ok(Replies(replies))
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {

@@ -10,16 +10,23 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::raft::Entry;
+use crate::raft::{Entry, commands_in};
 
-/// What a decoded entry weighs beside its encoded bytes: the command's own structures.
+/// What a decoded entry weighs beside its encoded bytes, for each of its commands: their own structures.
 const OVERHEAD_BYTES: usize = 512;
 
 struct Slot {
     entry: Entry,
-    bytes: usize,
+    /// Its encoded length.
+    encoded: usize,
     /// The append that brought it.
     ticket: u64,
+}
+
+impl Slot {
+    fn weight(&self) -> usize {
+        self.encoded + OVERHEAD_BYTES * commands_in(&self.entry)
+    }
 }
 
 /// The entries from some index to the end of the log.
@@ -54,13 +61,13 @@ impl Tail {
 
     /// Adds the next entry, of an encoded length.
     pub(super) fn push(&mut self, entry: Entry, encoded: usize, ticket: u64) {
-        let bytes = encoded + OVERHEAD_BYTES;
-        self.bytes += bytes;
-        self.slots.push_back(Slot {
+        let slot = Slot {
             entry,
-            bytes,
+            encoded,
             ticket,
-        });
+        };
+        self.bytes += slot.weight();
+        self.slots.push_back(slot);
     }
 
     /// Lets go of the oldest entries beyond the bound, up to those of the append `written`, which RocksDB has.
@@ -77,7 +84,7 @@ impl Tail {
     pub(super) fn truncate(&mut self, index: u64) {
         while self.next() > index {
             match self.slots.pop_back() {
-                Some(slot) => self.bytes -= slot.bytes,
+                Some(slot) => self.bytes -= slot.weight(),
                 None => self.first = index,
             }
         }
@@ -93,7 +100,7 @@ impl Tail {
 
     fn pop_front(&mut self) {
         if let Some(slot) = self.slots.pop_front() {
-            self.bytes -= slot.bytes;
+            self.bytes -= slot.weight();
             self.first += 1;
         }
     }
@@ -111,7 +118,7 @@ impl Tail {
             if bytes >= budget {
                 break;
             }
-            bytes += slot.bytes - OVERHEAD_BYTES;
+            bytes += slot.encoded;
             found.push(slot.entry.clone());
         }
         found

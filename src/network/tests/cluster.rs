@@ -186,7 +186,7 @@ pub(super) fn proposal(key: &str) -> Proposal {
     };
     let namespace = Namespace::parse("").expect("the default");
     let command = Command::new(namespace, Identity::Anonymous, operation);
-    Proposal::new(LogTime::from_millis(1), command)
+    Proposal::new(LogTime::from_millis(1), vec![command])
 }
 
 /// Starts nodes 1 to `count` as one cluster that has a leader.

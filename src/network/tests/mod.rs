@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use openraft::ServerState;
+use prost::Message as _;
 use tokio::task::JoinSet;
 use tonic_types::StatusExt as _;
 
@@ -290,10 +291,14 @@ async fn nonsense_is_an_error_and_no_panic() {
     };
     let entry = |index, command: &'static [u8]| pb::Entry {
         log_id: at(index),
-        payload: Some(pb::entry::Payload::Proposal(pb::Proposal {
-            stamp: 1,
-            command: Bytes::from_static(command),
-        })),
+        payload: Some(pb::entry::Payload::Proposal(
+            pb::Proposal {
+                stamp: 1,
+                commands: vec![Bytes::from_static(command)],
+            }
+            .encode_to_vec()
+            .into(),
+        )),
     };
     let good = pb::AppendRequest {
         envelope,

@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::network::{SnapshotFiles, SnapshotSink, SnapshotStore};
 use crate::proto::internal as pb;
-use crate::raft::{Entry, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use crate::raft::{Entry, LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
 /// The log of one node.
 #[derive(Clone, Default)]
@@ -163,7 +163,7 @@ impl RaftStateMachine<TypeConfig> for MemoryMachine {
                 EntryPayload::Blank => {}
                 EntryPayload::Normal(proposal) => {
                     let mut bytes = state.digest.to_be_bytes().to_vec();
-                    bytes.extend_from_slice(&proposal.encoded);
+                    bytes.extend_from_slice(&proposal.encode());
                     state.digest = xxh3_128(&bytes);
                 }
                 EntryPayload::Membership(membership) => {
@@ -171,7 +171,7 @@ impl RaftStateMachine<TypeConfig> for MemoryMachine {
                 }
             }
             if let Some(responder) = responder {
-                responder.send(Reply::default());
+                responder.send(Replies::default());
             }
         }
         Ok(())

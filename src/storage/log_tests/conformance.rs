@@ -10,7 +10,7 @@ use openraft::{EntryPayload, StorageError};
 use tempfile::TempDir;
 
 use super::{node, open};
-use crate::raft::{LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::{LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::storage::{LogDb, LogStore};
 use crate::types::ShardId;
 
@@ -83,7 +83,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
             drop(machine);
             if let Some(responder) = responder {
-                responder.send(Reply::default());
+                responder.send(Replies::default());
             }
         }
         Ok(())

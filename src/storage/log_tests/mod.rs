@@ -61,7 +61,7 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
     Entry {
         log_id: log_id(term, index),
-        payload: EntryPayload::Normal(Proposal::new(LogTime::from_millis(index), command)),
+        payload: EntryPayload::Normal(Proposal::new(LogTime::from_millis(index), vec![command])),
     }
 }
 

@@ -5,34 +5,33 @@ use crate::state::{Batch, Key as StateKey, MemoryStore, SweepHorizon};
 
 const ENTRIES: u64 = 3000;
 
-/// Applies one entry at a time.
-fn over_memory(seed: u64) -> (MemoryStore, Vec<Reply>) {
+/// Applies one command at a time.
+fn over_memory(seed: u64) -> (MemoryStore, Vec<Replies>) {
     let mut store = MemoryStore::new();
     let mut replies = Vec::new();
     let mut horizon = SweepHorizon::default();
     for index in 1..=ENTRIES {
-        let mut batch = Batch::new(&store, horizon);
-        let reply = match history(seed, index).payload {
-            EntryPayload::Normal(proposal) => {
-                let applied =
-                    state::apply(&mut batch, proposal.stamp, &proposal.command).expect("no fault");
-                Reply {
+        let mut own = Vec::new();
+        if let EntryPayload::Normal(proposal) = history(seed, index).payload {
+            for command in proposal.commands.iter() {
+                let mut batch = Batch::new(&store, horizon);
+                let applied = state::apply(&mut batch, proposal.stamp, command).expect("no fault");
+                own.push(Reply {
                     reply: applied.reply,
                     replayed: applied.replayed,
-                }
+                });
+                let (changes, next) = batch.finish();
+                horizon = next;
+                store.commit(changes);
             }
-            _ => Reply::default(),
-        };
-        replies.push(reply);
-        let (changes, next) = batch.finish();
-        horizon = next;
-        store.commit(changes);
+        }
+        replies.push(Replies(own));
     }
     (store, replies)
 }
 
 /// Applies in batches of random size.
-async fn over_rocksdb(machine: &mut Machine, seed: u64) -> Vec<Reply> {
+async fn over_rocksdb(machine: &mut Machine, seed: u64) -> Vec<Replies> {
     let mut random = Random(seed);
     let mut replies = Vec::new();
     let mut index = 1;
@@ -120,7 +119,10 @@ async fn a_fault_commits_nothing_of_its_batch() {
     let tick = |checkpoint, expect| {
         let operation = Operation::Tick { checkpoint, expect };
         let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
-        EntryPayload::Normal(Proposal::new(LogTime::from_millis(2_000_000), command))
+        EntryPayload::Normal(Proposal::new(
+            LogTime::from_millis(2_000_000),
+            vec![command],
+        ))
     };
     apply(&mut node.machine, [entry(101, tick(true, None))]).await;
     let before = dump(&node.machine.state());

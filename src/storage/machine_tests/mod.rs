@@ -223,6 +223,18 @@ impl Random {
         };
         Command::new(Namespace::default(), identity, operation)
     }
+
+    /// What was proposed together; most often a command alone.
+    fn commands(&mut self, index: u64) -> Vec<Command> {
+        let count = if self.below(3) == 0 {
+            1 + self.below(4)
+        } else {
+            1
+        };
+        (0..count)
+            .map(|nth| self.command(index * 10 + nth))
+            .collect()
+    }
 }
 
 fn log_id(index: u64) -> LogId {
@@ -249,7 +261,7 @@ fn history(seed: u64, index: u64) -> Entry {
         1 => EntryPayload::Membership(membership(index)),
         _ => {
             let stamp = LogTime::from_millis(1_000_000 + index * 20);
-            EntryPayload::Normal(Proposal::new(stamp, random.command(index)))
+            EntryPayload::Normal(Proposal::new(stamp, random.commands(index)))
         }
     };
     entry(index, payload)
@@ -278,7 +290,10 @@ fn put(index: u64, key: &str, value: Bytes) -> Entry {
     };
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
     let stamp = LogTime::from_millis(1_000_000 + index);
-    entry(index, EntryPayload::Normal(Proposal::new(stamp, command)))
+    entry(
+        index,
+        EntryPayload::Normal(Proposal::new(stamp, vec![command])),
+    )
 }
 
 async fn apply(machine: &mut Machine, entries: impl IntoIterator<Item = Entry>) {

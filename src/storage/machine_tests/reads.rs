@@ -45,7 +45,10 @@ fn delete(index: u64, key: u64) -> Entry {
     };
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
     let stamp = LogTime::from_millis(1_000_000 + index);
-    entry(index, EntryPayload::Normal(Proposal::new(stamp, command)))
+    entry(
+        index,
+        EntryPayload::Normal(Proposal::new(stamp, vec![command])),
+    )
 }
 
 /// With room for a few records only, so that it evicts all the time, and layers of a few, so that they are written all
