@@ -83,7 +83,7 @@ pub const HTTP2_PENDING_RESETS: usize = 64;
 /// Requests with writes that may wait to be proposed.
 pub const PROPOSAL_QUEUE: usize = 4096;
 /// Groups of writes between their proposal and their replies; what is proposed meanwhile becomes the next group.
-pub const PROPOSALS_IN_FLIGHT: usize = 2;
+pub const PROPOSALS_IN_FLIGHT: usize = 3;
 /// Writes of one group, which make one log entry; it ends with the request that crosses it.
 pub const PROPOSAL_COMMANDS: usize = 1024;
 /// Bytes of one group; it ends with the request that crosses it.

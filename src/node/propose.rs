@@ -160,7 +160,7 @@ impl Group {
             bytes += request
                 .commands
                 .iter()
-                .map(Command::encoded_len)
+                .map(|command| command.encoded().len())
                 .sum::<usize>();
             let waiter = (request.commands.len(), request.waiter);
             group.waiters.push(waiter);

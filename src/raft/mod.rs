@@ -38,14 +38,11 @@ impl Proposal {
     /// New commands, stamped by the leader.
     #[must_use]
     pub fn new(stamp: LogTime, commands: Vec<Command>) -> Self {
-        let message = pb::Proposal {
-            stamp: stamp.as_millis(),
-            commands: commands.iter().map(Command::encode).collect(),
-        };
+        let encoded = wire::encode_proposal(stamp, &commands);
         Self {
             stamp,
             commands: commands.into(),
-            encoded: message.encode_to_vec().into(),
+            encoded,
         }
     }
 

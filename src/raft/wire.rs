@@ -7,12 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use openraft::EntryPayload;
+use prost::encoding::{self, WireType};
 
 use super::{Entry, LogId, Member, Membership, Proposal, StoredMembership, Vote};
 use crate::proto::internal as pb;
-use crate::state::Fault;
-use crate::types::InstanceId;
+use crate::state::{Command, Fault};
+use crate::types::{InstanceId, LogTime};
 
 type LeaderId = openraft::alias::LeaderIdOf<super::TypeConfig>;
 
@@ -72,6 +74,28 @@ impl From<&Entry> for pb::Entry {
             payload: Some(payload),
         }
     }
+}
+
+/// A [`pb::Proposal`], written field by field: the message itself would need a shared copy of every command's bytes.
+pub(super) fn encode_proposal(stamp: LogTime, commands: &[Command]) -> Bytes {
+    const STAMP: u32 = 1;
+    const COMMANDS: u32 = 2;
+    /// More than a key and a length or number take.
+    const FRAMING_BYTES: usize = 16;
+
+    let sizes = commands.iter().map(|command| command.encoded().len());
+    let capacity = sizes.map(|size| size + FRAMING_BYTES).sum::<usize>() + FRAMING_BYTES;
+    let mut bytes = Vec::with_capacity(capacity);
+    let stamp = stamp.as_millis();
+    if stamp != 0 {
+        encoding::uint64::encode(STAMP, &stamp, &mut bytes);
+    }
+    for command in commands {
+        encoding::encode_key(COMMANDS, WireType::LengthDelimited, &mut bytes);
+        encoding::encode_varint(command.encoded().len() as u64, &mut bytes);
+        bytes.extend_from_slice(command.encoded());
+    }
+    bytes.into()
 }
 
 // Written out, because the compiler does not see through openraft's projection when it looks for conflicts.
@@ -181,7 +205,6 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::state::Command;
 
     fn membership() -> Membership {
         let nodes: BTreeMap<u64, Member> = (1..=3)
@@ -281,6 +304,16 @@ mod tests {
         assert_eq!(found.stamp.as_millis(), 5);
         assert_eq!(found.commands[..], [command]);
         assert_eq!(pb::Entry::from(&entry).encode_to_vec(), stored);
+
+        for (stamp, count) in [(0, 1), (7, 0), (1 << 40, 3)] {
+            let commands = vec![found.commands[0].clone(); count];
+            let message = pb::Proposal {
+                stamp,
+                commands: commands.iter().map(Command::encode).collect(),
+            };
+            let encoded = encode_proposal(LogTime::from_millis(stamp), &commands);
+            assert_eq!(encoded, message.encode_to_vec());
+        }
 
         let empty = [&log_id[..], &[0x1a, 2, 8, 5]].concat();
         let message = pb::Entry::decode(&empty[..]).expect("well formed");

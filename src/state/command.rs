@@ -231,16 +231,16 @@ impl Command {
         }
     }
 
-    /// The bytes that log and wire carry. Cheap: they were made with the command.
+    /// The bytes that log and wire carry; they were made with the command.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// The same, shared.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         self.encoded.clone()
-    }
-
-    /// How many bytes those are.
-    #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        self.encoded.len()
     }
 
     /// Back from bytes of the log or of a peer. Whatever does not decode was damaged, or written by a newer

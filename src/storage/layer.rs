@@ -11,7 +11,7 @@
 //!
 //! Deliberately absent: any decision about when a layer is full.
 
-use std::collections::{BTreeSet, HashMap, btree_set};
+use std::collections::{BTreeSet, HashMap, btree_set, hash_map};
 use std::iter::Peekable;
 use std::ops::Bound;
 
@@ -61,10 +61,12 @@ impl Layer {
             value: change.value,
         };
         self.bytes += entry.bytes();
-        let key_bytes = entry.key_bytes.clone();
-        match self.entries.insert(change.key, entry) {
-            Some(old) => self.bytes -= old.bytes(),
-            None => drop(self.order.insert(key_bytes)),
+        match self.entries.entry(change.key) {
+            hash_map::Entry::Occupied(mut place) => self.bytes -= place.insert(entry).bytes(),
+            hash_map::Entry::Vacant(place) => {
+                self.order.insert(entry.key_bytes.clone());
+                place.insert(entry);
+            }
         }
     }
 
