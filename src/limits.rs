@@ -82,8 +82,12 @@ pub const HTTP2_PENDING_RESETS: usize = 64;
 
 /// Requests with writes that may wait to be proposed.
 pub const PROPOSAL_QUEUE: usize = 4096;
-/// Groups of writes between their proposal and their replies; what is proposed meanwhile becomes the next group.
+/// Most groups of writes between their proposal and their replies.
 pub const PROPOSALS_IN_FLIGHT: usize = 3;
+/// Linearizable reads that may wait for a read index round; callers beyond wait to be queued.
+pub const READ_QUEUE: usize = 4096;
+/// Read index rounds under way; reads that come meanwhile share the next.
+pub const READ_ROUNDS: usize = 2;
 /// Writes of one group, which make one log entry; it ends with the request that crosses it.
 pub const PROPOSAL_COMMANDS: usize = 1024;
 /// Bytes of one group; it ends with the request that crosses it.

@@ -19,6 +19,7 @@ mod open;
 mod peers;
 mod propose;
 mod read;
+mod rounds;
 mod snapshot;
 mod status;
 mod tick;
@@ -65,6 +66,8 @@ struct Shared {
     leadership: watch::Sender<Leadership>,
     /// To the task that proposes.
     proposals: mpsc::Sender<propose::Request>,
+    /// To the task that confirms reads.
+    reads: mpsc::Sender<rounds::Waiter>,
     peers: peers::Peers,
     instance: InstanceId,
     config: Arc<NodeConfig>,

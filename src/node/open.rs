@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::peers::Peers;
-use super::{Leadership, Node, Raft, Shared, leadership, propose, snapshot, tick};
+use super::{Leadership, Node, Raft, Shared, leadership, propose, rounds, snapshot, tick};
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
 use crate::limits;
@@ -194,6 +194,7 @@ impl Prepared {
         .await
         .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
         let (proposals, proposed) = mpsc::channel(limits::PROPOSAL_QUEUE);
+        let (reads, reading) = mpsc::channel(limits::READ_QUEUE);
         let (leadership, _) = watch::channel(Leadership::read(&raft, cluster, config.node_id));
         let node = Node {
             shared: Arc::new(Shared {
@@ -206,6 +207,7 @@ impl Prepared {
                 log_clock,
                 leadership,
                 proposals,
+                reads,
                 instance: self.newborn.instance,
                 config: Arc::clone(&config),
                 draining: AtomicBool::new(false),
@@ -213,7 +215,7 @@ impl Prepared {
                 stop: CancellationToken::new(),
             }),
         };
-        node.spawn_tasks(contact.clone(), proposed);
+        node.spawn_tasks(contact.clone(), proposed, reading);
         let gate = gate(local, &node.shared.raft);
         let end_peers = CancellationToken::new();
         Ok(Started {
@@ -250,7 +252,12 @@ impl Greeter for Prepared {
 }
 
 impl Node {
-    fn spawn_tasks(&self, contact: LeaderContact, proposed: mpsc::Receiver<propose::Request>) {
+    fn spawn_tasks(
+        &self,
+        contact: LeaderContact,
+        proposed: mpsc::Receiver<propose::Request>,
+        reading: mpsc::Receiver<rounds::Waiter>,
+    ) {
         let shared = &self.shared;
         let stop = || shared.stop.clone();
         let lease = shared.config.timers.election_max;
@@ -261,6 +268,7 @@ impl Node {
             stop(),
         ));
         tasks.spawn(propose::run(Arc::clone(shared), proposed, stop()));
+        tasks.spawn(rounds::run(Arc::clone(shared), reading, stop()));
         tasks.spawn(tick::run(self.clone(), stop()));
         tasks.spawn(snapshot::run(self.clone(), shared.config.snapshots, stop()));
         let campaign = network::campaign(shared.raft.clone(), contact, lease);

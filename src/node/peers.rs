@@ -1,18 +1,14 @@
 //! What this node asks its peers beside Raft: a read index, and their status.
 
-use std::time::Duration;
-
 use openraft::async_runtime::WatchReceiver as _;
 
-use super::{Error, LeaderHint, Node, Outcome, Raft};
+use super::rounds::{PATIENCE, Unconfirmed};
+use super::{LeaderHint, Node, Raft};
 use crate::network::{Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler};
 use crate::proto::internal as pb;
 use crate::raft::{LogId, Member};
 use crate::storage::snapshot::SnapshotDir;
 use prost::Message as _;
-
-/// How long a peer may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The members of this node's cluster, and the way to them.
 #[derive(Clone)]
@@ -37,20 +33,18 @@ impl Peers {
     }
 
     /// The log index that a linearizable read on this node must wait for.
-    pub(super) async fn read_index(&self, leader: &LeaderHint) -> Result<u64, Error> {
+    pub(super) async fn read_index(&self, leader: &LeaderHint) -> Result<u64, Unconfirmed> {
         let id = leader.node.get();
-        let member = self.member(id).ok_or(Error::NoLeader)?;
+        let member = self.member(id).ok_or(Unconfirmed::NoLeader)?;
         let log_id = self
             .dialer
             .read_index(id, &member, PATIENCE)
             .await
             .map_err(|error| match error {
-                NetworkError::Timeout(_) => Error::Deadline {
-                    outcome: Outcome::NotApplied,
-                },
+                NetworkError::Timeout(_) => Unconfirmed::Late,
                 error => {
                     tracing::debug!(%error, leader = id, "the leader gave no read index");
-                    Error::NoLeader
+                    Unconfirmed::NoLeader
                 }
             })?;
         Ok(log_id.map_or(0, |log_id| log_id.index))

@@ -2,10 +2,10 @@
 //!
 //! # Groups
 //!
-//! One task hands commands to openraft, in groups: while [`limits::PROPOSALS_IN_FLIGHT`] groups are on their way through
-//! log, followers and state machine, whatever else is proposed gathers and becomes the next one. A group is one log
-//! entry: it costs every node the same messages, wake-ups and one fsync, whether it holds one command or a thousand. So a
-//! lone write waits for nobody, and under load the groups grow until what they cost no longer counts.
+//! One task hands commands to openraft, in groups: while others are on their way through log, followers and state
+//! machine, what is proposed gathers, until it is as large as the last group or nothing is under way any more. A group is
+//! one log entry: it costs every node the same messages, wake-ups and one fsync, whether it holds one command or a
+//! thousand. So a lone write waits for nobody, and under load the groups grow until what they cost no longer counts.
 //!
 //! Invariants:
 //! 1. An error that says [`Outcome::NotApplied`] was raised before openraft saw the command. Whatever openraft
@@ -41,15 +41,6 @@ type Replies = Vec<Result<Reply, Error>>;
 pub(super) struct Request {
     commands: Vec<Command>,
     waiter: oneshot::Sender<Replies>,
-}
-
-impl Request {
-    /// Answers every command before openraft has seen it.
-    fn refuse(self, refusal: impl Fn() -> Error) {
-        let replies = self.commands.iter().map(|_| Err(refusal())).collect();
-        // Whoever no longer waits does not want to know.
-        drop(self.waiter.send(replies));
-    }
 }
 
 impl Node {
@@ -103,75 +94,119 @@ pub(super) async fn run(
 ) {
     let mut leadership = shared.leadership.subscribe();
     let mut groups = FuturesUnordered::new();
-    let mut term = leadership.borrow_and_update().term;
-    let mut under_way = 0;
+    let mut pace = Pace::new(leadership.borrow_and_update().term);
+    let mut gathered = Group::default();
     loop {
-        let may_take = under_way < limits::PROPOSALS_IN_FLIGHT || !leadership.borrow().is_leader();
+        gathered.fill(&mut queue);
+        if refusal(&leadership.borrow()).is_some() {
+            let refusal = || refusal(&leadership.borrow()).unwrap_or(Error::NoLeader);
+            std::mem::take(&mut gathered).refuse(refusal);
+        } else if pace.lets_go(&gathered) {
+            pace.begin(&gathered);
+            let term = pace.term;
+            let replies = std::mem::take(&mut gathered).propose(&shared).await;
+            groups.push(replies.map(move |()| term));
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            Some(group_term) = groups.next() => {
-                if group_term == term {
-                    under_way -= 1;
-                }
-            }
-            changed = leadership.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                let now = leadership.borrow_and_update().term;
-                if now != term {
-                    (term, under_way) = (now, 0);
-                }
-            }
-            request = queue.recv(), if may_take => {
-                let Some(first) = request else { return };
-                let refuses = refusal(&leadership.borrow()).is_some();
-                if refuses {
-                    first.refuse(|| refusal(&leadership.borrow()).unwrap_or(Error::NoLeader));
-                    continue;
-                }
-                under_way += 1;
-                let group = Group::gather(first, &mut queue);
-                let replies = group.propose(&shared).await;
-                groups.push(replies.map(move |()| term));
-            }
+            Some(term) = groups.next() => pace.end(term),
+            changed = leadership.changed() => match changed {
+                Ok(()) => pace.observe(leadership.borrow_and_update().term),
+                Err(_) => return,
+            },
+            request = queue.recv(), if !gathered.is_full() => match request {
+                Some(request) => gathered.add(request),
+                None => return,
+            },
+        }
+    }
+}
+
+/// When the next group goes.
+struct Pace {
+    term: u64,
+    /// Groups of this term without replies.
+    under_way: usize,
+    /// Commands of the one that went last.
+    last: usize,
+}
+
+impl Pace {
+    fn new(term: u64) -> Self {
+        Self {
+            term,
+            under_way: 0,
+            last: 0,
+        }
+    }
+
+    /// At once when nothing is under way. Beside others only a group that is as large as the last one, so that many
+    /// callers who come one by one do not make many small groups.
+    fn lets_go(&self, gathered: &Group) -> bool {
+        let is_worth = gathered.commands.len() >= self.last || gathered.is_full();
+        let beside = self.under_way < limits::PROPOSALS_IN_FLIGHT && is_worth;
+        !gathered.commands.is_empty() && (self.under_way == 0 || beside)
+    }
+
+    fn begin(&mut self, group: &Group) {
+        self.under_way += 1;
+        self.last = group.commands.len();
+    }
+
+    /// A group of that term has its replies.
+    fn end(&mut self, term: u64) {
+        if term == self.term {
+            self.under_way -= 1;
+        }
+    }
+
+    /// Groups of an earlier term hold up nobody.
+    fn observe(&mut self, term: u64) {
+        if term != self.term {
+            *self = Self::new(term);
         }
     }
 }
 
 /// Requests that enter openraft together.
+#[derive(Default)]
 struct Group {
     commands: Vec<Command>,
     /// How many of the commands are whose.
     waiters: Vec<(usize, oneshot::Sender<Replies>)>,
+    bytes: usize,
 }
 
 impl Group {
-    /// Takes what has come together in the queue, up to the bounds of a group.
-    fn gather(first: Request, queue: &mut mpsc::Receiver<Request>) -> Self {
-        let mut group = Self {
-            commands: Vec::new(),
-            waiters: Vec::new(),
-        };
-        let mut bytes = 0;
-        let mut next = Some(first);
-        while let Some(mut request) = next {
-            bytes += request
-                .commands
-                .iter()
-                .map(|command| command.encoded().len())
-                .sum::<usize>();
-            let waiter = (request.commands.len(), request.waiter);
-            group.waiters.push(waiter);
-            group.commands.append(&mut request.commands);
-            if group.commands.len() >= limits::PROPOSAL_COMMANDS || bytes >= limits::PROPOSAL_BYTES
-            {
-                break;
-            }
-            next = queue.try_recv().ok();
+    fn add(&mut self, mut request: Request) {
+        let sizes = request.commands.iter();
+        self.bytes += sizes.map(|command| command.encoded().len()).sum::<usize>();
+        self.waiters.push((request.commands.len(), request.waiter));
+        self.commands.append(&mut request.commands);
+    }
+
+    /// Takes what waits in the queue.
+    fn fill(&mut self, queue: &mut mpsc::Receiver<Request>) {
+        while !self.is_full() {
+            let Ok(request) = queue.try_recv() else {
+                return;
+            };
+            self.add(request);
         }
-        group
+    }
+
+    fn is_full(&self) -> bool {
+        self.commands.len() >= limits::PROPOSAL_COMMANDS || self.bytes >= limits::PROPOSAL_BYTES
+    }
+
+    /// Answers every command before openraft has seen it.
+    fn refuse(self, refusal: impl Fn() -> Error) {
+        for (count, waiter) in self.waiters {
+            let replies = (0..count).map(|_| Err(refusal()));
+            // Whoever no longer waits does not want to know.
+            drop(waiter.send(replies.collect()));
+        }
     }
 
     /// Hands the commands to openraft, in the order of the groups; what is returned waits for the replies.
@@ -244,4 +279,96 @@ pub(super) fn stopped(fatal: &Fatal<TypeConfig>) -> Error {
 /// The node ended while a write was under way.
 fn ended() -> Error {
     Error::Stopped("a write was under way".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Identity, Operation};
+    use crate::types::Namespace;
+
+    fn request(commands: usize) -> (Request, oneshot::Receiver<Replies>) {
+        let operation = || Operation::Tick {
+            checkpoint: false,
+            expect: None,
+        };
+        let command = || Command::new(Namespace::default(), Identity::Anonymous, operation());
+        let (waiter, replies) = oneshot::channel();
+        let commands = std::iter::repeat_with(command).take(commands).collect();
+        (Request { commands, waiter }, replies)
+    }
+
+    fn group(commands: usize) -> Group {
+        let mut group = Group::default();
+        if commands > 0 {
+            group.add(request(commands).0);
+        }
+        group
+    }
+
+    #[test]
+    fn a_group_goes_alone_or_beside_what_is_not_larger() {
+        let mut pace = Pace::new(1);
+        assert!(!pace.lets_go(&group(0)), "nothing");
+        assert!(pace.lets_go(&group(1)), "nothing is under way");
+        pace.begin(&group(4));
+        assert!(!pace.lets_go(&group(3)), "smaller than what is under way");
+        assert!(pace.lets_go(&group(4)));
+        assert!(pace.lets_go(&group(limits::PROPOSAL_COMMANDS)));
+        pace.end(1);
+        assert!(pace.lets_go(&group(1)), "nothing is under way again");
+    }
+
+    #[test]
+    fn a_full_group_need_not_be_as_large_as_the_last() {
+        let mut pace = Pace::new(1);
+        pace.begin(&group(limits::PROPOSAL_COMMANDS + 500));
+        assert!(pace.lets_go(&group(limits::PROPOSAL_COMMANDS)));
+    }
+
+    #[test]
+    fn only_so_many_groups_are_under_way_in_a_term() {
+        let mut pace = Pace::new(1);
+        for _ in 0..limits::PROPOSALS_IN_FLIGHT {
+            assert!(pace.lets_go(&group(1)));
+            pace.begin(&group(1));
+        }
+        assert!(!pace.lets_go(&group(1)));
+        pace.observe(1);
+        assert!(!pace.lets_go(&group(1)), "the same term");
+        pace.observe(2);
+        assert!(pace.lets_go(&group(1)), "those of term 1 hold up nobody");
+        pace.begin(&group(1));
+        pace.end(1);
+        assert_eq!(pace.under_way, 1, "a late end of term 1 frees no place");
+    }
+
+    #[test]
+    fn a_group_ends_with_the_request_that_crosses_its_bound() {
+        let (sender, mut queue) = mpsc::channel(8);
+        for _ in 0..3 {
+            let sent = sender.try_send(request(limits::PROPOSAL_COMMANDS - 1).0);
+            assert!(sent.is_ok());
+        }
+        let mut group = Group::default();
+        group.fill(&mut queue);
+        assert!(group.is_full());
+        assert_eq!(group.waiters.len(), 2);
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn whoever_is_refused_is_told_for_each_command() {
+        let (request, mut replies) = request(3);
+        let mut group = Group::default();
+        group.add(request);
+        group.refuse(|| Error::NoLeader);
+        let replies = replies.try_recv().expect("answered");
+        assert_eq!(replies.len(), 3);
+        assert!(
+            replies
+                .iter()
+                .all(|reply| matches!(reply, Err(Error::NoLeader)))
+        );
+    }
 }

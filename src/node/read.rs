@@ -1,17 +1,15 @@
 //! Reads: wait until the local state is as new as the caller asks, then look at it.
 //!
-//! A linearizable read on the leader waits for one `ReadIndex` round of openraft's, which every read that waits at
-//! the same time shares. On a follower the leader is asked for the read index, and the local state machine
-//! waits for it (Raft dissertation, §6.4).
-
-use std::time::Duration;
+//! A linearizable read joins the next round of [`super::rounds`]: a `ReadIndex` round of openraft's on the leader; on a
+//! follower the leader is asked for the read index, and the local state machine waits for it (Raft dissertation, §6.4).
 
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::linearizable_read::LinearizerOption;
 use tokio::time::{Instant, timeout_at};
 
-use super::propose::{hint, stopped};
+use super::propose::hint;
+use super::rounds::{PATIENCE, Unconfirmed};
 use super::{Error, Node, Outcome, Shared};
 use crate::raft::{LogId, TypeConfig};
 use crate::state::Fault;
@@ -36,11 +34,7 @@ impl Node {
             ReadMode::Stale => Ok(()),
             ReadMode::AtLeast(want) => self.shared.wait_for_revision(want, deadline).await,
             ReadMode::Linearizable => {
-                let read_index = timeout_at(deadline, self.shared.confirmed_read_index(deadline))
-                    .await
-                    .map_err(|_| Error::Deadline {
-                        outcome: Outcome::NotApplied,
-                    })??;
+                let read_index = self.shared.join_round(deadline).await?;
                 self.shared.wait_for_applied(read_index, deadline).await
             }
         }
@@ -56,40 +50,31 @@ impl Node {
 
     /// On the leader: the log id that a linearizable read must have applied.
     pub async fn read_index(&self) -> Result<LogId, Error> {
-        self.shared.leader_read_index(READ_INDEX_TIMEOUT).await
+        Ok(self.shared.leader_read_index().await?)
     }
 }
 
-/// How long the leader tries to hear from a quorum for a follower's read.
-const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(2);
-
 impl Shared {
-    async fn confirmed_read_index(&self, deadline: Instant) -> Result<u64, Error> {
+    /// One round: what a linearizable read that waits for it must have applied.
+    pub(super) async fn confirm_read_index(&self) -> Result<u64, Unconfirmed> {
         let leader = {
             let leadership = self.leadership.borrow();
             if leadership.is_leader() {
                 None
             } else {
-                Some(leadership.leader.clone().ok_or(Error::NoLeader)?)
+                Some(leadership.leader.clone().ok_or(Unconfirmed::NoLeader)?)
             }
         };
         match leader {
-            None => {
-                let patience = deadline.saturating_duration_since(Instant::now());
-                Ok(self.leader_read_index(patience).await?.index)
-            }
+            None => Ok(self.leader_read_index().await?.index),
             Some(leader) => self.peers.read_index(&leader).await,
         }
     }
 
-    async fn leader_read_index(&self, patience: Duration) -> Result<LogId, Error> {
-        let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(patience);
-        let linearizer = self
-            .raft
-            .get_read_linearizer(option)
-            .await
-            .map_err(read_error)?;
-        Ok(*linearizer.read_log_id().log_id())
+    async fn leader_read_index(&self) -> Result<LogId, Unconfirmed> {
+        let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(PATIENCE);
+        let linearizer = self.raft.get_read_linearizer(option).await;
+        Ok(*linearizer.map_err(unconfirmed)?.read_log_id().log_id())
     }
 
     async fn wait_for_applied(&self, index: u64, deadline: Instant) -> Result<(), Error> {
@@ -116,12 +101,12 @@ impl Shared {
     }
 }
 
-fn read_error(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> Error {
+fn unconfirmed(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) -> Unconfirmed {
     match error {
         RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => {
-            hint(forward).map_or(Error::NoLeader, Error::NotLeader)
+            hint(forward).map_or(Unconfirmed::NoLeader, Unconfirmed::NotLeader)
         }
-        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => Error::NoQuorum,
-        RaftError::Fatal(fatal) => stopped(&fatal),
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => Unconfirmed::NoQuorum,
+        RaftError::Fatal(fatal) => Unconfirmed::Stopped(fatal.to_string()),
     }
 }
