@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The gate. Changes nothing in the checkout, says what it runs and how long it took, and stops at the first
-# failure. CI runs exactly this.
+# The gate. Installs what the machine lacks, changes nothing in the checkout, says what it runs and how long it took, and
+# stops at the first failure. CI runs exactly this.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -17,7 +17,7 @@ step() {
 }
 
 main() {
-    have cargo || die "no cargo: run scripts/setup.sh"
+    "$ROOT/scripts/setup.sh"
     local sources
     step cargo fmt --check
     if have shellcheck; then

@@ -1,6 +1,6 @@
 //! Followers that were away, and how they get what they missed.
 
-use trolley::types::NodeId;
+use trolley::proto::v1::NodeStatus;
 
 use crate::harness::{Cluster, Load, eventually};
 
@@ -27,33 +27,15 @@ async fn a_follower_catches_up_through_the_log() {
 /// A long one: the log is purged, so only a snapshot can bring it back, and it is taken while writes go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_catches_up_through_a_snapshot_taken_under_load() {
-    let mut cluster = Cluster::start(3, &[]).await;
+    let mut cluster = Cluster::start(3, &["--snapshot-keep-entries", "100"]).await;
     let client = cluster.client();
     let leader = cluster.wait_for_leader().await;
     let away = cluster.others(leader)[0];
-    let last = cluster
-        .status()
-        .await
-        .into_iter()
-        .find(|node| node.node_id == away);
-    let last = last.expect("it answers").last_log_index;
+    let last = cluster.figures(away).await.last_log_index;
     cluster.node(away).kill();
 
     let load = Load::start(&client, "guest", 16);
-    eventually(
-        "a log that is purged beyond what the follower has",
-        async || {
-            load.wait_for(500).await;
-            let node = NodeId::new(leader).expect("node ids begin at 1");
-            let taken = client.cluster().snapshot(Some(node)).await;
-            taken.expect("the leader takes a snapshot");
-            let nodes = cluster.status().await;
-            nodes
-                .iter()
-                .any(|node| node.node_id == leader && node.purged_index > last)
-        },
-    )
-    .await;
+    cluster.purge_beyond(&client, leader, last, &load).await;
     cluster.node(away).start();
     cluster.wait_until_caught_up(away).await;
     load.stop_and_check().await;
@@ -65,5 +47,28 @@ async fn a_follower_catches_up_through_a_snapshot_taken_under_load() {
         snapshot > last,
         "it was meant to come through a snapshot: {nodes:#?}"
     );
+    client.close().await;
+}
+
+/// Nobody asks for one: the log's growth is enough, on every node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_node_takes_a_snapshot_and_purges_when_its_log_has_grown() {
+    let flags = [
+        "--snapshot-log-bytes",
+        "256KiB",
+        "--snapshot-keep-entries",
+        "10",
+    ];
+    let cluster = Cluster::start(3, &flags).await;
+    let client = cluster.client();
+    let load = Load::start(&client, "guest", 16);
+    eventually("snapshots and purged logs on all nodes", async || {
+        let nodes = cluster.status().await;
+        let is_done = |node: &NodeStatus| node.snapshot_index > 0 && node.purged_index > 0;
+        nodes.len() == 3 && nodes.iter().all(is_done)
+    })
+    .await;
+    load.stop_and_check().await;
+    cluster.wait_for_agreement().await;
     client.close().await;
 }

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use trolley::client::{Client, ClientConfig};
 use trolley::proto::v1::{NodeStatus, Role};
+use trolley::types::NodeId;
 
 pub use self::load::Load;
 pub use self::node::Node;
@@ -100,6 +101,31 @@ impl Cluster {
             .into_iter()
             .filter(|node| node.error.is_empty())
             .collect()
+    }
+
+    /// What a node that runs says of itself.
+    pub async fn figures(&self, id: u64) -> NodeStatus {
+        let mut found = None;
+        eventually("a node's status", async || {
+            let nodes = self.status().await;
+            found = nodes.into_iter().find(|node| node.node_id == id);
+            found.is_some()
+        })
+        .await;
+        found.expect("it was just found")
+    }
+
+    /// Has the leader take snapshots under load until its log no longer has what follows on `last`: a node that ends
+    /// there can come back through a snapshot only. Start the cluster with few entries to keep.
+    pub async fn purge_beyond(&self, client: &Client, leader: u64, last: u64, load: &Load) {
+        let node = NodeId::new(leader).expect("node ids begin at 1");
+        eventually("a log that is purged far enough", async || {
+            load.wait_for(500).await;
+            let taken = client.cluster().snapshot(Some(node)).await;
+            taken.expect("the leader takes a snapshot");
+            self.figures(leader).await.purged_index > last
+        })
+        .await;
     }
 
     /// The node that leads in the highest term, if one says so.
