@@ -87,9 +87,7 @@ fn operate<S: Store>(
         | Operation::CartSetQuantity { .. }
         | Operation::CartRemove { .. }
         | Operation::CartClear { .. } => cart::operate(batch, namespace, operation),
-        Operation::KeyPut { .. } | Operation::KeyDelete { .. } => {
-            kv::operate(batch, namespace, operation)
-        }
+        Operation::Key(operation) => kv::operate(batch, namespace, operation),
         Operation::Tick { checkpoint, expect } => tick(batch, *checkpoint, expect.as_ref()),
     }
 }

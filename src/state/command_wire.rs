@@ -3,15 +3,15 @@
 
 use bytes::Bytes;
 
-use super::command::{CartOwner, Identity, LineRef, Operation, PutCondition, RequestHash};
+use super::command::{CartOwner, Identity, LineRef, Operation, RequestHash};
 use super::digest;
 use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::stored_owner::Owner;
 use crate::proto::v1::cart_line_ref::Line;
 use crate::proto::{internal as pb, v1};
 use crate::types::{
-    Attributes, ClientId, Fields, Invalid, Key, LineId, Money, Namespace, Quantity, Revision, Sku,
-    TokenHash, Ttl, UserId, Value,
+    Attributes, ClientId, Fields, Invalid, LineId, Money, Namespace, Quantity, Revision, Sku,
+    TokenHash, Ttl, UserId,
 };
 
 impl From<&Operation> for Wire {
@@ -25,25 +25,7 @@ impl From<&Operation> for Wire {
             | Operation::CartSetQuantity { .. }
             | Operation::CartRemove { .. }
             | Operation::CartClear { .. } => cart_to_wire(operation),
-            Operation::KeyPut {
-                key,
-                value,
-                ttl,
-                condition,
-            } => Wire::KeyPut(pb::KeyPutCommand {
-                key: key.as_str().to_owned(),
-                value: value.as_bytes().clone(),
-                ttl: ttl.map_or(0, Ttl::as_millis),
-                if_revision: match condition {
-                    PutCondition::IfRevision(revision) => Some(revision.get()),
-                    PutCondition::Always | PutCondition::IfAbsent => None,
-                },
-                if_absent: *condition == PutCondition::IfAbsent,
-            }),
-            Operation::KeyDelete { key, if_revision } => Wire::KeyDelete(pb::KeyDeleteCommand {
-                key: key.as_str().to_owned(),
-                if_revision: if_revision.map(Revision::get),
-            }),
+            Operation::Key(operation) => operation.into(),
             Operation::Tick { checkpoint, expect } => Wire::Tick(pb::Tick {
                 checkpoint: *checkpoint,
                 expect: expect.clone(),
@@ -239,16 +221,8 @@ impl TryFrom<Wire> for Operation {
                 owner: owner(it.owner)?,
                 if_revision: it.if_revision.map(Revision::new),
             }),
-            Wire::KeyPut(it) => Ok(Self::KeyPut {
-                condition: condition(it.if_revision, it.if_absent)?,
-                key: Key::parse(it.key)?,
-                value: Value::parse(it.value)?,
-                ttl: ttl("ttl", it.ttl)?,
-            }),
-            Wire::KeyDelete(it) => Ok(Self::KeyDelete {
-                key: Key::parse(it.key)?,
-                if_revision: it.if_revision.map(Revision::new),
-            }),
+            Wire::KeyPut(it) => Ok(Self::Key(it.try_into()?)),
+            Wire::KeyDelete(it) => Ok(Self::Key(it.try_into()?)),
             Wire::Tick(it) => tick(it),
         }
     }
@@ -313,20 +287,8 @@ fn line(line: Option<v1::CartLineRef>) -> Result<LineRef, Invalid> {
     }
 }
 
-fn condition(if_revision: Option<u64>, if_absent: bool) -> Result<PutCondition, Invalid> {
-    match (if_revision, if_absent) {
-        (None, false) => Ok(PutCondition::Always),
-        (Some(revision), false) => Ok(PutCondition::IfRevision(Revision::new(revision))),
-        (None, true) => Ok(PutCondition::IfAbsent),
-        (Some(_), true) => Err(Invalid::Exclusive {
-            first: "if_revision",
-            second: "if_absent",
-        }),
-    }
-}
-
 /// A TTL as the log holds it: 0 stands for none.
-fn ttl(field: &'static str, millis: u64) -> Result<Option<Ttl>, Invalid> {
+pub(super) fn ttl(field: &'static str, millis: u64) -> Result<Option<Ttl>, Invalid> {
     Ttl::parse(field, i64::try_from(millis).unwrap_or(i64::MAX))
 }
 

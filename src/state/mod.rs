@@ -66,11 +66,10 @@ mod tests;
 
 pub use apply::{Applied, apply};
 pub use batch::Batch;
-pub use command::{
-    CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash, fingerprint,
-};
+pub use command::{CartOwner, Command, Identity, LineRef, Operation, RequestHash, fingerprint};
 pub use fault::Fault;
 pub use keys::{Key, KeyRange};
+pub use kv::{KeyOperation, PutCondition};
 pub use memory::MemoryStore;
 pub use rejection::Rejection;
 pub use store::{Change, Changes, Record, Store, Stored};

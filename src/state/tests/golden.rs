@@ -14,8 +14,8 @@ use prost::Message as _;
 use super::Machine;
 use crate::proto::internal as pb;
 use crate::state::{
-    CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record, Rejection,
-    RequestHash, Store,
+    CartOwner, Command, Identity, Key, KeyOperation, LineRef, Operation, PutCondition, Record,
+    Rejection, RequestHash, Store,
 };
 use crate::types::{
     self, Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision,
@@ -173,7 +173,7 @@ fn operation(words: &Words<'_>) -> Operation {
             owner: owner(at(0)),
             if_revision: words.if_revision(),
         },
-        "put" => Operation::KeyPut {
+        "put" => Operation::Key(KeyOperation::Put {
             key: types::Key::parse(at(0)).expect("short"),
             value: Value::parse(at(1).to_owned().into()).expect("short"),
             ttl: words.ttl("ttl"),
@@ -182,11 +182,11 @@ fn operation(words: &Words<'_>) -> Operation {
                 None if words.options.contains_key("absent") => PutCondition::IfAbsent,
                 None => PutCondition::Always,
             },
-        },
-        "delete" => Operation::KeyDelete {
+        }),
+        "delete" => Operation::Key(KeyOperation::Delete {
             key: types::Key::parse(at(0)).expect("short"),
             if_revision: words.if_revision(),
-        },
+        }),
         "tick" => Operation::Tick {
             checkpoint: words.options.contains_key("checkpoint"),
             expect: None,

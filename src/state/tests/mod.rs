@@ -15,8 +15,8 @@ use std::ops::ControlFlow;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
-    Applied, Batch, Command, Identity, Key, KeyRange, MemoryStore, Operation, PutCondition,
-    Rejection, Store, SweepHorizon, apply, digest,
+    Applied, Batch, Command, Identity, Key, KeyOperation, KeyRange, MemoryStore, Operation,
+    PutCondition, Rejection, Store, SweepHorizon, apply, digest,
 };
 use crate::types::{self, LogTime, Namespace, TokenHash, Ttl, Value};
 
@@ -144,12 +144,12 @@ fn name(text: &str) -> types::Key {
 }
 
 fn put(key: &str, value: &str, ttl: Option<u64>) -> Operation {
-    Operation::KeyPut {
+    Operation::Key(KeyOperation::Put {
         key: name(key),
         value: Value::parse(value.to_owned().into()).expect("a short value"),
         ttl: ttl.map(Ttl::from_millis),
         condition: PutCondition::Always,
-    }
+    })
 }
 
 fn token(nth: u8) -> TokenHash {

@@ -9,7 +9,8 @@ use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, Rejection, RequestHash,
+    Applied, CartOwner, Command, Identity, KeyOperation, LineRef, Operation, PutCondition,
+    Rejection, RequestHash,
 };
 use crate::types::{ClientId, Fields, Key, Money, Namespace, Revision, TokenHash, UserId};
 
@@ -204,12 +205,12 @@ impl Model {
 
     fn operate(&mut self, ns: &Namespace, operation: &Operation) -> Result<Body, Rejection> {
         match operation.clone() {
-            Operation::KeyPut {
+            Operation::Key(KeyOperation::Put {
                 key,
                 value,
                 ttl,
                 condition,
-            } => {
+            }) => {
                 let id = (ns.clone(), key);
                 let old = self.keys.get(&id).cloned();
                 let actual = Revision::new(old.as_ref().map_or(0, |it| it.modified));
@@ -241,7 +242,7 @@ impl Model {
                     deadline: deadline.unwrap_or(0),
                 }))
             }
-            Operation::KeyDelete { key, if_revision } => {
+            Operation::Key(KeyOperation::Delete { key, if_revision }) => {
                 let id = (ns.clone(), key);
                 let old = self.keys.get(&id).ok_or(Rejection::KeyNotFound)?;
                 check(if_revision, old.modified)?;

@@ -7,7 +7,9 @@ use super::Machine;
 use super::model::Model;
 use super::steps::{Script, steps};
 use crate::limits;
-use crate::state::{CartOwner, Command, MemoryStore, Operation, Store, SweepHorizon, query};
+use crate::state::{
+    CartOwner, Command, KeyOperation, MemoryStore, Operation, Store, SweepHorizon, query,
+};
 use crate::types::{KeyPrefix, Namespace, UserId};
 
 /// Applies entries cut where the lengths say, over and over.
@@ -224,9 +226,9 @@ fn is_conditional(operation: &Operation) -> bool {
         Operation::SessionUpdate {
             if_revision: Some(_),
             ..
-        } | Operation::KeyPut {
+        } | Operation::Key(KeyOperation::Put {
             condition: crate::state::PutCondition::IfRevision(_),
             ..
-        }
+        })
     )
 }

@@ -9,7 +9,8 @@ use super::model::Model;
 use super::token;
 use crate::limits;
 use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash,
+    Applied, CartOwner, Command, Identity, KeyOperation, LineRef, Operation, PutCondition,
+    RequestHash,
 };
 use crate::types::{
     Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
@@ -156,7 +157,7 @@ impl Script {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
             },
-            12 | 13 => Operation::KeyPut {
+            12 | 13 => Operation::Key(KeyOperation::Put {
                 condition: match condition(f, self.model.key_revision(ns, &key())) {
                     Some(revision) => PutCondition::IfRevision(revision),
                     None if f % 8 == 4 => PutCondition::IfAbsent,
@@ -165,11 +166,11 @@ impl Script {
                 key: key(),
                 value: Value::parse(vec![c; usize::from(d % 4)].into()).expect("short"),
                 ttl: b.is_multiple_of(2).then(|| ttl(e)),
-            },
-            14 => Operation::KeyDelete {
+            }),
+            14 => Operation::Key(KeyOperation::Delete {
                 if_revision: condition(f, self.model.key_revision(ns, &key())),
                 key: key(),
-            },
+            }),
             _ => Operation::Tick {
                 checkpoint: a.is_multiple_of(2),
                 expect: None,

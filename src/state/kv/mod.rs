@@ -2,9 +2,12 @@
 //!
 //! Invariant: a key with a deadline is indexed at exactly that deadline, because every put writes both.
 
+mod operation;
+
+pub use operation::{KeyOperation, PutCondition};
+
 use super::apply::{Outcome, detach};
 use super::batch::{Batch, SlotId};
-use super::command::{Operation, PutCondition};
 use super::keys::Key;
 use super::{Rejection, Store};
 use crate::proto::internal as pb;
@@ -20,19 +23,18 @@ pub(super) fn is_live(kv: &pb::KvRecord, now: LogTime) -> bool {
 pub(super) fn operate<S: Store>(
     batch: &mut Batch<'_, S>,
     namespace: &Namespace,
-    operation: &Operation,
+    operation: &KeyOperation,
 ) -> Outcome {
     match operation {
-        Operation::KeyPut {
+        KeyOperation::Put {
             key,
             value,
             ttl,
             condition,
         } => put(batch, &stored_key(namespace, key), value, *ttl, *condition),
-        Operation::KeyDelete { key, if_revision } => {
+        KeyOperation::Delete { key, if_revision } => {
             delete(batch, &stored_key(namespace, key), *if_revision)
         }
-        _ => unreachable!("apply sends key operations here"),
     }
 }
 
