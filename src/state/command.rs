@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Fault, KeyOperation, command_wire};
+use super::{Fault, KeyOperation, LeaseOperation, Txn, command_wire};
 use crate::proto::internal as pb;
 use crate::types::{
     Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision, Sku,
@@ -145,6 +145,9 @@ pub enum Operation {
         if_revision: Option<Revision>,
     },
     Key(KeyOperation),
+    Lease(LeaseOperation),
+    /// Several operations as one.
+    Txn(Box<Txn>),
     /// Moves log time on, sweeps, and now and then compares digests.
     Tick {
         checkpoint: bool,

@@ -26,6 +26,8 @@ impl From<&Operation> for Wire {
             | Operation::CartRemove { .. }
             | Operation::CartClear { .. } => cart_to_wire(operation),
             Operation::Key(operation) => operation.into(),
+            Operation::Lease(operation) => operation.into(),
+            Operation::Txn(txn) => Self::Txn((&**txn).into()),
             Operation::Tick { checkpoint, expect } => Wire::Tick(pb::Tick {
                 checkpoint: *checkpoint,
                 expect: expect.clone(),
@@ -123,7 +125,7 @@ fn cart_to_wire(operation: &Operation) -> Wire {
     }
 }
 
-fn hash_bytes(token: &TokenHash) -> Bytes {
+pub(super) fn hash_bytes(token: &TokenHash) -> Bytes {
     Bytes::copy_from_slice(token.as_bytes())
 }
 
@@ -223,6 +225,11 @@ impl TryFrom<Wire> for Operation {
             }),
             Wire::KeyPut(it) => Ok(Self::Key(it.try_into()?)),
             Wire::KeyDelete(it) => Ok(Self::Key(it.try_into()?)),
+            Wire::KeyIncrement(it) => Ok(Self::Key(it.try_into()?)),
+            Wire::LeaseGrant(it) => Ok(Self::Lease(it.try_into()?)),
+            Wire::LeaseKeepAlive(it) => Ok(Self::Lease(it.try_into()?)),
+            Wire::LeaseRevoke(it) => Ok(Self::Lease(it.try_into()?)),
+            Wire::Txn(it) => Ok(Self::Txn(Box::new(it.try_into()?))),
             Wire::Tick(it) => tick(it),
         }
     }
@@ -271,7 +278,7 @@ fn tick(it: pb::Tick) -> Result<Operation, Invalid> {
     })
 }
 
-fn owner(owner: Option<pb::StoredOwner>) -> Result<CartOwner, Invalid> {
+pub(super) fn owner(owner: Option<pb::StoredOwner>) -> Result<CartOwner, Invalid> {
     match owner.and_then(|owner| owner.owner) {
         Some(Owner::UserId(user)) => Ok(CartOwner::User(UserId::parse(user)?)),
         Some(Owner::TokenHash(hash)) => Ok(CartOwner::Session(TokenHash::parse(&hash)?)),
@@ -292,6 +299,6 @@ pub(super) fn ttl(field: &'static str, millis: u64) -> Result<Option<Ttl>, Inval
     Ttl::parse(field, i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
-fn given_ttl(field: &'static str, millis: u64) -> Result<Ttl, Invalid> {
+pub(super) fn given_ttl(field: &'static str, millis: u64) -> Result<Ttl, Invalid> {
     ttl(field, millis)?.ok_or(Invalid::Empty { field })
 }

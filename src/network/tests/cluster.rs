@@ -182,6 +182,7 @@ pub(super) fn proposal(key: &str) -> Proposal {
         key: Key::parse(key).expect("a key"),
         value: Value::parse(bytes::Bytes::from_static(&[42; 256])).expect("a value"),
         ttl: None,
+        lease: None,
         condition: PutCondition::Always,
     });
     let namespace = Namespace::parse("").expect("the default");

@@ -3,7 +3,7 @@
 use crate::proto::internal as pb;
 use crate::proto::internal::command::Operation as Wire;
 use crate::state::command_wire::ttl;
-use crate::types::{Invalid, Key, Revision, Ttl, Value};
+use crate::types::{Bounds, Invalid, Key, LeaseId, Revision, Ttl, Value};
 
 /// What a put requires of the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +27,29 @@ pub enum KeyOperation {
         key: Key,
         value: Value,
         ttl: Option<Ttl>,
+        lease: Option<LeaseId>,
         condition: PutCondition,
     },
     Delete {
         key: Key,
         if_revision: Option<Revision>,
     },
+    Increment(Increment),
+}
+
+/// What is added to a counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Increment {
+    /// The counter.
+    pub key: Key,
+    /// What to add.
+    pub delta: i64,
+    /// What the sum must keep to.
+    pub bounds: Bounds,
+    /// What a counter that is not there counts from.
+    pub initial: i64,
+    /// How long a counter that is not there will live.
+    pub ttl: Option<Ttl>,
 }
 
 impl From<&KeyOperation> for Wire {
@@ -42,6 +59,7 @@ impl From<&KeyOperation> for Wire {
                 key,
                 value,
                 ttl,
+                lease,
                 condition,
             } => Self::KeyPut(pb::KeyPutCommand {
                 key: key.as_str().to_owned(),
@@ -52,10 +70,19 @@ impl From<&KeyOperation> for Wire {
                     PutCondition::Always | PutCondition::IfAbsent => None,
                 },
                 if_absent: *condition == PutCondition::IfAbsent,
+                lease: lease.map_or(0, LeaseId::get),
             }),
             KeyOperation::Delete { key, if_revision } => Self::KeyDelete(pb::KeyDeleteCommand {
                 key: key.as_str().to_owned(),
                 if_revision: if_revision.map(Revision::get),
+            }),
+            KeyOperation::Increment(it) => Self::KeyIncrement(pb::KeyIncrementCommand {
+                key: it.key.as_str().to_owned(),
+                delta: it.delta,
+                min: it.bounds.min(),
+                max: it.bounds.max(),
+                initial: it.initial,
+                ttl: it.ttl.map_or(0, Ttl::as_millis),
             }),
         }
     }
@@ -70,6 +97,7 @@ impl TryFrom<pb::KeyPutCommand> for KeyOperation {
             key: Key::parse(it.key)?,
             value: Value::parse(it.value)?,
             ttl: ttl("ttl", it.ttl)?,
+            lease: LeaseId::optional(it.lease),
         })
     }
 }
@@ -82,6 +110,20 @@ impl TryFrom<pb::KeyDeleteCommand> for KeyOperation {
             key: Key::parse(it.key)?,
             if_revision: it.if_revision.map(Revision::new),
         })
+    }
+}
+
+impl TryFrom<pb::KeyIncrementCommand> for KeyOperation {
+    type Error = Invalid;
+
+    fn try_from(it: pb::KeyIncrementCommand) -> Result<Self, Invalid> {
+        Ok(Self::Increment(Increment {
+            key: Key::parse(it.key)?,
+            delta: it.delta,
+            bounds: Bounds::parse(Some(it.min), Some(it.max))?,
+            initial: it.initial,
+            ttl: ttl("ttl", it.ttl)?,
+        }))
     }
 }
 

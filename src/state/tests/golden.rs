@@ -177,6 +177,7 @@ fn operation(words: &Words<'_>) -> Operation {
             key: types::Key::parse(at(0)).expect("short"),
             value: Value::parse(at(1).to_owned().into()).expect("short"),
             ttl: words.ttl("ttl"),
+            lease: None,
             condition: match words.if_revision() {
                 Some(revision) => PutCondition::IfRevision(revision),
                 None if words.options.contains_key("absent") => PutCondition::IfAbsent,

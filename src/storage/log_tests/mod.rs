@@ -56,6 +56,7 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
         key: Key::parse(format!("key-{index}")).expect("short"),
         value: Value::parse(Bytes::from(value)).expect("small"),
         ttl: None,
+        lease: None,
         condition: PutCondition::Always,
     });
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);

@@ -157,6 +157,7 @@ impl Random {
                 key: self.key(),
                 value: Value::parse(self.bytes(64)).expect("small"),
                 ttl: (self.below(3) == 0).then(|| self.ttl()),
+                lease: None,
                 condition: PutCondition::Always,
             }),
             3 => Operation::Key(KeyOperation::Delete {
@@ -275,6 +276,7 @@ fn put(index: u64, key: &str, value: Bytes) -> Entry {
         key: Key::parse(key).expect("short"),
         value: Value::parse(value).expect("small"),
         ttl: None,
+        lease: None,
         condition: PutCondition::Always,
     });
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
