@@ -220,8 +220,13 @@ async fn keep_alive(client: Client, id: u64, ttl: Duration, held: watch::Sender<
         next = sent_at + pause;
         let renewal = client.leases().keep_alive(id).timeout(pause);
         match renewal.send().await {
-            Ok(_) => drop(held.send_replace(sent_at + ttl)),
-            Err(error) if error.is_not_found() => return drop(held.send_replace(sent_at)),
+            Ok(_) => {
+                held.send_replace(sent_at + ttl);
+            }
+            Err(error) if error.is_not_found() => {
+                held.send_replace(sent_at);
+                return;
+            }
             // It is tried again: who cannot reach the store loses the lock when the time is over.
             Err(_) if sent_at >= *held.borrow() => return,
             Err(_) => {}
