@@ -95,12 +95,13 @@ fn each_value(field: &FieldDescriptor, value: &mut Value, visit: &mut dyn FnMut(
             return;
         };
         let mut none = Map::new();
-        let values = value.as_object_mut().unwrap_or(&mut none).values_mut();
-        values.for_each(|value| visit(entry.map_entry_value_field().kind(), value));
+        for value in value.as_object_mut().unwrap_or(&mut none).values_mut() {
+            visit(entry.map_entry_value_field().kind(), value);
+        }
     } else if let Value::Array(values) = value {
-        values
-            .iter_mut()
-            .for_each(|value| visit(field.kind(), value));
+        for value in values {
+            visit(field.kind(), value);
+        }
     } else {
         visit(field.kind(), value);
     }

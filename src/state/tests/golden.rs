@@ -138,13 +138,11 @@ fn pieces(text: &str, separator: char) -> impl Iterator<Item = &str> {
 }
 
 fn step(text: &str) -> Step {
-    match text.strip_prefix("get ") {
-        Some(of) => Step::Get(subject(of)),
-        None => {
-            let text = format!("0 {text}");
-            Step::write(operation(&Words::split(&text))).expect("it may stand there")
-        }
+    if let Some(of) = text.strip_prefix("get ") {
+        return Step::Get(subject(of));
     }
+    let text = format!("0 {text}");
+    Step::write(operation(&Words::split(&text))).expect("it may stand there")
 }
 
 fn subject(text: &str) -> Subject {
@@ -180,6 +178,7 @@ fn compare(text: &str) -> Compare {
     Compare::new(subject, relation, operand).expect("they fit")
 }
 
+#[allow(clippy::too_many_lines, reason = "a verb after the other")]
 fn operation(words: &Words<'_>) -> Operation {
     let at = |nth: usize| words.plain[nth + 2];
     match words.plain[1] {

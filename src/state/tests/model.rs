@@ -227,7 +227,7 @@ impl Model {
         match operation.clone() {
             Operation::Key(operation) => self.change_key(ns, operation),
             Operation::Lease(operation) => self.change_lease(ns, operation),
-            Operation::Txn(txn) => self.transact(ns, &txn),
+            Operation::Txn(txn) => Ok(self.transact(ns, &txn)),
             Operation::Tick { .. } => Ok(Body::Ticked(pb::Ticked {})),
             Operation::CartAdd {
                 owner, if_revision, ..

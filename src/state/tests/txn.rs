@@ -5,6 +5,7 @@ use prost::Message as _;
 use super::{Machine, command, name, put, rejection, tick};
 use crate::limits;
 use crate::proto::internal as pb;
+use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::reply::Body;
 use crate::state::{
     Command, Compare, Fault, Key, KeyOperation, LeaseOperation, Operand, Operation, PutCondition,
@@ -153,7 +154,6 @@ fn a_log_entry_holds_no_transaction_in_another() {
         };
         Command::decode(message.encode_to_vec().into())
     };
-    use pb::command::Operation as Wire;
     assert!(
         within(Wire::KeyDelete(pb::KeyDeleteCommand {
             key: "k".to_owned(),

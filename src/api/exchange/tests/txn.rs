@@ -10,10 +10,10 @@ fn inner(request: Op) -> Operation {
     operation(0, request)
 }
 
-fn user() -> Option<v1::CartOwner> {
-    Some(v1::CartOwner {
+fn user() -> v1::CartOwner {
+    v1::CartOwner {
         owner: Some(Owner::UserId("ada".to_owned())),
-    })
+    }
 }
 
 fn take(delta: i64) -> Operation {
@@ -28,7 +28,7 @@ fn take(delta: i64) -> Operation {
 
 fn add(quantity: i64) -> Operation {
     inner(Op::AddCartLine(v1::AddCartLineRequest {
-        owner: user(),
+        owner: Some(user()),
         sku: "mug".to_owned(),
         quantity,
         ..Default::default()
@@ -101,10 +101,10 @@ async fn a_purchase_is_one_revision_and_is_replayed_as_it_was() {
     assert_eq!(created.token, token);
     let session = created.session.clone().expect("it was created");
     assert_eq!(session.create_revision, first.revision);
-    let Some(Body::IncrementKey(taken)) = &take.response else {
+    let Some(Body::IncrementKey(counter)) = &take.response else {
         panic!("{take:?}");
     };
-    assert_eq!((taken.value, taken.mod_revision), (1, first.revision));
+    assert_eq!((counter.value, counter.mod_revision), (1, first.revision));
     let Some(Body::AddCartLine(added)) = &add.response else {
         panic!("{add:?}");
     };
@@ -144,7 +144,7 @@ async fn what_is_refused_says_where_and_undoes_all() {
     let again = one(&mut client, 1, txn(vec![add(1), take(-2), take(-2)])).await;
     assert_eq!(failure(&again), told);
     let cart = inner(Op::GetCart(v1::GetCartRequest {
-        owner: user(),
+        owner: Some(user()),
         ..Default::default()
     }));
     let seen = one(&mut client, 2, txn(vec![cart, look("stock")])).await;
@@ -246,7 +246,7 @@ async fn what_may_not_stand_in_a_transaction_is_named() {
     assert_eq!(failure(&outcome).reason, "TOO_MANY");
     let bad = v1::TxnRequest {
         compare: vec![v1::Compare {
-            target: Some(Target::Cart(user().expect("ada"))),
+            target: Some(Target::Cart(user())),
             ..compare("", Operand::Counter(1))
         }],
         ..Default::default()

@@ -188,7 +188,7 @@ impl Model {
     }
 
     /// Works on itself and takes its former self back if an operation is refused.
-    pub fn transact(&mut self, ns: &Namespace, txn: &Txn) -> Result<Body, Rejection> {
+    pub fn transact(&mut self, ns: &Namespace, txn: &Txn) -> Body {
         let succeeded = txn.compare().iter().all(|it| self.holds(ns, it));
         let before = self.clone();
         self.transaction = Some(self.revision);
@@ -215,15 +215,15 @@ impl Model {
             });
             if let Err(rejection) = answer {
                 *self = before;
-                return Ok(Body::TxnAborted(pb::TxnAborted {
+                return Body::TxnAborted(pb::TxnAborted {
                     succeeded,
                     index: u32::try_from(index).expect("few steps"),
                     rejected: Some(rejection.to_stored()),
-                }));
+                });
             }
         }
         self.transaction = None;
-        Ok(Body::TxnDone(pb::TxnDone { succeeded, results }))
+        Body::TxnDone(pb::TxnDone { succeeded, results })
     }
 
     fn get(&self, ns: &Namespace, subject: &Subject) -> Answer {

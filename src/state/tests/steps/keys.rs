@@ -18,7 +18,7 @@ impl Script {
     }
 
     pub(super) fn key_operation(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> Operation {
-        let [a, b, c, d, e, ..] = rest;
+        let [a, b, c, d, ttl, ..] = rest;
         match kind {
             0 | 1 => Operation::Key(KeyOperation::Increment(Increment {
                 key: key(a),
@@ -29,9 +29,9 @@ impl Script {
                     c,
                 ),
                 initial: pick(&[0, 0, 2, i64::MAX], d),
-                ttl: e
+                ttl: ttl
                     .is_multiple_of(2)
-                    .then(|| Ttl::from_millis(pick(&[1, 20, 400], e))),
+                    .then(|| Ttl::from_millis(pick(&[1, 20, 400], ttl))),
             })),
             2 | 3 => Operation::Lease(LeaseOperation::Grant {
                 ttl: Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], a)),
