@@ -83,10 +83,7 @@ fn operate<S: Store>(
         | Operation::SessionUpdate { .. }
         | Operation::SessionTouch { .. }
         | Operation::SessionDestroy { .. } => session::operate(batch, namespace, operation),
-        Operation::CartAdd { .. }
-        | Operation::CartSetQuantity { .. }
-        | Operation::CartRemove { .. }
-        | Operation::CartClear { .. } => cart::operate(batch, namespace, operation),
+        Operation::Cart(operation) => cart::operate(batch, namespace, operation),
         Operation::KeyPut { .. } | Operation::KeyDelete { .. } => {
             kv::operate(batch, namespace, operation)
         }

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::cart::CartOperation;
 use super::{Fault, command_wire};
 use crate::proto::internal as pb;
 use crate::types::{
-    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, RequestId, Revision,
-    Sku, TokenHash, Ttl, UserId, Value,
+    ClientId, Fields, Key, LineId, Namespace, RequestId, Revision, Sku, TokenHash, Ttl, UserId,
+    Value,
 };
 
 /// One replicated command.
@@ -132,29 +133,8 @@ pub enum Operation {
     SessionDestroy {
         token: TokenHash,
     },
-    CartAdd {
-        owner: CartOwner,
-        sku: Sku,
-        quantity: Quantity,
-        unit_price: Option<Money>,
-        attributes: Attributes,
-        if_revision: Option<Revision>,
-    },
-    CartSetQuantity {
-        owner: CartOwner,
-        line: LineRef,
-        quantity: Quantity,
-        if_revision: Option<Revision>,
-    },
-    CartRemove {
-        owner: CartOwner,
-        line: LineRef,
-        if_revision: Option<Revision>,
-    },
-    CartClear {
-        owner: CartOwner,
-        if_revision: Option<Revision>,
-    },
+    /// Of a cart.
+    Cart(CartOperation),
     KeyPut {
         key: Key,
         value: Value,

@@ -4,7 +4,7 @@ use super::session::lookup_token;
 use super::{Echo, Origin, Query, Read, Write, identity, read_mode, revision};
 use crate::api::Error;
 use crate::proto::v1::{self, cart_line_ref::Line, cart_owner::Owner};
-use crate::state::{CartOwner, Command, LineRef, Operation};
+use crate::state::{CartOperation, CartOwner, Command, LineRef, Operation};
 use crate::types::{Attributes, Invalid, LineId, Money, Namespace, Quantity, Sku, UserId};
 
 /// Last of a request's fields to be checked, because it may hold a token.
@@ -33,7 +33,7 @@ fn price(price: Option<v1::Money>) -> Result<Option<Money>, Invalid> {
 pub(super) fn add(r: v1::AddCartLineRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let operation = Operation::CartAdd {
+    let operation = CartOperation::Add {
         sku: Sku::parse(r.sku)?,
         quantity: Quantity::parse(r.quantity)?,
         unit_price: price(r.unit_price)?,
@@ -42,7 +42,7 @@ pub(super) fn add(r: v1::AddCartLineRequest, origin: Origin) -> Result<Write, Er
         owner: owner(r.owner)?,
     };
     Ok(Write {
-        command: Command::new(namespace, identity, operation),
+        command: Command::new(namespace, identity, Operation::Cart(operation)),
         echo: Echo::CartAdd,
     })
 }
@@ -53,14 +53,14 @@ pub(super) fn set_quantity(
 ) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let operation = Operation::CartSetQuantity {
+    let operation = CartOperation::SetQuantity {
         line: line(r.line)?,
         quantity: Quantity::parse(r.quantity)?,
         if_revision: revision(r.if_revision),
         owner: owner(r.owner)?,
     };
     Ok(Write {
-        command: Command::new(namespace, identity, operation),
+        command: Command::new(namespace, identity, Operation::Cart(operation)),
         echo: Echo::CartSetQuantity,
     })
 }
@@ -68,13 +68,13 @@ pub(super) fn set_quantity(
 pub(super) fn remove(r: v1::RemoveCartLineRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let operation = Operation::CartRemove {
+    let operation = CartOperation::Remove {
         line: line(r.line)?,
         if_revision: revision(r.if_revision),
         owner: owner(r.owner)?,
     };
     Ok(Write {
-        command: Command::new(namespace, identity, operation),
+        command: Command::new(namespace, identity, Operation::Cart(operation)),
         echo: Echo::CartRemove,
     })
 }
@@ -82,12 +82,12 @@ pub(super) fn remove(r: v1::RemoveCartLineRequest, origin: Origin) -> Result<Wri
 pub(super) fn clear(r: v1::ClearCartRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let operation = Operation::CartClear {
+    let operation = CartOperation::Clear {
         if_revision: revision(r.if_revision),
         owner: owner(r.owner)?,
     };
     Ok(Write {
-        command: Command::new(namespace, identity, operation),
+        command: Command::new(namespace, identity, Operation::Cart(operation)),
         echo: Echo::CartClear,
     })
 }

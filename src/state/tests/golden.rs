@@ -14,8 +14,8 @@ use prost::Message as _;
 use super::Machine;
 use crate::proto::internal as pb;
 use crate::state::{
-    CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record, Rejection,
-    RequestHash, Store,
+    CartOperation, CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record,
+    Rejection, RequestHash, Store,
 };
 use crate::types::{
     self, Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision,
@@ -147,7 +147,7 @@ fn operation(words: &Words<'_>) -> Operation {
         "destroy" => Operation::SessionDestroy {
             token: token(at(0)),
         },
-        "add" => Operation::CartAdd {
+        "add" => Operation::Cart(CartOperation::Add {
             owner: owner(at(0)),
             sku: Sku::parse(at(1)).expect("short"),
             quantity: quantity(at(2)),
@@ -157,22 +157,22 @@ fn operation(words: &Words<'_>) -> Operation {
             }),
             attributes: Attributes::parse(words.map("with")).expect("small"),
             if_revision: words.if_revision(),
-        },
-        "quantity" => Operation::CartSetQuantity {
+        }),
+        "quantity" => Operation::Cart(CartOperation::SetQuantity {
             owner: owner(at(0)),
             line: line(at(1)),
             quantity: quantity(at(2)),
             if_revision: words.if_revision(),
-        },
-        "remove" => Operation::CartRemove {
+        }),
+        "remove" => Operation::Cart(CartOperation::Remove {
             owner: owner(at(0)),
             line: line(at(1)),
             if_revision: words.if_revision(),
-        },
-        "clear" => Operation::CartClear {
+        }),
+        "clear" => Operation::Cart(CartOperation::Clear {
             owner: owner(at(0)),
             if_revision: words.if_revision(),
-        },
+        }),
         "put" => Operation::KeyPut {
             key: types::Key::parse(at(0)).expect("short"),
             value: Value::parse(at(1).to_owned().into()).expect("short"),

@@ -1,5 +1,6 @@
 //! Tests of the state machine as a whole. Each file is one kind of evidence.
 
+mod cart_model;
 mod golden;
 mod keys;
 mod model;

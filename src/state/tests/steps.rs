@@ -9,7 +9,8 @@ use super::model::Model;
 use super::token;
 use crate::limits;
 use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash,
+    Applied, CartOperation, CartOwner, Command, Identity, LineRef, Operation, PutCondition,
+    RequestHash,
 };
 use crate::types::{
     Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
@@ -133,29 +134,29 @@ impl Script {
             },
             4 => Operation::SessionTouch { token: hash },
             5 => Operation::SessionDestroy { token: hash },
-            6..=8 => Operation::CartAdd {
+            6..=8 => Operation::Cart(CartOperation::Add {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
                 sku: sku(),
                 quantity: quantity(),
                 unit_price: price(e),
                 attributes: attributes(e),
-            },
-            9 => Operation::CartSetQuantity {
+            }),
+            9 => Operation::Cart(CartOperation::SetQuantity {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
                 line: line(),
                 quantity: quantity(),
-            },
-            10 => Operation::CartRemove {
+            }),
+            10 => Operation::Cart(CartOperation::Remove {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
                 line: line(),
-            },
-            11 => Operation::CartClear {
+            }),
+            11 => Operation::Cart(CartOperation::Clear {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
-            },
+            }),
             12 | 13 => Operation::KeyPut {
                 condition: match condition(f, self.model.key_revision(ns, &key())) {
                     Some(revision) => PutCondition::IfRevision(revision),

@@ -5,9 +5,14 @@
 //! 2. All prices of a cart are in one currency.
 //! 3. A session's own cart has a record only while its session has one, and is readable only while that is live.
 
+mod operation;
+mod wire;
+
+pub use operation::CartOperation;
+
 use super::apply::{Outcome, Stop};
 use super::batch::{Batch, SlotId};
-use super::command::{CartOwner, LineRef, Operation};
+use super::command::{CartOwner, LineRef};
 use super::keys::Key;
 use super::{Fault, Rejection, Store, session};
 use crate::limits;
@@ -34,10 +39,10 @@ struct Addition<'a> {
 pub(super) fn operate<S: Store>(
     batch: &mut Batch<'_, S>,
     namespace: &Namespace,
-    operation: &Operation,
+    operation: &CartOperation,
 ) -> Outcome {
     match operation {
-        Operation::CartAdd {
+        CartOperation::Add {
             owner,
             sku,
             quantity,
@@ -54,7 +59,7 @@ pub(super) fn operate<S: Store>(
             let open = open(batch, namespace, owner, *if_revision)?;
             add(batch, &open, &addition)
         }
-        Operation::CartSetQuantity {
+        CartOperation::SetQuantity {
             owner,
             line,
             quantity,
@@ -63,7 +68,7 @@ pub(super) fn operate<S: Store>(
             let open = open(batch, namespace, owner, *if_revision)?;
             set_quantity(batch, &open, line, *quantity)
         }
-        Operation::CartRemove {
+        CartOperation::Remove {
             owner,
             line,
             if_revision,
@@ -71,11 +76,10 @@ pub(super) fn operate<S: Store>(
             let open = open(batch, namespace, owner, *if_revision)?;
             remove(batch, &open, line)
         }
-        Operation::CartClear { owner, if_revision } => {
+        CartOperation::Clear { owner, if_revision } => {
             let open = open(batch, namespace, owner, *if_revision)?;
             Ok(clear(batch, &open))
         }
-        _ => unreachable!("apply sends cart operations here"),
     }
 }
 
@@ -147,7 +151,7 @@ fn add<S: Store>(batch: &mut Batch<'_, S>, open: &Open, addition: &Addition<'_>)
         cart.lines.last_mut().expect("a line was just pushed")
     };
     if let Some(price) = addition.unit_price {
-        line.unit_price = Some(stored_price(price));
+        line.unit_price = Some(price.into());
     }
     let line = line.clone();
     Ok(line_changed(line, revision))
@@ -216,13 +220,6 @@ fn new_line(line_id: u64, addition: &Addition<'_>) -> v1::CartLine {
         quantity: addition.quantity.get(),
         unit_price: None,
         attributes: addition.attributes.as_map().clone(),
-    }
-}
-
-fn stored_price(price: Money) -> v1::Money {
-    v1::Money {
-        minor_units: price.minor_units(),
-        currency: price.currency().as_str().to_owned(),
     }
 }
 
