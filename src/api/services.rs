@@ -15,6 +15,11 @@ use crate::proto::v1::{
     SetCartLineQuantityRequest, SetCartLineQuantityResponse, TouchSessionRequest,
     TouchSessionResponse, UpdateSessionRequest, UpdateSessionResponse,
 };
+use crate::proto::v1::{
+    CompleteOrderRequest, CompleteOrderResponse, FreezeCartRequest, FreezeCartResponse,
+    MergeCartsRequest, MergeCartsResponse, ReleaseCartRequest, ReleaseCartResponse,
+    UpdateCartRequest, UpdateCartResponse,
+};
 
 macro_rules! service {
     ($service:ident { $($method:ident: $request:ident -> $response:ident;)* }) => {
@@ -44,6 +49,11 @@ service!(CartService {
     remove: RemoveCartLineRequest -> RemoveCartLineResponse;
     clear: ClearCartRequest -> ClearCartResponse;
     get: GetCartRequest -> GetCartResponse;
+    update: UpdateCartRequest -> UpdateCartResponse;
+    merge: MergeCartsRequest -> MergeCartsResponse;
+    freeze: FreezeCartRequest -> FreezeCartResponse;
+    release: ReleaseCartRequest -> ReleaseCartResponse;
+    complete_order: CompleteOrderRequest -> CompleteOrderResponse;
 });
 
 service!(KvService {

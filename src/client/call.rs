@@ -85,6 +85,11 @@ impl Kind {
             | Request::SetCartLineQuantity(_)
             | Request::RemoveCartLine(_)
             | Request::ClearCart(_)
+            | Request::UpdateCart(_)
+            | Request::MergeCarts(_)
+            | Request::FreezeCart(_)
+            | Request::ReleaseCart(_)
+            | Request::CompleteOrder(_)
             | Request::PutKey(_)
             | Request::DeleteKey(_) => return Self::Write,
         };

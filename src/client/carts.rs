@@ -132,6 +132,7 @@ impl<'a> Carts<'a> {
             options: Options::default(),
             consistency: None,
             owner: owner.into(),
+            own: false,
         }
     }
 }
@@ -253,10 +254,17 @@ pub struct GetCart<'a> {
     options: Options,
     consistency: Option<Consistency>,
     owner: v1::CartOwner,
+    own: bool,
 }
 
 impl GetCart<'_> {
     read_options!();
+
+    /// The owner's own cart, even if it was merged; otherwise the cart that it was merged into is read.
+    pub fn own(mut self) -> Self {
+        self.own = true;
+        self
+    }
 
     /// Sends the request.
     pub async fn send(self) -> Result<Reply<v1::Cart>, Error> {
@@ -264,6 +272,7 @@ impl GetCart<'_> {
             namespace: self.client.namespace_field(),
             read: self.client.read_options(self.consistency),
             owner: Some(self.owner),
+            own: self.own,
         });
         let reply = self
             .client

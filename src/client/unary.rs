@@ -127,6 +127,11 @@ calls! {
     RemoveCartLine: CartServiceClient.remove,
     ClearCart: CartServiceClient.clear,
     GetCart: CartServiceClient.get,
+    UpdateCart: CartServiceClient.update,
+    MergeCarts: CartServiceClient.merge,
+    FreezeCart: CartServiceClient.freeze,
+    ReleaseCart: CartServiceClient.release,
+    CompleteOrder: CartServiceClient.complete_order,
     GetKey: KvServiceClient.get,
     PutKey: KvServiceClient.put,
     DeleteKey: KvServiceClient.delete,
@@ -150,5 +155,5 @@ macro_rules! names {
 
 names! {
     CreateSession, UpdateSession, TouchSession, DestroySession, AddCartLine, SetCartLineQuantity,
-    RemoveCartLine, ClearCart, PutKey, DeleteKey,
+    RemoveCartLine, ClearCart, PutKey, DeleteKey, UpdateCart, MergeCarts, FreezeCart, ReleaseCart, CompleteOrder,
 }

@@ -23,6 +23,8 @@ pub struct Applied {
 pub(super) enum Stop {
     /// It is refused, and has changed nothing.
     Rejected(Rejection),
+    /// One action of several, by its place, is refused, and none has changed anything.
+    Action(u32, Rejection),
     /// The node stops.
     Fault(Fault),
 }
@@ -60,6 +62,10 @@ fn execute<S: Store>(batch: &mut Batch<'_, S>, command: &Command) -> Result<pb::
     let body = match operate(batch, &command.namespace, &command.operation) {
         Ok(body) => body,
         Err(Stop::Rejected(rejection)) => Body::Rejected(rejection.to_stored()),
+        Err(Stop::Action(nth, rejection)) => Body::Rejected(pb::Rejected {
+            action: Some(nth),
+            ..rejection.to_stored()
+        }),
         Err(Stop::Fault(fault)) => return Err(fault),
     };
     Ok(reply(batch, body))

@@ -175,6 +175,11 @@ impl TryFrom<Wire> for Operation {
             Wire::CartSetQuantity(it) => it.try_into().map(Self::Cart),
             Wire::CartRemove(it) => it.try_into().map(Self::Cart),
             Wire::CartClear(it) => it.try_into().map(Self::Cart),
+            Wire::CartUpdate(it) => it.try_into().map(Self::Cart),
+            Wire::CartMerge(it) => it.try_into().map(Self::Cart),
+            Wire::CartFreeze(it) => it.try_into().map(Self::Cart),
+            Wire::CartRelease(it) => it.try_into().map(Self::Cart),
+            Wire::OrderComplete(it) => it.try_into().map(Self::Cart),
             Wire::KeyPut(it) => Ok(Self::KeyPut {
                 condition: condition(it.if_revision, it.if_absent)?,
                 key: Key::parse(it.key)?,

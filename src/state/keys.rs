@@ -8,6 +8,7 @@
 //! Session         10   namespace 00 | token hash (32)
 //! SessionCart     11   namespace 00 | token hash (32)
 //! UserCart        12   namespace 00 | user id, escaped | 00 00
+//! Order           18   namespace 00 | order id, escaped | 00 00
 //! Kv              20   namespace 00 | key, escaped | 00 00
 //! Client          30   client id (16)
 //! Request         31   namespace 00 | request hash (16)
@@ -35,7 +36,7 @@ use bytes::Bytes;
 
 use super::Fault;
 use super::command::RequestHash;
-use crate::types::{self, ClientId, KeyPrefix, LogTime, Namespace, TokenHash, UserId};
+use crate::types::{self, ClientId, KeyPrefix, LogTime, Namespace, OrderId, TokenHash, UserId};
 
 const HEADER: u8 = 0x00;
 const RAFT_APPLIED: u8 = 0x01;
@@ -43,6 +44,7 @@ const RAFT_MEMBERSHIP: u8 = 0x02;
 const SESSION: u8 = 0x10;
 const SESSION_CART: u8 = 0x11;
 const USER_CART: u8 = 0x12;
+const ORDER: u8 = 0x18;
 const KV: u8 = 0x20;
 const CLIENT: u8 = 0x30;
 const REQUEST: u8 = 0x31;
@@ -72,6 +74,8 @@ pub enum Key {
     SessionCart(Namespace, TokenHash),
     /// The cart that a user owns.
     UserCart(Namespace, UserId),
+    /// A completed order.
+    Order(Namespace, OrderId),
     /// A key of the key space.
     Kv(Namespace, types::Key),
     /// The replies that a client has not confirmed.
@@ -138,6 +142,11 @@ impl Key {
                 .len()
                 .saturating_add(user.as_str().len())
                 .saturating_add(3),
+            Self::Order(namespace, order) => namespace
+                .as_str()
+                .len()
+                .saturating_add(order.as_str().len())
+                .saturating_add(3),
             Self::Kv(namespace, key) => namespace
                 .as_str()
                 .len()
@@ -166,6 +175,10 @@ impl Key {
             Self::UserCart(namespace, user) => {
                 write_namespace(out, USER_CART, namespace);
                 write_text(out, user.as_str());
+            }
+            Self::Order(namespace, order) => {
+                write_namespace(out, ORDER, namespace);
+                write_text(out, order.as_str());
             }
             Self::Kv(namespace, key) => {
                 write_namespace(out, KV, namespace);
@@ -204,6 +217,10 @@ impl Key {
             USER_CART => {
                 let (namespace, text) = read_namespace(rest)?;
                 Self::UserCart(namespace, UserId::parse(read_text(text)?).ok()?)
+            }
+            ORDER => {
+                let (namespace, text) = read_namespace(rest)?;
+                Self::Order(namespace, OrderId::parse(read_text(text)?).ok()?)
             }
             KV => {
                 let (namespace, text) = read_namespace(rest)?;

@@ -66,7 +66,7 @@ mod tests;
 
 pub use apply::{Applied, apply};
 pub use batch::Batch;
-pub use cart::CartOperation;
+pub use cart::{CartAction, CartOperation, MergePolicy};
 pub use command::{
     CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash, fingerprint,
 };

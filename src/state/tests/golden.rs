@@ -12,14 +12,14 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::Machine;
-use crate::proto::internal as pb;
+use crate::proto::internal::{self as pb, reply::Body};
 use crate::state::{
-    CartOperation, CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record,
-    Rejection, RequestHash, Store,
+    CartAction, CartOperation, CartOwner, Command, Identity, Key, LineRef, MergePolicy, Operation,
+    PutCondition, Record, Rejection, RequestHash, Store,
 };
 use crate::types::{
-    self, Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision,
-    Sku, TokenHash, Ttl, UserId, Value,
+    self, Attributes, ClientId, CouponCode, Fields, HolderId, LineId, Money, Namespace, Note,
+    OrderId, Quantity, RequestId, Revision, Sku, TextMap, TokenHash, Ttl, UserId, Value,
 };
 
 /// One line's words.
@@ -173,6 +173,9 @@ fn operation(words: &Words<'_>) -> Operation {
             owner: owner(at(0)),
             if_revision: words.if_revision(),
         }),
+        "apply" | "merge" | "freeze" | "release" | "order" => {
+            Operation::Cart(cart_operation(words))
+        }
         "put" => Operation::KeyPut {
             key: types::Key::parse(at(0)).expect("short"),
             value: Value::parse(at(1).to_owned().into()).expect("short"),
@@ -195,6 +198,100 @@ fn operation(words: &Words<'_>) -> Operation {
     }
 }
 
+/// What is done to whole carts.
+fn cart_operation(words: &Words<'_>) -> CartOperation {
+    let at = |nth: usize| words.plain[nth + 2];
+    let holder = |word: &str| HolderId::parse(word).expect("short");
+    match words.plain[1] {
+        "apply" => CartOperation::Update {
+            owner: owner(at(0)),
+            actions: words.plain[3..]
+                .join(" ")
+                .split(';')
+                .map(|action| cart_action(&action.split_whitespace().collect::<Vec<_>>()))
+                .collect(),
+            if_revision: words.if_revision(),
+        },
+        "merge" => CartOperation::Merge {
+            source: owner(at(0)),
+            target: owner(at(1)),
+            policy: match at(2) {
+                "sum" => MergePolicy::Sum,
+                "max" => MergePolicy::Max,
+                "keep-target" => MergePolicy::KeepTarget,
+                "keep-source" => MergePolicy::KeepSource,
+                "source-if-target-empty" => MergePolicy::SourceIfTargetEmpty,
+                other => panic!("no policy {other}"),
+            },
+            if_source_revision: None,
+            if_target_revision: words.if_revision(),
+        },
+        "freeze" => CartOperation::Freeze {
+            owner: owner(at(0)),
+            holder: holder(at(1)),
+            lease: words.ttl("lease").expect("lease="),
+            if_revision: words.if_revision(),
+        },
+        "release" => CartOperation::Release {
+            owner: owner(at(0)),
+            holder: holder(at(1)),
+        },
+        "order" => CartOperation::CompleteOrder {
+            owner: owner(at(0)),
+            holder: holder(at(1)),
+            revision: Revision::new(words.number("revision").expect("revision=")),
+            order: OrderId::parse(at(2)).expect("short"),
+        },
+        other => panic!("no verb {other}"),
+    }
+}
+
+fn cart_action(words: &[&str]) -> CartAction {
+    match *words {
+        ["add", sku, pieces] => CartAction::Add {
+            sku: Sku::parse(sku).expect("short"),
+            quantity: quantity(pieces),
+            unit_price: None,
+            attributes: Attributes::default(),
+        },
+        ["add", sku, pieces, price] => {
+            let (amount, currency) = price.split_once(':').expect("amount:currency");
+            let amount = amount.parse().expect("a number");
+            CartAction::Add {
+                sku: Sku::parse(sku).expect("short"),
+                quantity: quantity(pieces),
+                unit_price: Some(Money::parse(amount, currency).expect("in range")),
+                attributes: Attributes::default(),
+            }
+        }
+        ["quantity", which, pieces] => CartAction::SetQuantity {
+            line: line(which),
+            quantity: quantity(pieces),
+        },
+        ["remove", which] => CartAction::Remove { line: line(which) },
+        ["move", which, index] => CartAction::Move {
+            line: line(which),
+            index: index.parse().expect("a number"),
+        },
+        ["clear"] => CartAction::Clear,
+        ["note", ref text @ ..] => CartAction::SetNote(Note::parse(text.join(" ")).expect("short")),
+        ["coupon", code] => CartAction::AddCouponCode(CouponCode::parse(code).expect("short")),
+        ["remove-coupon", code] => {
+            CartAction::RemoveCouponCode(CouponCode::parse(code).expect("short"))
+        }
+        ["attribute", name, value] => CartAction::SetAttributes(map(name, value)),
+        ["remove-attribute", name] => CartAction::RemoveAttributes(vec![name.to_owned()]),
+        ["shipping", name, value] => CartAction::SetShippingAddress(map(name, value)),
+        ["billing", name, value] => CartAction::SetBillingAddress(map(name, value)),
+        ref other => panic!("no action {other:?}"),
+    }
+}
+
+fn map(name: &str, value: &str) -> TextMap {
+    let entries = [(name.to_owned(), value.to_owned())];
+    TextMap::parse("attributes", entries.into()).expect("small")
+}
+
 fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     let words = Words::split(entry);
     if words.plain == ["dump"] {
@@ -207,8 +304,13 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     let applied = machine.apply(stamp, &command);
     machine.check_invariants();
     let again = if applied.replayed { " replayed" } else { "" };
-    let rejection =
-        super::rejection(&applied.reply).map(|rejection: Rejection| format!("{rejection:?}"));
+    let action = match &applied.reply.body {
+        Some(Body::Rejected(rejected)) => rejected.action,
+        _ => None,
+    };
+    let action = action.map_or(String::new(), |nth| format!("action {nth}: "));
+    let rejection = super::rejection(&applied.reply)
+        .map(|rejection: Rejection| format!("{action}{rejection:?}"));
     let body = applied.reply.body.expect("every reply has a body");
     let body = rejection.unwrap_or_else(|| format!("{body:?}"));
     writeln!(out, "  @{}{again} {body}", applied.reply.revision).expect("a string takes it");
@@ -300,6 +402,26 @@ fn sessions() {
 #[test]
 fn carts() {
     replay("carts.txt");
+}
+
+#[test]
+fn cart_updates() {
+    replay("cart_updates.txt");
+}
+
+#[test]
+fn cart_merges() {
+    replay("cart_merges.txt");
+}
+
+#[test]
+fn cart_orders() {
+    replay("cart_orders.txt");
+}
+
+#[test]
+fn cart_expiry() {
+    replay("cart_expiry.txt");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::state::{Key, KeyRange, RequestHash};
-use crate::types::{self, ClientId, KeyPrefix, LogTime, Namespace, TokenHash, UserId};
+use crate::types::{self, ClientId, KeyPrefix, LogTime, Namespace, OrderId, TokenHash, UserId};
 
 fn namespace() -> impl Strategy<Value = Namespace> {
     "[a-c._-]{1,3}".prop_map(|text| Namespace::parse(text).expect("a valid name"))
@@ -25,6 +25,8 @@ fn record_key() -> impl Strategy<Value = Key> {
         (namespace(), hash()).prop_map(|(ns, h)| Key::SessionCart(ns, TokenHash::new([h; 32]))),
         (namespace(), text())
             .prop_map(|(ns, t)| Key::UserCart(ns, UserId::parse(t).expect("a short id"))),
+        (namespace(), text())
+            .prop_map(|(ns, t)| Key::Order(ns, OrderId::parse(t).expect("a short id"))),
         (namespace(), text())
             .prop_map(|(ns, t)| Key::Kv(ns, types::Key::parse(t).expect("a short key"))),
         hash().prop_map(|h| Key::Client(ClientId::new([h; 16]))),
@@ -50,10 +52,11 @@ fn rank(key: &Key) -> (u8, u64, String, Vec<u8>) {
         Key::Session(ns, hash) => (3, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
         Key::SessionCart(ns, hash) => (4, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
         Key::UserCart(ns, user) => (5, 0, ns.as_str().to_owned(), user.as_str().into()),
-        Key::Kv(ns, key) => (6, 0, ns.as_str().to_owned(), key.as_str().into()),
-        Key::Client(id) => (7, 0, String::new(), id.as_bytes().to_vec()),
-        Key::Request(ns, hash) => (8, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
-        Key::Deadline(time, target) => (9, time.as_millis(), String::new(), target.to_vec()),
+        Key::Order(ns, order) => (6, 0, ns.as_str().to_owned(), order.as_str().into()),
+        Key::Kv(ns, key) => (7, 0, ns.as_str().to_owned(), key.as_str().into()),
+        Key::Client(id) => (8, 0, String::new(), id.as_bytes().to_vec()),
+        Key::Request(ns, hash) => (9, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
+        Key::Deadline(time, target) => (10, time.as_millis(), String::new(), target.to_vec()),
     }
 }
 
@@ -114,6 +117,10 @@ fn bytes_on_disk_stay_what_they_are() {
         (
             Key::UserCart(ns(), UserId::parse("u").expect("short")),
             "126e00750000".to_owned(),
+        ),
+        (
+            Key::Order(ns(), OrderId::parse("o").expect("short")),
+            "186e006f0000".to_owned(),
         ),
         (
             Key::Client(ClientId::new([0xab; 16])),

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::cart_model::Cart;
+use super::cart_model::{Cart, Order};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
-use crate::state::{
-    Applied, CartOwner, Command, Identity, Operation, PutCondition, Rejection, RequestHash,
-};
+use crate::state::{Applied, Command, Identity, Operation, PutCondition, Rejection, RequestHash};
 use crate::types::{ClientId, Fields, Key, Namespace, Revision, TokenHash, UserId};
 
 #[derive(Clone)]
@@ -23,7 +21,7 @@ pub struct Session {
     created_at: u64,
     seen: u64,
     idle: u64,
-    absolute: u64,
+    pub absolute: u64,
     pub cart: Option<Cart>,
 }
 
@@ -54,6 +52,7 @@ pub struct Model {
     pub revision: u64,
     pub sessions: BTreeMap<(Namespace, TokenHash), Session>,
     pub carts: BTreeMap<(Namespace, String), Cart>,
+    pub orders: BTreeMap<(Namespace, String), Order>,
     pub keys: BTreeMap<(Namespace, Key), Value>,
     clients: BTreeMap<ClientId, Client>,
     requests: BTreeMap<(Namespace, RequestHash), (u64, pb::Reply, u64)>,
@@ -64,10 +63,6 @@ impl Model {
         self.sessions
             .get(&(ns.clone(), hash))
             .map_or(0, |it| it.modified)
-    }
-
-    pub fn cart_revision(&self, ns: &Namespace, owner: &CartOwner) -> u64 {
-        self.cart(ns, owner).map_or(0, |cart| cart.modified)
     }
 
     pub fn key_revision(&self, ns: &Namespace, key: &Key) -> u64 {
@@ -100,17 +95,29 @@ impl Model {
 
     fn expire(&mut self) {
         let now = self.now;
-        let before = self.sessions.len() + self.keys.len();
+        let before = self.readable();
         self.sessions.retain(|_, session| session.due() > now);
+        let is_live = |cart: &Cart| cart.deadline.is_none_or(|deadline| deadline > now);
+        self.carts.retain(|_, cart| is_live(cart));
+        for session in self.sessions.values_mut() {
+            session.cart = session.cart.take().filter(is_live);
+        }
+        self.orders.retain(|_, order| order.until > now);
         self.keys
             .retain(|_, value| value.deadline.is_none_or(|deadline| deadline > now));
         self.clients
             .retain(|_, client| client.used + limits::REPLY_WINDOW_MS > now);
         self.requests
             .retain(|_, (_, _, at)| *at + limits::REPLY_WINDOW_MS > now);
-        if self.sessions.len() + self.keys.len() < before {
+        if self.readable() < before {
             self.revision += 1;
         }
+    }
+
+    /// Records that a caller can read.
+    fn readable(&self) -> usize {
+        let in_sessions = self.sessions.values().filter(|it| it.cart.is_some());
+        self.sessions.len() + in_sessions.count() + self.carts.len() + self.keys.len()
     }
 
     fn reply(&self, body: Body) -> pb::Reply {

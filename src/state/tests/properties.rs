@@ -95,8 +95,30 @@ fn compare_cart(machine: &Machine, model: &Model, ns: &Namespace, owner: &CartOw
             let expected = expected.expect("the model has the cart");
             assert_eq!(cart.lines, expected.lines);
             assert_eq!(cart.mod_revision, expected.modified);
+            assert_eq!(cart.details.clone().unwrap_or_default(), expected.details);
+            assert_eq!(cart.order_id, expected.order);
+            assert_eq!(cart.deadline, expected.deadline.unwrap_or(0));
+            assert!(cart.merged_into.is_none());
+            let freeze = expected.freeze.filter(|freeze| freeze.until > model.now);
+            assert_eq!(
+                query::running_freeze(&machine.store, &cart).map(|it| (
+                    it.holder.as_str(),
+                    it.revision,
+                    it.deadline
+                )),
+                freeze
+                    .as_ref()
+                    .map(|it| (it.holder.as_str(), it.revision, it.until)),
+            );
         }
     }
+    let own = query::own_cart(&machine.store, ns, owner).expect("no fault");
+    let is_pointer = matches!(&own, query::CartRead::Cart(cart) if cart.merged_into.is_some());
+    let expected = model.own_cart(ns, owner);
+    assert_eq!(
+        is_pointer,
+        expected.is_some_and(|cart| cart.merged_into.is_some())
+    );
 }
 
 proptest! {

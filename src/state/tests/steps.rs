@@ -6,11 +6,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::model::Model;
-use super::token;
+use super::{cart_steps, token};
 use crate::limits;
 use crate::state::{
-    Applied, CartOperation, CartOwner, Command, Identity, LineRef, Operation, PutCondition,
-    RequestHash,
+    Applied, CartOperation, Command, Identity, LineRef, Operation, PutCondition, RequestHash,
 };
 use crate::types::{
     Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
@@ -33,7 +32,7 @@ pub struct Script {
     sequences: [u64; 2],
 }
 
-fn pick<T: Clone>(from: &[T], byte: u8) -> T {
+pub fn pick<T: Clone>(from: &[T], byte: u8) -> T {
     from[usize::from(byte) % from.len()].clone()
 }
 
@@ -47,10 +46,12 @@ impl Script {
     /// The same with what the model answered.
     pub fn answered(&mut self, step: Step) -> (u64, Command, Applied) {
         let [time, whose, kind, rest @ ..] = step;
-        let later = if time == 255 {
-            limits::REPLY_WINDOW_MS
-        } else {
-            pick(&[0, 0, 0, 1, 1, 3, 7, 40], time)
+        let later = match time {
+            255 => limits::REPLY_WINDOW_MS,
+            254 => limits::CART_TTL_EMPTY_MS,
+            253 => limits::CART_TTL_GUEST_MS,
+            252 => limits::CART_TTL_USER_MS,
+            _ => pick(&[0, 0, 0, 1, 1, 3, 7, 40], time),
         };
         self.now += later;
         // Now and then a stamp of a clock that runs behind.
@@ -100,14 +101,12 @@ impl Script {
         clippy::many_single_char_names,
         reason = "random bytes have no better names"
     )]
-    fn operation(&self, ns: &Namespace, kind: u8, [a, b, c, d, e, f, _]: [u8; 7]) -> Operation {
+    fn operation(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> Operation {
+        let [a, b, c, d, e, f, _] = rest;
         let hash = token(a % 3);
-        let ttl = |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], byte));
-        let owner = if b.is_multiple_of(2) {
-            CartOwner::Session(hash)
-        } else {
-            CartOwner::User(UserId::parse(format!("u{}", a % 3)).expect("short"))
-        };
+        let ttl =
+            |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000, limits::TTL_MAX_MS], byte));
+        let owner = cart_steps::owner(a, b);
         let sku = || Sku::parse(format!("s{}", c % 3)).expect("short");
         let key = || Key::parse(format!("k{}", a % 5)).expect("short");
         let quantity = || Quantity::parse(pick(&[1, 2, 3, 999_999], d)).expect("in range");
@@ -115,7 +114,7 @@ impl Script {
             0 => LineRef::Sku(sku()),
             n => LineRef::Id(LineId::new(n.into())),
         };
-        match kind % 16 {
+        match kind % 24 {
             0 | 1 => Operation::SessionCreate {
                 token: hash,
                 sealed_token: Bytes::copy_from_slice(&[c]),
@@ -171,6 +170,7 @@ impl Script {
                 if_revision: condition(f, self.model.key_revision(ns, &key())),
                 key: key(),
             },
+            16.. => Operation::Cart(cart_steps::operation(&self.model, ns, kind, rest)),
             _ => Operation::Tick {
                 checkpoint: a.is_multiple_of(2),
                 expect: None,
@@ -180,7 +180,7 @@ impl Script {
 }
 
 /// No condition, the right one, the one of an absent record, a wrong one.
-fn condition(byte: u8, current: u64) -> Option<Revision> {
+pub fn condition(byte: u8, current: u64) -> Option<Revision> {
     match byte % 8 {
         0 => Some(Revision::new(current)),
         1 => Some(Revision::new(0)),
@@ -189,7 +189,7 @@ fn condition(byte: u8, current: u64) -> Option<Revision> {
     }
 }
 
-fn price(byte: u8) -> Option<Money> {
+pub fn price(byte: u8) -> Option<Money> {
     match byte % 8 {
         0 => Some(Money::parse(100, "USD").expect("in range")),
         1..=3 => Some(Money::parse(byte.into(), "EUR").expect("in range")),
@@ -197,7 +197,7 @@ fn price(byte: u8) -> Option<Money> {
     }
 }
 
-fn attributes(byte: u8) -> Attributes {
+pub fn attributes(byte: u8) -> Attributes {
     let large = byte
         .is_multiple_of(3)
         .then(|| ("size".to_owned(), "XL".to_owned()));
