@@ -178,4 +178,6 @@ fn read_mode(options: Option<v1::ReadOptions>) -> Result<ReadMode, Invalid> {
 }
 
 #[cfg(test)]
+mod cart_tests;
+#[cfg(test)]
 mod tests;

@@ -352,9 +352,10 @@ fn records_on_disk_stay_what_they_are() {
     assert_eq!(hex(&bytes), OLD_CART);
 }
 
-const OLD_CART: &str = "0a070801120173180210031804200 5";
-const CART: &str = "";
-const ORDER: &str = "";
+const OLD_CART: &str = "0a0708011201731802100318042005";
+const CART: &str = "0a0708011201731802100318042005280630073a1e0a016e1201631a060a01611201762206\
+    0a01731201762a060a0162120176420d0a0168100818092204080110024a030a017552016f";
+const ORDER: &str = "0a016810011a04100218032004";
 
 /// Whoever is refused is told the same by a replay.
 #[test]
