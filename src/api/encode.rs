@@ -52,6 +52,7 @@ pub(crate) fn write(echo: Echo, reply: Reply) -> Result<Answer, Error> {
     })
 }
 
+/// Each domain answers its own and asks the next one for the rest.
 fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Error> {
     Ok(match (echo, body) {
         (_, Body::Rejected(rejected)) => return Err(rejection(&rejected)),
@@ -74,6 +75,14 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
         (Echo::SessionDestroy, Body::SessionDestroyed(_)) => {
             Response::DestroySession(v1::DestroySessionResponse { header: None })
         }
+        (Echo::Txn(echo), Body::TxnDone(done)) => Response::Txn(txn(*echo, done, revision)?),
+        (Echo::Txn(_), Body::TxnAborted(aborted)) => return Err(txn_aborted(aborted)),
+        (echo, body) => cart_response(echo, body)?,
+    })
+}
+
+fn cart_response(echo: Echo, body: Body) -> Result<Response, Error> {
+    Ok(match (echo, body) {
         (Echo::CartAdd, Body::CartLineChanged(changed)) => {
             Response::AddCartLine(v1::AddCartLineResponse {
                 header: None,
@@ -120,7 +129,7 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
                 dropped_lines: merged.dropped_lines,
             })
         }
-        (Echo::CartFreeze, Body::CartFrozen(frozen)) => Response::FreezeCart(cart_frozen(frozen)),
+        (Echo::CartFreeze, Body::CartFrozen(frozen)) => Response::FreezeCart(cart_frozen(*frozen)),
         (Echo::CartRelease, Body::CartReleased(released)) => {
             Response::ReleaseCart(v1::ReleaseCartResponse {
                 header: None,
@@ -135,6 +144,12 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
                 remaining_lines: completed.remaining_lines,
             })
         }
+        (echo, body) => key_response(echo, body)?,
+    })
+}
+
+fn key_response(echo: Echo, body: Body) -> Result<Response, Error> {
+    Ok(match (echo, body) {
         (Echo::KeyPut, Body::KeyPut(put)) => Response::PutKey(v1::PutKeyResponse {
             header: None,
             create_revision: put.create_revision,
@@ -174,8 +189,6 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
                 deleted_keys: it.deleted_keys,
             })
         }
-        (Echo::Txn(echo), Body::TxnDone(done)) => Response::Txn(txn(*echo, done, revision)?),
-        (Echo::Txn(_), Body::TxnAborted(aborted)) => return Err(txn_aborted(aborted)),
         _ => return Err(Error::ForeignReply("it answers another kind of request")),
     })
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::arguments::{Target, WriteArgs, identified, optional, revision};
+use super::arguments::{Form, Target, WriteArgs, identified, optional, revision};
 use super::cart::{OwnerArgs, cart_sheet, cart_value};
 use super::failure::Failure;
 use super::input::Input;
-use super::output::{reply, show, time};
+use super::output::{money, reply, show, time};
 use super::{cart_actions, cart_actions::action};
-use crate::client::{CartOwner, Client, MergePolicy};
-use crate::proto::v1::cart_action::Action;
+use crate::client::{CartOwner, Client, MergePolicy, Reply, UpdateCart};
+use crate::proto::v1::{self, cart_action::Action};
 use crate::types::Revision;
 
 /// What becomes of the lines.
@@ -153,28 +153,9 @@ impl Verb {
             } => {
                 let update = carts.update(&owner.owner()?);
                 let update = optional!(update, if_revision, if_revision);
-                let update = actions
-                    .into_iter()
-                    .fold(update, |update, action| update.action(action));
+                let update = actions.into_iter().fold(update, UpdateCart::action);
                 let done = identified!(update, write).send().await?;
-                let json = || {
-                    let results = done.results.iter();
-                    let results =
-                        results.map(|it| json!({ "line_id": it.line_id, "quantity": it.quantity }));
-                    let subtotal = done.subtotal.as_ref();
-                    let fields = json!({
-                        "mod_revision": done.mod_revision,
-                        "results": results.collect::<Vec<_>>(),
-                        "subtotal": subtotal.map(super::output::money),
-                        "total_quantity": done.total_quantity,
-                    });
-                    reply(&done, fields)
-                };
-                show(target.form(), json, || {
-                    let (actions, pieces) = (done.results.len(), done.total_quantity);
-                    let revision = done.mod_revision;
-                    format!("{actions} actions done: {pieces} pieces, cart at revision {revision}")
-                });
+                show_updated(target.form(), &done);
             }
             Self::Merge {
                 source,
@@ -184,22 +165,7 @@ impl Verb {
             } => {
                 let merge = carts.merge(&source.owner()?, &into.owner()?, policy.into());
                 let done = identified!(merge, write).send().await?;
-                let json = || {
-                    let fields = json!({
-                        "already_merged": done.already_merged,
-                        "mod_revision": done.mod_revision,
-                        "taken_lines": done.taken_lines,
-                        "dropped_lines": done.dropped_lines,
-                    });
-                    reply(&done, fields)
-                };
-                show(target.form(), json, || match done.already_merged {
-                    true => "they had been merged before".to_owned(),
-                    false => format!(
-                        "merged: {} lines taken, {} dropped",
-                        done.taken_lines, done.dropped_lines
-                    ),
-                });
+                show_merged(target.form(), &done);
             }
             Self::Freeze {
                 holder,
@@ -241,27 +207,69 @@ impl Verb {
             } => {
                 let complete = carts.complete_order(&owner.owner()?, holder, revision, order_id);
                 let done = identified!(complete, write).send().await?;
-                let json = || {
-                    let fields = json!({
-                        "already_completed": done.already_completed,
-                        "mod_revision": done.mod_revision,
-                        "remaining_lines": done.remaining_lines,
-                    });
-                    reply(&done, fields)
-                };
-                show(target.form(), json, || {
-                    let before = if done.already_completed {
-                        " before"
-                    } else {
-                        ""
-                    };
-                    let left = done.remaining_lines;
-                    format!("completed{before}; {left} lines stayed in the cart")
-                });
+                show_completed(target.form(), &done);
             }
         }
         Ok(())
     }
+}
+
+fn show_updated(form: Form, done: &Reply<v1::UpdateCartResponse>) {
+    let json = || {
+        let results = done.results.iter();
+        let results = results.map(|it| json!({ "line_id": it.line_id, "quantity": it.quantity }));
+        let fields = json!({
+            "mod_revision": done.mod_revision,
+            "results": results.collect::<Vec<_>>(),
+            "subtotal": done.subtotal.as_ref().map(money),
+            "total_quantity": done.total_quantity,
+        });
+        reply(done, fields)
+    };
+    show(form, json, || {
+        let (actions, pieces) = (done.results.len(), done.total_quantity);
+        let revision = done.mod_revision;
+        format!("{actions} actions done: {pieces} pieces, cart at revision {revision}")
+    });
+}
+
+fn show_merged(form: Form, done: &Reply<v1::MergeCartsResponse>) {
+    let json = || {
+        let fields = json!({
+            "already_merged": done.already_merged,
+            "mod_revision": done.mod_revision,
+            "taken_lines": done.taken_lines,
+            "dropped_lines": done.dropped_lines,
+        });
+        reply(done, fields)
+    };
+    show(form, json, || {
+        if done.already_merged {
+            return "they had been merged before".to_owned();
+        }
+        let (taken, dropped) = (done.taken_lines, done.dropped_lines);
+        format!("merged: {taken} lines taken, {dropped} dropped")
+    });
+}
+
+fn show_completed(form: Form, done: &Reply<v1::CompleteOrderResponse>) {
+    let json = || {
+        let fields = json!({
+            "already_completed": done.already_completed,
+            "mod_revision": done.mod_revision,
+            "remaining_lines": done.remaining_lines,
+        });
+        reply(done, fields)
+    };
+    show(form, json, || {
+        let before = if done.already_completed {
+            " before"
+        } else {
+            ""
+        };
+        let left = done.remaining_lines;
+        format!("completed{before}; {left} lines stayed in the cart")
+    });
 }
 
 /// A lease as people read it.

@@ -15,16 +15,16 @@ fn reason(request: Request) -> String {
     }
 }
 
-fn user(id: &str) -> Option<v1::CartOwner> {
-    Some(v1::CartOwner {
+fn user(id: &str) -> v1::CartOwner {
+    v1::CartOwner {
         owner: Some(Owner::UserId(id.to_owned())),
-    })
+    }
 }
 
-fn session(token: &str) -> Option<v1::CartOwner> {
-    Some(v1::CartOwner {
+fn session(token: &str) -> v1::CartOwner {
+    v1::CartOwner {
         owner: Some(Owner::SessionToken(token.to_owned())),
-    })
+    }
 }
 
 fn text(bytes: usize) -> String {
@@ -38,16 +38,16 @@ fn map(entries: usize, value: &str) -> v1::StringMap {
     }
 }
 
-fn line(sku: &str) -> Option<CartLineRef> {
-    Some(CartLineRef {
+fn line(sku: &str) -> CartLineRef {
+    CartLineRef {
         line: Some(Line::Sku(sku.to_owned())),
-    })
+    }
 }
 
 fn update(actions: Vec<Option<Action>>) -> Request {
     let actions = actions.into_iter();
     Request::UpdateCart(v1::UpdateCartRequest {
-        owner: user("u"),
+        owner: Some(user("u")),
         actions: actions.map(|action| v1::CartAction { action }).collect(),
         ..Default::default()
     })
@@ -66,14 +66,16 @@ fn valid_actions() -> Vec<Action> {
     vec![
         add("s", 1),
         Action::SetQuantity(v1::SetLineQuantityAction {
-            line: line("s"),
+            line: Some(line("s")),
             quantity: 2,
         }),
         Action::Move(v1::MoveLineAction {
-            line: line("s"),
+            line: Some(line("s")),
             index: u32::MAX,
         }),
-        Action::Remove(v1::RemoveLineAction { line: line("s") }),
+        Action::Remove(v1::RemoveLineAction {
+            line: Some(line("s")),
+        }),
         Action::Clear(v1::ClearLinesAction {}),
         Action::SetNote(text(limits::CART_NOTE_BYTES)),
         Action::AddCouponCode("c".to_owned()),
@@ -162,7 +164,7 @@ fn merges_and_orders_are_checked() {
     let unspecified = v1::CartMergePolicy::Unspecified;
     let freeze = |holder: String, lease_ms| {
         Request::FreezeCart(v1::FreezeCartRequest {
-            owner: user("u"),
+            owner: Some(user("u")),
             holder,
             lease_ms,
             ..Default::default()
@@ -170,7 +172,7 @@ fn merges_and_orders_are_checked() {
     };
     let complete = |revision, order_id: String| {
         Request::CompleteOrder(v1::CompleteOrderRequest {
-            owner: user("u"),
+            owner: Some(user("u")),
             holder: "h".to_owned(),
             revision,
             order_id,
@@ -186,14 +188,26 @@ fn merges_and_orders_are_checked() {
     };
     let longest_lease = limits::CART_LEASE_MAX_MS.cast_signed();
     let cases = [
-        (merge(user("a"), user("b"), sum), "OK"),
-        (merge(user("a"), user("a"), sum), "EXCLUSIVE_FIELDS"),
-        (merge(None, user("a"), sum), "EMPTY_FIELD"),
-        (merge(user("a"), None, sum), "EMPTY_FIELD"),
+        (merge(Some(user("a")), Some(user("b")), sum), "OK"),
+        (
+            merge(Some(user("a")), Some(user("a")), sum),
+            "EXCLUSIVE_FIELDS",
+        ),
+        (merge(None, Some(user("a")), sum), "EMPTY_FIELD"),
+        (merge(Some(user("a")), None, sum), "EMPTY_FIELD"),
         (merge(None, None, sum), "EMPTY_FIELD"),
-        (merge(user("a"), user("b"), unspecified), "MALFORMED"),
-        (merge(session("x"), user("b"), sum), "SESSION_NOT_FOUND"),
-        (merge(user("b"), session("x"), sum), "SESSION_NOT_FOUND"),
+        (
+            merge(Some(user("a")), Some(user("b")), unspecified),
+            "MALFORMED",
+        ),
+        (
+            merge(Some(session("x")), Some(user("b")), sum),
+            "SESSION_NOT_FOUND",
+        ),
+        (
+            merge(Some(user("b")), Some(session("x")), sum),
+            "SESSION_NOT_FOUND",
+        ),
         (freeze(text(64), 0), "OK"),
         (freeze("h".to_owned(), longest_lease), "OK"),
         (freeze(String::new(), 0), "EMPTY_FIELD"),
@@ -204,9 +218,9 @@ fn merges_and_orders_are_checked() {
         (complete(0, text(64)), "EMPTY_FIELD"),
         (complete(1, String::new()), "EMPTY_FIELD"),
         (complete(1, text(65)), "FIELD_TOO_LONG"),
-        (release(user("u")), "OK"),
+        (release(Some(user("u"))), "OK"),
         (release(None), "EMPTY_FIELD"),
-        (release(session("x")), "SESSION_NOT_FOUND"),
+        (release(Some(session("x"))), "SESSION_NOT_FOUND"),
     ];
     for (request, expected) in cases {
         assert_eq!(reason(request.clone()), expected, "{request:?}");

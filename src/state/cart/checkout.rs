@@ -84,7 +84,7 @@ fn frozen<S: Store>(batch: &Batch<'_, S>, open: &Open) -> Body {
     let cart = record(batch, open);
     let freeze = cart.and_then(|cart| cart.freeze.as_ref());
     let small = cart.filter(|cart| cart.encoded_len() <= limits::CART_SNAPSHOT_BYTES);
-    Body::CartFrozen(pb::CartFrozen {
+    let frozen = pb::CartFrozen {
         holder: freeze.map_or(String::new(), |freeze| freeze.holder.clone()),
         revision: freeze.map_or(0, |freeze| freeze.revision),
         deadline: freeze.map_or(0, |freeze| freeze.deadline),
@@ -94,7 +94,8 @@ fn frozen<S: Store>(batch: &Batch<'_, S>, open: &Open) -> Body {
             indexed_deadline: 0,
             ..cart.clone()
         }),
-    })
+    };
+    Body::CartFrozen(Box::new(frozen))
 }
 
 /// Ends a freeze without an order.

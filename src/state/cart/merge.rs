@@ -20,7 +20,7 @@ use crate::state::apply::{Outcome, Stop};
 use crate::state::batch::Batch;
 use crate::state::command::CartOwner;
 use crate::state::{Fault, Key, Rejection, Store};
-use crate::types::{Namespace, Revision, TextMap, TokenHash};
+use crate::types::{Namespace, Quantity, Revision, TextMap, TokenHash};
 
 /// What a merge came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ fn fill<S: Store>(batch: &Batch<'_, S>, mut plan: Plan, policy: MergePolicy) -> 
         _ => (0, source.lines.len()),
     };
     let after = match policy {
-        MergePolicy::Sum => join(kept, source, |a, b| edit::sum(a, b).map(|sum| sum.get()))?,
+        MergePolicy::Sum => join(kept, source, |a, b| edit::sum(a, b).map(Quantity::get))?,
         MergePolicy::Max => join(kept, source, |a, b| Ok(a.max(b)))?,
         _ if takes_all => take(kept, source),
         _ => kept.clone(),

@@ -199,17 +199,17 @@ fn names_a_revision(operation: &Operation) -> bool {
     match operation {
         // A lease's id is a revision.
         Operation::Txn(_) | Operation::Lease(_) => true,
-        Operation::SessionUpdate { if_revision, .. } => if_revision.is_some(),
+        Operation::SessionUpdate { if_revision, .. }
+        | Operation::Key(KeyOperation::Delete { if_revision, .. }) => if_revision.is_some(),
         Operation::SessionCreate { .. }
         | Operation::SessionTouch { .. }
         | Operation::SessionDestroy { .. }
+        | Operation::Key(KeyOperation::Increment(_))
         | Operation::Tick { .. } => false,
         Operation::Cart(operation) => carts::names_a_revision(operation),
         Operation::Key(KeyOperation::Put {
             condition, lease, ..
         }) => lease.is_some() || matches!(condition, PutCondition::IfRevision(_)),
-        Operation::Key(KeyOperation::Delete { if_revision, .. }) => if_revision.is_some(),
-        Operation::Key(KeyOperation::Increment(_)) => false,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::*;
 
-fn owner(user: &str) -> Option<v1::CartOwner> {
+fn owner(user: &str) -> v1::CartOwner {
     let owner = v1::cart_owner::Owner::UserId(user.to_owned());
-    Some(v1::CartOwner { owner: Some(owner) })
+    v1::CartOwner { owner: Some(owner) }
 }
 
 fn add_line(sequence: u64, user: &str, sku: &str, price: i64) -> Operation {
     let request = v1::AddCartLineRequest {
-        owner: owner(user),
+        owner: Some(owner(user)),
         sku: sku.to_owned(),
         quantity: 2,
         unit_price: Some(v1::Money {
@@ -23,7 +23,7 @@ fn add_line(sequence: u64, user: &str, sku: &str, price: i64) -> Operation {
 
 fn get_cart(sequence: u64, user: &str, own: bool) -> Operation {
     let request = v1::GetCartRequest {
-        owner: owner(user),
+        owner: Some(owner(user)),
         own,
         ..Default::default()
     };
@@ -42,13 +42,13 @@ fn read_cart(outcome: &Outcome) -> &v1::Cart {
 async fn a_cart_is_merged_frozen_and_ordered() {
     let mut client = Client::connect(MemoryNode::leader()).await;
     let merge = v1::MergeCartsRequest {
-        source: owner("guest"),
-        target: owner("ann"),
+        source: Some(owner("guest")),
+        target: Some(owner("ann")),
         policy: v1::CartMergePolicy::Sum.into(),
         ..Default::default()
     };
     let freeze = v1::FreezeCartRequest {
-        owner: owner("ann"),
+        owner: Some(owner("ann")),
         holder: "till".to_owned(),
         ..Default::default()
     };
@@ -88,7 +88,7 @@ async fn a_cart_is_merged_frozen_and_ordered() {
 
     let freeze = frozen.freeze.clone().expect("always there");
     let complete = v1::CompleteOrderRequest {
-        owner: owner("ann"),
+        owner: Some(owner("ann")),
         holder: "till".to_owned(),
         revision: freeze.revision,
         order_id: "o1".to_owned(),
@@ -139,7 +139,7 @@ async fn the_action_that_is_refused_is_named() {
     };
     let remove = v1::RemoveLineAction { line: Some(line) };
     let update = v1::UpdateCartRequest {
-        owner: owner("ann"),
+        owner: Some(owner("ann")),
         actions: vec![
             action(v1::cart_action::Action::Add(add)),
             action(v1::cart_action::Action::Remove(remove)),

@@ -438,7 +438,7 @@ impl Model {
         }
         let cart = self.own_cart(ns, &at).expect("it has lines");
         let freeze = cart.freeze.as_ref().expect("it was just frozen");
-        Ok(Body::CartFrozen(pb::CartFrozen {
+        let frozen = pb::CartFrozen {
             holder: holder.as_str().to_owned(),
             revision: freeze.revision,
             deadline: until,
@@ -446,7 +446,8 @@ impl Model {
                 freeze: None,
                 ..cart.record(self.now)
             }),
-        }))
+        };
+        Ok(Body::CartFrozen(Box::new(frozen)))
     }
 
     fn held_by(&self, cart: &Cart, meant: impl Fn(&Freeze) -> bool) -> Result<(), Rejection> {

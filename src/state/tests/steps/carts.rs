@@ -12,8 +12,8 @@ use crate::types::{
 
 /// What the bytes mean for a model in its state.
 pub fn operation(model: &Model, ns: &Namespace, kind: u8, bytes: [u8; 7]) -> CartOperation {
-    let [a, b, c, d, e, f, _] = bytes;
-    let owner = owner(a, b);
+    let [owner, kind_of_owner, c, d, e, f, _] = bytes;
+    let owner = self::owner(owner, kind_of_owner);
     let holder = HolderId::parse(pick(&["till", "phone"], c)).expect("short");
     let if_revision = |owner: &CartOwner| condition(f, model.cart_revision(ns, owner));
     match kind % 8 {
