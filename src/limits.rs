@@ -25,6 +25,12 @@ pub const SESSION_FIELDS: usize = 256;
 pub const FIELD_NAME_BYTES: usize = 256;
 /// Largest session, all names and values together.
 pub const SESSION_BYTES: usize = 256 << 10;
+/// Most texts that describe the client of one session.
+pub const CLIENT_ATTRIBUTES: usize = 16;
+/// All names and values of these texts together.
+pub const CLIENT_ATTRIBUTE_BYTES: usize = 1 << 10;
+/// Largest limit of a user's live sessions that a namespace may set.
+pub const SESSIONS_PER_USER: usize = 256;
 /// Longest SKU.
 pub const SKU_BYTES: usize = 128;
 /// Most lines of one cart.
@@ -42,6 +48,10 @@ pub const PRICE_MAX_MINOR_UNITS: i64 = 1_000_000_000_000;
 pub const SESSION_IDLE_TTL_DEFAULT_MS: u64 = 30 * 60 * 1000;
 /// Absolute TTL of a session whose creator names none.
 pub const SESSION_ABSOLUTE_TTL_DEFAULT_MS: u64 = 14 * 24 * 3600 * 1000;
+/// Longest touch interval of a session for which nothing was set.
+pub const TOUCH_INTERVAL_DEFAULT_MS: u64 = 60 * 1000;
+/// Longest touch interval that a namespace may set.
+pub const TOUCH_INTERVAL_MAX_MS: u64 = 3600 * 1000;
 /// Longest TTL of anything: ten years.
 pub const TTL_MAX_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// How long the reply to a request id is kept.
@@ -60,6 +70,10 @@ pub const LIST_SCAN: usize = 20_000;
 pub const CLIENT_WINDOW: usize = 4096;
 /// Due records deleted by one log entry.
 pub const SWEEP_PER_ENTRY: usize = 64;
+/// Sessions that one login ends at most, where a limit of sessions per user was lowered far below what a user has.
+pub const ENDED_PER_LOGIN: usize = 64;
+/// Sessions of a user that one login looks at beyond the limit, to tell live ones from expired ones.
+pub const LOGIN_SCAN: usize = 256;
 
 /// Largest gRPC message that a node accepts from a client.
 pub const MESSAGE_BYTES: usize = 4 << 20;

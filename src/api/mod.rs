@@ -47,6 +47,7 @@ use crate::proto::v1::cart_service_server::CartServiceServer;
 use crate::proto::v1::cluster_service_server::ClusterServiceServer;
 use crate::proto::v1::exchange_service_server::ExchangeServiceServer;
 use crate::proto::v1::kv_service_server::KvServiceServer;
+use crate::proto::v1::namespace_service_server::NamespaceServiceServer;
 use crate::proto::v1::session_service_server::SessionServiceServer;
 
 /// Every public service over one node. Cloning shares it.
@@ -68,6 +69,8 @@ pub struct Services<B: Backend> {
     pub cart: CartServiceServer<Api<B>>,
     /// Keys.
     pub kv: KvServiceServer<Api<B>>,
+    /// Namespaces and their settings.
+    pub namespace: NamespaceServiceServer<Api<B>>,
     /// The cluster itself.
     pub cluster: ClusterServiceServer<Api<B>>,
     /// The exchange stream.
@@ -94,6 +97,8 @@ impl<B: Backend> Api<B> {
                 .max_decoding_message_size(message_bytes),
             cart: CartServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
             kv: KvServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
+            namespace: NamespaceServiceServer::new(self.clone())
+                .max_decoding_message_size(message_bytes),
             cluster: ClusterServiceServer::new(self.clone())
                 .max_decoding_message_size(message_bytes),
             exchange: ExchangeServiceServer::new(self.clone())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::Failure;
-use super::{bench, cart, cluster, demo, kv, session};
+use super::{bench, cart, cluster, demo, kv, namespace, session};
 use crate::client::{Client, ClientConfig, Consistency};
 use crate::types::Revision;
 
@@ -76,6 +76,14 @@ pub(super) enum ClientVerb {
         target: Target,
         #[command(subcommand)]
         verb: kv::Verb,
+    },
+    /// Read and change the settings of a namespace: limits and lives of its sessions
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Namespace {
+        #[command(flatten)]
+        target: Target,
+        #[command(subcommand)]
+        verb: namespace::Verb,
     },
     /// Look at the cluster, move its leader, make snapshots
     #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -169,6 +177,7 @@ impl ClientVerb {
             Self::Session { target, .. }
             | Self::Cart { target, .. }
             | Self::Kv { target, .. }
+            | Self::Namespace { target, .. }
             | Self::Cluster { target, .. }
             | Self::Bench { target, .. }
             | Self::Demo { target, .. } => target,
@@ -184,6 +193,7 @@ impl ClientVerb {
             Self::Session { target, verb } => verb.run(&target).await?,
             Self::Cart { target, verb } => verb.run(&target).await?,
             Self::Kv { target, verb } => verb.run(&target).await?,
+            Self::Namespace { target, verb } => verb.run(&target).await?,
             Self::Cluster { target, verb } => verb.run(&target).await?,
             Self::Bench { target, args } => bench::show(&args, &target).await?,
             Self::Demo { target, args } => return demo::run(&args, &target).await,

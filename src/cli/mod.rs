@@ -15,6 +15,8 @@ mod demo;
 mod failure;
 mod input;
 mod kv;
+mod logins;
+mod namespace;
 mod output;
 mod session;
 

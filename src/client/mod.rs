@@ -57,8 +57,11 @@ mod error;
 mod frame;
 mod keys;
 mod ledger;
+mod logins;
+mod namespaces;
 mod node;
 mod outbound;
+mod saves;
 mod sessions;
 mod supervisor;
 mod sweep;
@@ -77,6 +80,11 @@ pub use self::cluster::Cluster;
 pub use self::config::{ClientConfig, Consistency, Transport};
 pub use self::error::{Error, Outcome, Rejected};
 pub use self::keys::{DeleteKey, GetKey, Keys, ListKeys, PutKey};
+pub use self::logins::{
+    EndSession, ListSessions, RevokeAllSessions, RotateSession, RotatedSession,
+};
+pub use self::namespaces::{GetNamespace, Namespaces, SetNamespace};
+pub use self::saves::SaveSession;
 pub use self::sessions::{
     CreateSession, CreatedSession, DestroySession, GetSession, Sessions, TouchSession,
     UpdateSession,
@@ -210,6 +218,12 @@ impl Client {
     #[must_use]
     pub fn keys(&self) -> Keys<'_> {
         Keys { client: self }
+    }
+
+    /// The namespace's own settings.
+    #[must_use]
+    pub fn namespaces(&self) -> Namespaces<'_> {
+        Namespaces { client: self }
     }
 
     /// The cluster itself.

@@ -37,6 +37,7 @@ impl<'a> Sessions<'a> {
             client: self.client,
             options: Options::default(),
             consistency: None,
+            touch: false,
             token: token.to_owned(),
         }
     }
@@ -55,7 +56,7 @@ impl<'a> Sessions<'a> {
         }
     }
 
-    /// Moves the idle deadline.
+    /// Moves the idle deadline. A touch within the session's touch interval of the last stored one writes nothing.
     pub fn touch(&self, token: &str) -> TouchSession<'a> {
         let request = v1::TouchSessionRequest {
             namespace: self.client.namespace_field(),
@@ -91,6 +92,8 @@ pub struct CreatedSession {
     pub token: String,
     /// The session.
     pub session: v1::Session,
+    /// Handles of older sessions of the user that were ended to make room.
+    pub ended: Vec<String>,
 }
 
 /// Without the token, which belongs in no log.
@@ -98,6 +101,7 @@ impl std::fmt::Debug for CreatedSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CreatedSession")
             .field("session", &self.session)
+            .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
 }
@@ -128,6 +132,12 @@ impl CreateSession<'_> {
     /// A field to begin with.
     pub fn field(mut self, name: impl Into<String>, value: impl Into<Bytes>) -> Self {
         self.request.fields.insert(name.into(), value.into());
+        self
+    }
+
+    /// Something about the client, for listings of the user's sessions.
+    pub fn client(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.client.insert(name.into(), value.into());
         self
     }
 
@@ -162,6 +172,7 @@ impl CreateSession<'_> {
                 created.token
             },
             session: created.session.unwrap_or_default(),
+            ended: created.ended,
         }))
     }
 }
@@ -172,11 +183,18 @@ pub struct GetSession<'a> {
     client: &'a Client,
     options: Options,
     consistency: Option<Consistency>,
+    touch: bool,
     token: String,
 }
 
 impl GetSession<'_> {
     read_options!();
+
+    /// Moves the idle deadline as well. Only a touch that is due costs a write: see [`Sessions::touch`].
+    pub fn touch(mut self) -> Self {
+        self.touch = true;
+        self
+    }
 
     /// Sends the request.
     pub async fn send(self) -> Result<Reply<v1::Session>, Error> {
@@ -184,6 +202,7 @@ impl GetSession<'_> {
             namespace: self.client.namespace_field(),
             read: self.client.read_options(self.consistency),
             token: self.token,
+            touch: self.touch,
         });
         let reply = self
             .client

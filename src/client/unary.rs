@@ -18,6 +18,7 @@ use crate::limits;
 use crate::proto::v1::ResponseHeader;
 use crate::proto::v1::cart_service_client::CartServiceClient;
 use crate::proto::v1::kv_service_client::KvServiceClient;
+use crate::proto::v1::namespace_service_client::NamespaceServiceClient;
 use crate::proto::v1::operation::Request;
 use crate::proto::v1::outcome::Response;
 use crate::proto::v1::session_service_client::SessionServiceClient;
@@ -122,6 +123,13 @@ calls! {
     UpdateSession: SessionServiceClient.update,
     TouchSession: SessionServiceClient.touch,
     DestroySession: SessionServiceClient.destroy,
+    RotateSession: SessionServiceClient.rotate,
+    SaveSession: SessionServiceClient.save,
+    ListSessions: SessionServiceClient.list,
+    EndSession: SessionServiceClient.end,
+    RevokeAllSessions: SessionServiceClient.revoke_all,
+    GetNamespace: NamespaceServiceClient.get,
+    SetNamespace: NamespaceServiceClient.set,
     AddCartLine: CartServiceClient.add,
     SetCartLineQuantity: CartServiceClient.set_quantity,
     RemoveCartLine: CartServiceClient.remove,
@@ -140,6 +148,8 @@ macro_rules! names {
             match request {
                 $(Request::$variant(message) => message.request_id = id,)*
                 Request::GetSession(_)
+                | Request::ListSessions(_)
+                | Request::GetNamespace(_)
                 | Request::GetCart(_)
                 | Request::GetKey(_)
                 | Request::ListKeys(_) => {}
@@ -150,5 +160,6 @@ macro_rules! names {
 
 names! {
     CreateSession, UpdateSession, TouchSession, DestroySession, AddCartLine, SetCartLineQuantity,
-    RemoveCartLine, ClearCart, PutKey, DeleteKey,
+    RemoveCartLine, ClearCart, PutKey, DeleteKey, RotateSession, SaveSession, EndSession,
+    RevokeAllSessions, SetNamespace,
 }

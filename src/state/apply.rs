@@ -79,10 +79,8 @@ fn operate<S: Store>(
     operation: &Operation,
 ) -> Outcome {
     match operation {
-        Operation::SessionCreate { .. }
-        | Operation::SessionUpdate { .. }
-        | Operation::SessionTouch { .. }
-        | Operation::SessionDestroy { .. } => session::operate(batch, namespace, operation),
+        Operation::Session(operation) => session::operate(batch, namespace, operation),
+        Operation::Namespace(operation) => super::namespace::operate(batch, namespace, operation),
         Operation::CartAdd { .. }
         | Operation::CartSetQuantity { .. }
         | Operation::CartRemove { .. }

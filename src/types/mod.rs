@@ -7,6 +7,7 @@ mod cart;
 mod id;
 mod invalid;
 mod name;
+mod session;
 mod time;
 mod token;
 
@@ -14,5 +15,6 @@ pub use cart::{Attributes, Currency, LineId, Money, Quantity, Sku};
 pub use id::{ClientId, ClusterId, InstanceId, NodeId, Revision, ShardId};
 pub use invalid::Invalid;
 pub use name::{Fields, Key, KeyPrefix, Namespace, RequestId, UserId, Value};
+pub use session::{ClientAttributes, SessionHandle};
 pub use time::{LogTime, Ttl};
 pub use token::{SessionToken, TokenHash};

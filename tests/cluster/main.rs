@@ -19,6 +19,7 @@ mod expiry;
 mod failover;
 mod harness;
 mod linearizable;
+mod logins;
 mod pause;
 mod reasons;
 mod restart;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::limits;
 use crate::proto::v1::{cart_line_ref::Line, cart_owner::Owner};
-use crate::state::{Operation, PutCondition, seal};
+use crate::state::{Operation, PutCondition, SessionOperation, seal};
 use crate::types::SessionToken;
 
 fn exchange() -> Origin {
@@ -41,6 +41,12 @@ requests!(
     UpdateSessionRequest as UpdateSession,
     TouchSessionRequest as TouchSession,
     DestroySessionRequest as DestroySession,
+    RotateSessionRequest as RotateSession,
+    SaveSessionRequest as SaveSession,
+    ListSessionsRequest as ListSessions,
+    EndSessionRequest as EndSession,
+    RevokeAllSessionsRequest as RevokeAllSessions,
+    SetNamespaceRequest as SetNamespace,
     AddCartLineRequest as AddCartLine,
     SetCartLineQuantityRequest as SetCartLineQuantity,
     ClearCartRequest as ClearCart,
@@ -526,13 +532,14 @@ fn a_drawn_token_is_sealed_and_not_part_of_the_fingerprint() {
     assert_ne!(first.command.fingerprint, other.command.fingerprint);
     let tokens = [&first, &retry].map(|write| match (&write.command.operation, &write.echo) {
         (
-            Operation::SessionCreate {
+            Operation::Session(SessionOperation::Create {
                 token,
                 sealed_token,
                 ..
-            },
+            }),
             Echo::SessionCreate(echo),
         ) => {
+            let echo = &echo.token;
             let request_id = echo.request_id.as_ref().expect("it was given");
             let opened = seal::open(&echo.namespace, request_id, token, sealed_token);
             assert!(opened.is_some_and(|opened| opened == echo.token));
@@ -546,21 +553,18 @@ fn a_drawn_token_is_sealed_and_not_part_of_the_fingerprint() {
 #[test]
 fn a_drawn_token_is_not_sealed_without_a_request_id() {
     let write = write(v1::CreateSessionRequest::default(), Origin::Unary);
-    let Operation::SessionCreate {
+    let Operation::Session(SessionOperation::Create {
         sealed_token,
         idle_ttl,
         absolute_ttl,
         ..
-    } = write.command.operation
+    }) = write.command.operation
     else {
         panic!("not a creation");
     };
     assert!(sealed_token.is_empty());
-    assert_eq!(idle_ttl.as_millis(), limits::SESSION_IDLE_TTL_DEFAULT_MS);
-    assert_eq!(
-        absolute_ttl.as_millis(),
-        limits::SESSION_ABSOLUTE_TTL_DEFAULT_MS
-    );
+    // The namespace's settings decide, where the command is applied.
+    assert_eq!((idle_ttl, absolute_ttl), (None, None));
 }
 
 #[test]
@@ -636,4 +640,167 @@ fn what_is_parsed_survives_the_log() {
             command
         );
     }
+}
+
+#[test]
+fn a_rotation_draws_and_seals_as_a_creation_does() {
+    let old = token();
+    let rotate = || v1::RotateSessionRequest {
+        request_id: "r".to_owned(),
+        token: old.clone(),
+        user_id: "u".to_owned(),
+        ..Default::default()
+    };
+    let (first, retry) = (
+        write(rotate(), Origin::Unary),
+        write(rotate(), Origin::Unary),
+    );
+    assert_eq!(first.command.fingerprint, retry.command.fingerprint);
+    for write in [first, retry] {
+        let (
+            Operation::Session(SessionOperation::Rotate {
+                new_token,
+                sealed_token,
+                ..
+            }),
+            Echo::SessionRotate(echo),
+        ) = (&write.command.operation, &write.echo)
+        else {
+            panic!("not a rotation: {write:?}");
+        };
+        let request_id = echo.request_id.as_ref().expect("it was given");
+        let opened = seal::open(&echo.namespace, request_id, new_token, sealed_token);
+        assert!(opened.is_some_and(|opened| opened == echo.token));
+    }
+}
+
+#[test]
+fn what_a_save_left_alone_is_not_part_of_its_command() {
+    let fields = |pairs: &[(&str, &str)]| -> BTreeMap<String, Bytes> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| ((*name).to_owned(), Bytes::from((*value).to_owned())))
+            .collect()
+    };
+    let save = v1::SaveSessionRequest {
+        token: token(),
+        fields: fields(&[("same", "1"), ("changed", "3"), ("new", "4")]),
+        base: Some(v1::SessionFields {
+            fields: fields(&[("same", "1"), ("changed", "2"), ("gone", "5")]),
+        }),
+        ..Default::default()
+    };
+    let Operation::Session(SessionOperation::Save {
+        base: Some(base),
+        fields: wanted,
+        ..
+    }) = write(save, Origin::Unary).command.operation
+    else {
+        panic!("not a save with a base");
+    };
+    assert_eq!(*base.as_map(), fields(&[("changed", "2"), ("gone", "5")]));
+    assert_eq!(*wanted.as_map(), fields(&[("changed", "3"), ("new", "4")]));
+}
+
+#[test]
+fn logins_and_devices_are_checked() {
+    let rotate = || v1::RotateSessionRequest {
+        token: token(),
+        new_token: token(),
+        ..Default::default()
+    };
+    let many = (0..=limits::CLIENT_ATTRIBUTES).map(|nth| (nth.to_string(), String::new()));
+    let large = [("a".to_owned(), text(limits::CLIENT_ATTRIBUTE_BYTES))];
+    let cases = [
+        (rotate(), "OK"),
+        (
+            v1::RotateSessionRequest {
+                token: "short".to_owned(),
+                ..rotate()
+            },
+            "SESSION_NOT_FOUND",
+        ),
+        (
+            v1::RotateSessionRequest {
+                new_token: "short".to_owned(),
+                ..rotate()
+            },
+            "MALFORMED",
+        ),
+        (
+            v1::RotateSessionRequest {
+                new_token: String::new(),
+                ..rotate()
+            },
+            "EMPTY_FIELD",
+        ),
+        (
+            v1::RotateSessionRequest {
+                cart_merge: 9,
+                ..rotate()
+            },
+            "MALFORMED",
+        ),
+        (
+            v1::RotateSessionRequest {
+                idle_ttl_ms: -1,
+                ..rotate()
+            },
+            "OUT_OF_RANGE",
+        ),
+        (
+            v1::RotateSessionRequest {
+                client: many.collect(),
+                ..rotate()
+            },
+            "TOO_MANY",
+        ),
+        (
+            v1::RotateSessionRequest {
+                client: large.into(),
+                ..rotate()
+            },
+            "FIELD_TOO_LONG",
+        ),
+        (
+            v1::RotateSessionRequest {
+                set: [("a".to_owned(), Bytes::new())].into(),
+                remove: vec!["a".to_owned()],
+                ..rotate()
+            },
+            "EXCLUSIVE_FIELDS",
+        ),
+    ];
+    for (request, expected) in cases {
+        assert_eq!(reason(request.clone(), exchange()), expected, "{request:?}");
+    }
+    let end = |user: &str, handle: &str| v1::EndSessionRequest {
+        user_id: user.to_owned(),
+        handle: handle.to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(reason(end("", "x"), exchange()), "EMPTY_FIELD");
+    assert_eq!(reason(end("u", "x"), exchange()), "SESSION_NOT_FOUND");
+    let list = v1::ListSessionsRequest {
+        user_id: "u".to_owned(),
+        cursor: "x".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(reason(list, exchange()), "BAD_CURSOR");
+    let revoke = |user: &str, except: &str| v1::RevokeAllSessionsRequest {
+        user_id: user.to_owned(),
+        except_token: except.to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(reason(revoke("u", ""), exchange()), "OK");
+    assert_eq!(reason(revoke("", ""), exchange()), "EMPTY_FIELD");
+    assert_eq!(reason(revoke("u", "x"), exchange()), "SESSION_NOT_FOUND");
+    let save = v1::SaveSessionRequest {
+        token: token(),
+        policy: 9,
+        ..Default::default()
+    };
+    assert_eq!(reason(save, exchange()), "MALFORMED");
+    let set = v1::SetNamespaceRequest::default();
+    assert_eq!(reason(set, exchange()), "EMPTY_FIELD");
 }

@@ -2,7 +2,7 @@
 //! to write them anew, then read the difference.
 //!
 //! A line that begins with `>` is an entry: a stamp, a verb, its arguments, and `name=value` options. `#` comments.
-//! `> dump` shows the whole state. What follows a line is what it answered.
+//! `> dump` shows the whole state, `> devices` lists a user's sessions, `> read` reads one. What follows a line is what it answered.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,14 +12,15 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::Machine;
-use crate::proto::internal as pb;
+use crate::proto::{internal as pb, v1};
 use crate::state::{
-    CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record, Rejection,
-    RequestHash, Store,
+    CartOwner, Command, Identity, Key, LineRef, MergePolicy, NamespaceOperation, Operation,
+    PutCondition, Record, Rejection, RequestHash, SavePolicy, SessionOperation, Settings, Store,
+    query,
 };
 use crate::types::{
-    self, Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision,
-    Sku, TokenHash, Ttl, UserId, Value,
+    self, Attributes, ClientAttributes, ClientId, Fields, LineId, LogTime, Money, Namespace,
+    Quantity, RequestId, Revision, SessionHandle, Sku, TokenHash, Ttl, UserId, Value,
 };
 
 /// One line's words.
@@ -62,9 +63,23 @@ impl<'a> Words<'a> {
         named.collect()
     }
 
-    fn fields(&self) -> Fields {
+    fn user(&self) -> Option<UserId> {
+        let user = self.options.get("user");
+        user.map(|user| UserId::parse(*user).expect("short"))
+    }
+
+    fn client(&self) -> ClientAttributes {
+        ClientAttributes::parse(self.map("client")).expect("small")
+    }
+
+    fn removed(&self) -> Vec<String> {
+        let name = self.options.get("remove");
+        name.map(|name| (*name).to_owned()).into_iter().collect()
+    }
+
+    fn fields(&self, prefix: &str) -> Fields {
         let fields = self
-            .map("set")
+            .map(prefix)
             .into_iter()
             .map(|(name, value)| (name, value.into()));
         Fields::parse(fields.collect()).expect("small fields")
@@ -116,37 +131,163 @@ fn quantity(word: &str) -> Quantity {
     Quantity::parse(word.parse().expect("a number")).expect("in range")
 }
 
+fn session(words: &Words<'_>) -> SessionOperation {
+    let at = |nth: usize| words.plain[nth + 2];
+    match words.plain[1] {
+        "create" => SessionOperation::Create {
+            token: token(at(0)),
+            sealed_token: Bytes::from_static(b"sealed"),
+            user: words.user(),
+            fields: words.fields("set"),
+            client: words.client(),
+            idle_ttl: words.ttl("idle"),
+            absolute_ttl: words.ttl("absolute"),
+        },
+        "rotate" => SessionOperation::Rotate {
+            token: token(at(0)),
+            new_token: token(at(1)),
+            sealed_token: Bytes::from_static(b"sealed"),
+            user: words.user(),
+            set: words.fields("set"),
+            remove: words.removed(),
+            idle_ttl: words.ttl("idle"),
+            absolute_ttl: words.ttl("absolute"),
+            client: words.client(),
+            cart_merge: match words.options.get("merge").copied() {
+                None | Some("sum") => MergePolicy::Sum,
+                Some("max") => MergePolicy::Max,
+                Some("keep-target") => MergePolicy::KeepTarget,
+                Some("keep-source") => MergePolicy::KeepSource,
+                Some("source-if-target-empty") => MergePolicy::SourceIfTargetEmpty,
+                Some(other) => panic!("no policy {other}"),
+            },
+        },
+        "update" => SessionOperation::Update {
+            token: token(at(0)),
+            set: words.fields("set"),
+            remove: words.removed(),
+            if_revision: words.if_revision(),
+        },
+        "save" => SessionOperation::Save {
+            token: token(at(0)),
+            loaded: Revision::new(words.number("loaded").expect("loaded=")),
+            base: (!words.options.contains_key("blind")).then(|| words.fields("base")),
+            fields: words.fields("set"),
+            policy: if words.options.contains_key("last-writer-wins") {
+                SavePolicy::LastWriterWins
+            } else {
+                SavePolicy::FailOnConflict
+            },
+        },
+        "touch" => SessionOperation::Touch {
+            token: token(at(0)),
+        },
+        "destroy" => SessionOperation::Destroy {
+            token: token(at(0)),
+        },
+        // A handle as the listing shows it: birth/created.
+        "end" => {
+            let (birth, at_time) = at(1).split_once('/').expect("birth/created");
+            let number = |text: &str| text.parse::<u64>().expect("a number");
+            let created_at = LogTime::from_millis(number(at_time));
+            SessionOperation::End {
+                user: UserId::parse(at(0)).expect("short"),
+                handle: SessionHandle::new(number(birth), created_at),
+            }
+        }
+        "revoke-all" => SessionOperation::RevokeAll {
+            user: UserId::parse(at(0)).expect("short"),
+            except: words.options.get("except").map(|word| token(word)),
+        },
+        other => panic!("no verb {other}"),
+    }
+}
+
+fn settings(words: &Words<'_>) -> Settings {
+    let signed = |name| words.number(name).map(u64::cast_signed);
+    let small = |name| {
+        let number = words.number(name);
+        number.map(|number| u32::try_from(number).expect("small"))
+    };
+    let policy = match words.options.get("beyond").copied() {
+        None => v1::SessionLimitPolicy::Unspecified,
+        Some("reject") => v1::SessionLimitPolicy::RejectNewest,
+        Some("end") => v1::SessionLimitPolicy::EndOldest,
+        Some(other) => panic!("no policy {other}"),
+    };
+    let idle_ttl = v1::TtlSettings {
+        min_ms: signed("idle-min"),
+        default_ms: signed("idle"),
+        max_ms: signed("idle-max"),
+    };
+    let session = v1::SessionSettings {
+        max_fields: small("fields"),
+        max_bytes: words.number("bytes"),
+        max_per_user: small("per-user"),
+        limit_policy: policy.into(),
+        idle_ttl: Some(idle_ttl),
+        absolute_ttl: None,
+        touch_interval_ms: signed("touch-interval"),
+    };
+    let settings = v1::NamespaceSettings {
+        session: Some(session),
+    };
+    Settings::parse(Some(settings)).expect("valid settings")
+}
+
+/// A user's devices, as a listing shows them.
+fn devices(machine: &Machine, words: &Words<'_>, out: &mut String) {
+    let user = UserId::parse(words.plain[1]).expect("short");
+    let namespace = Namespace::default();
+    let page = query::user_sessions(&machine.store, &namespace, &user, 100, 0);
+    let page = page.expect("no fault");
+    for (_, session) in &page.items {
+        let handle = query::session_handle(session).expect("it is a user's");
+        let (birth, created) = (handle.birth(), handle.created_at());
+        let deadline = query::session_idle_deadline(session);
+        let (seen, client) = (session.last_seen, &session.client);
+        writeln!(
+            out,
+            "  {birth}/{created} last seen {seen}, until {deadline}, {client:?}"
+        )
+        .expect("a string takes it");
+    }
+    if page.items.is_empty() {
+        writeln!(out, "  none").expect("a string takes it");
+    }
+}
+
+/// A session, as it is read.
+fn read(machine: &Machine, words: &Words<'_>, out: &mut String) {
+    let namespace = Namespace::default();
+    let found = query::session(&machine.store, &namespace, &token(words.plain[1]));
+    let text = match found.expect("no fault") {
+        None => "none".to_owned(),
+        Some(it) => format!(
+            "{} at {}: {:?}",
+            if it.user_id.is_empty() {
+                "(guest)"
+            } else {
+                &it.user_id
+            },
+            it.mod_revision,
+            it.fields
+        ),
+    };
+    writeln!(out, "  {text}").expect("a string takes it");
+}
+
 fn operation(words: &Words<'_>) -> Operation {
     let at = |nth: usize| words.plain[nth + 2];
     match words.plain[1] {
-        "create" => Operation::SessionCreate {
-            token: token(at(0)),
-            sealed_token: Bytes::from_static(b"sealed"),
-            user: words
-                .options
-                .get("user")
-                .map(|user| UserId::parse(*user).expect("short")),
-            fields: words.fields(),
-            idle_ttl: words.ttl("idle").expect("idle="),
-            absolute_ttl: words.ttl("absolute").expect("absolute="),
-        },
-        "update" => Operation::SessionUpdate {
-            token: token(at(0)),
-            set: words.fields(),
-            remove: words
-                .options
-                .get("remove")
-                .map(|name| (*name).to_owned())
-                .into_iter()
-                .collect(),
+        "create" | "rotate" | "update" | "save" | "touch" | "destroy" | "end" | "revoke-all" => {
+            session(words).into()
+        }
+        "settings" => NamespaceOperation::Set {
+            settings: settings(words),
             if_revision: words.if_revision(),
-        },
-        "touch" => Operation::SessionTouch {
-            token: token(at(0)),
-        },
-        "destroy" => Operation::SessionDestroy {
-            token: token(at(0)),
-        },
+        }
+        .into(),
         "add" => Operation::CartAdd {
             owner: owner(at(0)),
             sku: Sku::parse(at(1)).expect("short"),
@@ -199,6 +340,11 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     let words = Words::split(entry);
     if words.plain == ["dump"] {
         return dump(machine, out);
+    }
+    match words.plain[0] {
+        "devices" => return devices(machine, &words, out),
+        "read" => return read(machine, &words, out),
+        _ => {}
     }
     let stamp = words.plain[0].parse().expect("a stamp");
     let namespace = words.options.get("namespace").copied().unwrap_or_default();
@@ -295,6 +441,21 @@ fn replay(name: &str) {
 #[test]
 fn sessions() {
     replay("sessions.txt");
+}
+
+#[test]
+fn logins() {
+    replay("logins.txt");
+}
+
+#[test]
+fn saves() {
+    replay("saves.txt");
+}
+
+#[test]
+fn namespaces() {
+    replay("namespaces.txt");
 }
 
 #[test]

@@ -9,33 +9,17 @@ use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, Rejection, RequestHash,
+    Applied, CartOwner, Command, Identity, LineRef, NamespaceOperation, Operation, PutCondition,
+    Rejection, RequestHash,
 };
-use crate::types::{ClientId, Fields, Key, Money, Namespace, Revision, TokenHash, UserId};
+use crate::types::{ClientId, Fields, Key, Money, Namespace, Revision, TokenHash};
 
-#[derive(Clone)]
-pub struct Session {
-    pub user: String,
-    pub fields: BTreeMap<String, Bytes>,
-    pub created: u64,
-    pub modified: u64,
-    created_at: u64,
-    seen: u64,
-    idle: u64,
-    absolute: u64,
-    pub cart: Option<Cart>,
-}
-
-impl Session {
-    pub fn due(&self) -> u64 {
-        (self.seen + self.idle).min(self.absolute)
-    }
-}
+pub use super::model_sessions::Session;
 
 #[derive(Clone, Default)]
 pub struct Cart {
     pub lines: Vec<v1::CartLine>,
-    last_line: u64,
+    pub last_line: u64,
     pub modified: u64,
 }
 
@@ -59,6 +43,9 @@ pub struct Model {
     pub now: u64,
     pub revision: u64,
     pub sessions: BTreeMap<(Namespace, TokenHash), Session>,
+    /// Sessions that were ended, and until when nobody may have their token.
+    pub ended: BTreeMap<(Namespace, TokenHash), u64>,
+    pub settings: BTreeMap<Namespace, (v1::NamespaceSettings, u64)>,
     pub carts: BTreeMap<(Namespace, String), Cart>,
     pub keys: BTreeMap<(Namespace, Key), Value>,
     clients: BTreeMap<ClientId, Client>,
@@ -70,6 +57,21 @@ impl Model {
         self.sessions
             .get(&(ns.clone(), hash))
             .map_or(0, |it| it.modified)
+    }
+
+    pub fn settings_revision(&self, ns: &Namespace) -> u64 {
+        self.settings.get(ns).map_or(0, |(_, modified)| *modified)
+    }
+
+    /// What a caller may have loaded: the session as it is, or as somebody else changed it since.
+    pub fn loaded(&self, ns: &Namespace, hash: TokenHash, other: Fields, byte: u8) -> Fields {
+        let session = self.sessions.get(&(ns.clone(), hash));
+        match session {
+            Some(session) if byte.is_multiple_of(2) => {
+                Fields::parse(session.fields.clone()).expect("stored")
+            }
+            _ => other,
+        }
     }
 
     pub fn cart_revision(&self, ns: &Namespace, owner: &CartOwner) -> u64 {
@@ -115,6 +117,7 @@ impl Model {
         let now = self.now;
         let before = self.sessions.len() + self.keys.len();
         self.sessions.retain(|_, session| session.due() > now);
+        self.ended.retain(|_, until| *until > now);
         self.keys
             .retain(|_, value| value.deadline.is_none_or(|deadline| deadline > now));
         self.clients
@@ -197,7 +200,7 @@ impl Model {
         }
     }
 
-    fn bump(&mut self) -> u64 {
+    pub fn bump(&mut self) -> u64 {
         self.revision += 1;
         self.revision
     }
@@ -262,94 +265,21 @@ impl Model {
             | Operation::CartClear { owner, if_revision } => {
                 self.change_cart(ns, &owner, if_revision, operation)
             }
-            _ => self.change_session(ns, operation),
-        }
-    }
-
-    fn change_session(&mut self, ns: &Namespace, operation: &Operation) -> Result<Body, Rejection> {
-        let (now, next) = (self.now, self.revision + 1);
-        let body = match operation.clone() {
-            Operation::SessionCreate {
-                token,
-                sealed_token,
-                user,
-                fields,
-                idle_ttl,
-                absolute_ttl,
-            } => {
-                if self.sessions.contains_key(&(ns.clone(), token)) {
-                    return Err(Rejection::SessionExists);
-                }
-                let session = Session {
-                    user: user.map_or(String::new(), UserId::into_string),
-                    fields: fields.into_map(),
-                    created: next,
-                    modified: next,
-                    created_at: now,
-                    seen: now,
-                    idle: idle_ttl.as_millis(),
-                    absolute: now + absolute_ttl.as_millis(),
-                    cart: None,
-                };
-                let created = pb::SessionCreated {
-                    sealed_token,
-                    token_hash: token.as_bytes().to_vec().into(),
-                    created_at: session.created_at,
-                    idle_ttl: session.idle,
-                    idle_deadline: session.due(),
-                    absolute_deadline: session.absolute,
-                };
-                self.sessions.insert((ns.clone(), token), session);
-                Body::SessionCreated(created)
-            }
-            Operation::SessionUpdate {
-                token,
-                set,
-                remove,
+            Operation::Namespace(NamespaceOperation::Set {
+                settings,
                 if_revision,
-            } => {
-                let session = self.session(ns, token)?;
-                check(if_revision, session.modified)?;
-                let mut after = session.fields.clone();
-                after.retain(|name, _| !remove.contains(name));
-                after.extend(set.into_map());
-                if after.len() > limits::SESSION_FIELDS {
-                    return Err(Rejection::SessionFieldsLimit);
-                }
-                if Fields::size(&after) > limits::SESSION_BYTES {
-                    return Err(Rejection::SessionBytesLimit);
-                }
-                session.fields = after;
-                session.seen = now;
-                session.modified = next;
-                Body::SessionChanged(pb::SessionChanged {
-                    mod_revision: next,
-                    idle_deadline: session.due(),
-                })
+            }) => {
+                let old = self.settings.get(ns).cloned().unwrap_or_default();
+                check(if_revision, old.1)?;
+                let modified = self.bump();
+                self.settings
+                    .insert(ns.clone(), (settings.into_message(), modified));
+                Ok(Body::NamespaceChanged(pb::NamespaceChanged {
+                    mod_revision: modified,
+                }))
             }
-            Operation::SessionTouch { token } => {
-                let session = self.session(ns, token)?;
-                session.seen = now;
-                Body::SessionChanged(pb::SessionChanged {
-                    mod_revision: session.modified,
-                    idle_deadline: session.due(),
-                })
-            }
-            Operation::SessionDestroy { token } => {
-                self.session(ns, token)?;
-                self.sessions.remove(&(ns.clone(), token));
-                Body::SessionDestroyed(pb::SessionDestroyed {})
-            }
-            other => panic!("{other:?} is no session operation"),
-        };
-        self.bump();
-        Ok(body)
-    }
-
-    fn session(&mut self, ns: &Namespace, token: TokenHash) -> Result<&mut Session, Rejection> {
-        self.sessions
-            .get_mut(&(ns.clone(), token))
-            .ok_or(Rejection::SessionNotFound)
+            Operation::Session(operation) => self.change_session(ns, operation),
+        }
     }
 
     /// Changes a copy and puts it back only if the operation was not refused.
@@ -429,7 +359,7 @@ impl Model {
     }
 }
 
-fn check(if_revision: Option<Revision>, actual: u64) -> Result<(), Rejection> {
+pub fn check(if_revision: Option<Revision>, actual: u64) -> Result<(), Rejection> {
     let actual = Revision::new(actual);
     match if_revision {
         Some(asked) if asked != actual => Err(Rejection::RevisionMismatch { actual }),
@@ -452,7 +382,7 @@ fn find(cart: &Cart, wanted: &LineRef) -> Result<usize, Rejection> {
     }
 }
 
-fn add(
+pub fn add(
     cart: &mut Cart,
     new: v1::CartLine,
     price: Option<Money>,

@@ -5,16 +5,21 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::model::Model;
+use super::model::{Model, Session};
 use super::token;
 use crate::limits;
+use crate::proto::v1;
 use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash,
+    Applied, CartOwner, Command, Identity, LineRef, MergePolicy, NamespaceOperation, Operation,
+    PutCondition, RequestHash, SavePolicy, SessionOperation, Settings,
 };
 use crate::types::{
-    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
-    UserId, Value,
+    Attributes, ClientAttributes, ClientId, Fields, Key, LineId, LogTime, Money, Namespace,
+    Quantity, Revision, SessionHandle, Sku, Ttl, UserId, Value,
 };
+
+/// Tokens that scripts use: enough that some are free although the ended ones stay blocked.
+pub const TOKENS: u8 = 8;
 
 /// One random step, not yet a command: what it means depends on the steps before.
 pub type Step = [u8; 10];
@@ -100,8 +105,10 @@ impl Script {
         reason = "random bytes have no better names"
     )]
     fn operation(&self, ns: &Namespace, kind: u8, [a, b, c, d, e, f, _]: [u8; 7]) -> Operation {
-        let hash = token(a % 3);
+        let hash = token(a % TOKENS);
+        let user = |byte: u8| UserId::parse(format!("u{}", byte % 2)).expect("short");
         let ttl = |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], byte));
+        let given = |byte: u8| (!byte.is_multiple_of(4)).then(|| ttl(byte));
         let owner = if b.is_multiple_of(2) {
             CartOwner::Session(hash)
         } else {
@@ -114,25 +121,88 @@ impl Script {
             0 => LineRef::Sku(sku()),
             n => LineRef::Id(LineId::new(n.into())),
         };
-        match kind % 16 {
-            0 | 1 => Operation::SessionCreate {
+        match kind % 26 {
+            0 | 1 | 16 => SessionOperation::Create {
                 token: hash,
                 sealed_token: Bytes::copy_from_slice(&[c]),
-                user: b
-                    .is_multiple_of(2)
-                    .then(|| UserId::parse("u").expect("short")),
+                user: (b % 3 > 0).then(|| user(b)),
                 fields: fields(c, d),
-                idle_ttl: ttl(e),
-                absolute_ttl: ttl(f),
-            },
-            2 | 3 => Operation::SessionUpdate {
+                client: client(d),
+                idle_ttl: given(e),
+                absolute_ttl: given(f),
+            }
+            .into(),
+            17 | 18 => SessionOperation::Rotate {
+                token: hash,
+                new_token: token(b % TOKENS),
+                sealed_token: Bytes::copy_from_slice(&[c]),
+                user: (c % 3 > 0).then(|| user(c)),
+                set: fields(c, d),
+                remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
+                idle_ttl: given(e),
+                absolute_ttl: given(f),
+                client: client(d),
+                cart_merge: pick(
+                    &[
+                        MergePolicy::Sum,
+                        MergePolicy::Max,
+                        MergePolicy::KeepTarget,
+                        MergePolicy::KeepSource,
+                        MergePolicy::SourceIfTargetEmpty,
+                    ],
+                    f,
+                ),
+            }
+            .into(),
+            19 | 20 => {
+                let current = self.model.session_revision(ns, hash);
+                // A base that was right at some time, or never.
+                let base = fields(e, d);
+                SessionOperation::Save {
+                    token: hash,
+                    loaded: condition(f, current).unwrap_or(Revision::new(current)),
+                    base: (b % 3 > 0).then(|| self.model.loaded(ns, hash, base, b)),
+                    fields: fields(c, d),
+                    policy: pick(&[SavePolicy::FailOnConflict, SavePolicy::LastWriterWins], b),
+                }
+                .into()
+            }
+            21 | 22 => {
+                let user = user(b);
+                let theirs = self.model.sessions_of(ns, user.as_str());
+                let token = (!theirs.is_empty()).then(|| pick(&theirs, c));
+                let session = token.and_then(|token| self.model.sessions.get(&(ns.clone(), token)));
+                let handle = session.and_then(Session::handle);
+                let absent = SessionHandle::new(u64::from(d), LogTime::from_millis(e.into()));
+                SessionOperation::End {
+                    user,
+                    handle: handle.unwrap_or(absent),
+                }
+                .into()
+            }
+            23 => SessionOperation::RevokeAll {
+                user: user(b),
+                except: c.is_multiple_of(2).then(|| {
+                    let theirs = self.model.sessions_of(ns, user(b).as_str());
+                    theirs.get(usize::from(d) % 4).copied().unwrap_or(hash)
+                }),
+            }
+            .into(),
+            24 => NamespaceOperation::Set {
+                settings: settings(c, d, e),
+                if_revision: condition(f, self.model.settings_revision(ns)),
+            }
+            .into(),
+            25 => SessionOperation::Touch { token: hash }.into(),
+            2 | 3 => SessionOperation::Update {
                 token: hash,
                 set: fields(c, d),
                 remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
                 if_revision: condition(f, self.model.session_revision(ns, hash)),
-            },
-            4 => Operation::SessionTouch { token: hash },
-            5 => Operation::SessionDestroy { token: hash },
+            }
+            .into(),
+            4 => SessionOperation::Touch { token: hash }.into(),
+            5 => SessionOperation::Destroy { token: hash }.into(),
             6..=8 => Operation::CartAdd {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
@@ -186,6 +256,39 @@ fn condition(byte: u8, current: u64) -> Option<Revision> {
         2 => Some(Revision::new(current + 1)),
         _ => None,
     }
+}
+
+fn client(byte: u8) -> ClientAttributes {
+    let device = byte
+        .is_multiple_of(3)
+        .then(|| ("device".to_owned(), format!("d{}", byte % 2)));
+    ClientAttributes::parse(device.into_iter().collect()).expect("small")
+}
+
+fn settings(c: u8, d: u8, e: u8) -> Settings {
+    let policies = [
+        v1::SessionLimitPolicy::RejectNewest,
+        v1::SessionLimitPolicy::EndOldest,
+        v1::SessionLimitPolicy::Unspecified,
+    ];
+    let range = v1::TtlSettings {
+        min_ms: Some(5),
+        default_ms: Some(20),
+        max_ms: Some(400),
+    };
+    let session = v1::SessionSettings {
+        max_fields: pick(&[None, None, Some(2), Some(4)], c),
+        max_bytes: pick(&[None, None, Some(200)], d),
+        max_per_user: pick(&[None, Some(1), Some(2), Some(3)], d),
+        limit_policy: pick(&policies, e).into(),
+        idle_ttl: pick(&[None, Some(range)], c / 4),
+        absolute_ttl: None,
+        touch_interval_ms: pick(&[None, Some(0), Some(3)], e / 4),
+    };
+    let settings = v1::NamespaceSettings {
+        session: Some(session),
+    };
+    Settings::parse(Some(settings)).expect("every one of them is valid")
 }
 
 fn price(byte: u8) -> Option<Money> {

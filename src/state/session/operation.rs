@@ -1,0 +1,81 @@
+//! What a command asks of sessions.
+
+use bytes::Bytes;
+
+use crate::state::cart_merge::MergePolicy;
+use crate::types::{ClientAttributes, Fields, Revision, SessionHandle, TokenHash, Ttl, UserId};
+
+/// An operation on the sessions of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the fields say what the messages of the same names document"
+)]
+pub enum SessionOperation {
+    Create {
+        token: TokenHash,
+        /// The token under a key that only the request id gives; empty when the caller brought its own.
+        sealed_token: Bytes,
+        user: Option<UserId>,
+        fields: Fields,
+        client: ClientAttributes,
+        /// `None`: the namespace's default.
+        idle_ttl: Option<Ttl>,
+        absolute_ttl: Option<Ttl>,
+    },
+    Update {
+        token: TokenHash,
+        set: Fields,
+        remove: Vec<String>,
+        if_revision: Option<Revision>,
+    },
+    Save {
+        token: TokenHash,
+        loaded: Revision,
+        /// The fields that the caller changed, as they were loaded; `None`: the caller does not know, and
+        /// `fields` are all of them.
+        base: Option<Fields>,
+        fields: Fields,
+        policy: SavePolicy,
+    },
+    Touch {
+        token: TokenHash,
+    },
+    Rotate {
+        token: TokenHash,
+        new_token: TokenHash,
+        /// As for a creation.
+        sealed_token: Bytes,
+        /// `None`: whoever the session belongs to.
+        user: Option<UserId>,
+        set: Fields,
+        remove: Vec<String>,
+        /// `None`: as before.
+        idle_ttl: Option<Ttl>,
+        absolute_ttl: Option<Ttl>,
+        client: ClientAttributes,
+        cart_merge: MergePolicy,
+    },
+    Destroy {
+        token: TokenHash,
+    },
+    /// Ends one session of a user's.
+    End {
+        user: UserId,
+        handle: SessionHandle,
+    },
+    /// Ends all sessions of a user, or all but one.
+    RevokeAll {
+        user: UserId,
+        except: Option<TokenHash>,
+    },
+}
+
+/// What a save does where the session and its caller changed the same field differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SavePolicy {
+    /// Nothing is saved.
+    FailOnConflict,
+    /// The caller's value is the newer one, and wins.
+    LastWriterWins,
+}
