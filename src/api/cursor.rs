@@ -19,16 +19,16 @@ const LISTING_BYTES: usize = 8;
 /// The cursor behind `last`, the last key of a page.
 #[must_use]
 pub fn encode(namespace: &Namespace, prefix: &KeyPrefix, last: &str) -> String {
-    seal(&listing(namespace, prefix), last.as_bytes())
+    seal(listing(namespace, prefix), last.as_bytes())
 }
 
 /// The cursor behind a user's session, the last one of a page, by its birth.
 #[must_use]
 pub fn encode_session(namespace: &Namespace, user: &UserId, birth: u64) -> String {
-    seal(&sessions_of(namespace, user), &birth.to_be_bytes())
+    seal(sessions_of(namespace, user), &birth.to_be_bytes())
 }
 
-fn seal(listing: &[u8; LISTING_BYTES], last: &[u8]) -> String {
+fn seal(listing: [u8; LISTING_BYTES], last: &[u8]) -> String {
     let mut body = listing.to_vec();
     body.extend_from_slice(last);
     let mut bytes = vec![FORMAT];
@@ -39,7 +39,7 @@ fn seal(listing: &[u8; LISTING_BYTES], last: &[u8]) -> String {
 
 /// The last key of the previous page.
 pub fn decode(namespace: &Namespace, prefix: &KeyPrefix, cursor: &str) -> Result<Key, Error> {
-    let bytes = open(cursor, &listing(namespace, prefix))?;
+    let bytes = open(cursor, listing(namespace, prefix))?;
     let key = String::from_utf8(bytes).map_err(|_| Error::BadCursor)?;
     if !key.starts_with(prefix.as_str()) {
         return Err(Error::BadCursor);
@@ -49,13 +49,13 @@ pub fn decode(namespace: &Namespace, prefix: &KeyPrefix, cursor: &str) -> Result
 
 /// The birth of the last session of the previous page.
 pub fn decode_session(namespace: &Namespace, user: &UserId, cursor: &str) -> Result<u64, Error> {
-    let bytes = open(cursor, &sessions_of(namespace, user))?;
+    let bytes = open(cursor, sessions_of(namespace, user))?;
     let birth = bytes.try_into().map_err(|_| Error::BadCursor)?;
     Ok(u64::from_be_bytes(birth))
 }
 
 /// What stands behind the listing's name in a cursor of that listing.
-fn open(cursor: &str, listing: &[u8; LISTING_BYTES]) -> Result<Vec<u8>, Error> {
+fn open(cursor: &str, listing: [u8; LISTING_BYTES]) -> Result<Vec<u8>, Error> {
     let longest = 1 + CHECKSUM_BYTES + LISTING_BYTES + limits::KEY_BYTES;
     if cursor.len() > longest.div_ceil(3) * 4 {
         return Err(Error::BadCursor);
@@ -67,13 +67,13 @@ fn open(cursor: &str, listing: &[u8; LISTING_BYTES]) -> Result<Vec<u8>, Error> {
     Ok(last.to_vec())
 }
 
-fn last_item<'a>(bytes: &'a [u8], listing: &[u8; LISTING_BYTES]) -> Option<&'a [u8]> {
+fn last_item(bytes: &[u8], listing: [u8; LISTING_BYTES]) -> Option<&[u8]> {
     let (format, bytes) = bytes.split_first()?;
     let (checksum, body) = bytes.split_at_checked(CHECKSUM_BYTES)?;
     if *format != FORMAT || checksum != xxh3_64(body).to_be_bytes() {
         return None;
     }
-    body.strip_prefix(listing)
+    body.strip_prefix(&listing)
 }
 
 fn sessions_of(namespace: &Namespace, user: &UserId) -> [u8; LISTING_BYTES] {

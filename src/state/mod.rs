@@ -79,6 +79,6 @@ pub use keys::{Key, KeyRange};
 pub use memory::MemoryStore;
 pub use namespace::{NamespaceOperation, Settings, TtlKind};
 pub use rejection::Rejection;
-pub use session::{SavePolicy, SessionOperation};
+pub use session::{Rotation, SavePolicy, SessionOperation};
 pub use store::{Change, Changes, Record, Store, Stored};
 pub use sweep::SweepHorizon;

@@ -356,7 +356,7 @@ pub(super) fn operate<S: Store>(
     let id = batch.load(&Key::Settings(namespace.clone()))?;
     let mut record = batch
         .read::<pb::NamespaceRecord>(id)
-        .cloned()
+        .copied()
         .unwrap_or_default();
     let actual = Revision::new(record.mod_revision);
     if if_revision.is_some_and(|asked| asked != actual) {

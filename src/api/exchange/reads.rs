@@ -137,14 +137,12 @@ impl<B: Backend> Reads<B> {
             };
             let lost = || Err(node::Error::Stopped("a touch was dropped".to_owned()));
             let replies = replies.into_iter().chain(std::iter::repeat_with(lost));
-            let touched = group.into_iter().zip(replies);
-            let touched = touched.map(|((sequence, query), reply)| {
-                let checked = reply
-                    .map_err(Error::Node)
-                    .and_then(|reply| check_touch(&reply));
-                (sequence, query, checked)
+            let answered = group.into_iter().zip(replies);
+            let checked = answered.map(|((sequence, query), reply)| {
+                let reply = reply.map_err(Error::Node);
+                (sequence, query, reply.and_then(|reply| check_touch(&reply)))
             });
-            Ok(touched.collect())
+            Ok(checked.collect())
         };
         self.touching.push(touching.boxed());
     }

@@ -260,8 +260,17 @@ async fn a_touch_that_cannot_be_proposed_fails_its_read() {
     assert!(matches!(outcomes[1].response, Some(Body::GetSession(_))));
 }
 
-#[tokio::test]
-async fn a_login_and_a_users_devices() {
+fn rotate(nth: u8) -> v1::RotateSessionRequest {
+    v1::RotateSessionRequest {
+        token: token(1),
+        new_token: token(nth),
+        user_id: "ann".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// A user with two sessions, of which the one with token 4 is newer; its rotation ended the oldest of three.
+async fn logged_in() -> (Client, v1::RotateSessionResponse) {
     let mut client = Client::connect(MemoryNode::leader()).await;
     let limit = v1::SetNamespaceRequest {
         settings: Some(v1::NamespaceSettings {
@@ -271,12 +280,6 @@ async fn a_login_and_a_users_devices() {
             }),
         }),
         if_revision: Some(0),
-        ..Default::default()
-    };
-    let rotate = |nth: u8| v1::RotateSessionRequest {
-        token: token(1),
-        new_token: token(nth),
-        user_id: "ann".to_owned(),
         ..Default::default()
     };
     let undrawn = v1::RotateSessionRequest {
@@ -305,6 +308,7 @@ async fn a_login_and_a_users_devices() {
     assert_eq!(rotated.token, token(4));
     assert_eq!(rotated.ended, [oldest]);
 
+    let rotated = rotated.clone();
     // A retry tells the same.
     client
         .send(vec![operation(6, Op::RotateSession(rotate(4)))])
@@ -312,7 +316,12 @@ async fn a_login_and_a_users_devices() {
     let again = client.outcomes(1).await;
     assert!(again[0].replayed);
     assert_eq!(again[0].response, outcomes[5].response);
+    (client, rotated)
+}
 
+#[tokio::test]
+async fn a_users_devices_are_listed_and_ended() {
+    let (mut client, rotated) = logged_in().await;
     let list = v1::ListSessionsRequest {
         user_id: "ann".to_owned(),
         current_token: token(4),
@@ -376,6 +385,7 @@ async fn a_login_and_a_users_devices() {
 
 #[tokio::test]
 async fn a_save_names_what_it_conflicts_with() {
+    use v1::SaveConflictPolicy::{LastWriterWins, Unspecified};
     let mut client = Client::connect(MemoryNode::leader()).await;
     let fields = |value: &str| [("lang".to_owned(), Bytes::from(value.to_owned()))].into();
     let save = |base: Option<&str>, value: &str, policy: v1::SaveConflictPolicy| {
@@ -390,7 +400,6 @@ async fn a_save_names_what_it_conflicts_with() {
             ..Default::default()
         })
     };
-    use v1::SaveConflictPolicy::{LastWriterWins, Unspecified};
     client
         .send(vec![
             create_session(1, 1, ""),

@@ -10,7 +10,8 @@ use crate::api::{Error, cursor};
 use crate::limits;
 use crate::proto::v1;
 use crate::state::{
-    Command, Identity, MergePolicy, Operation, Rejection, SavePolicy, SessionOperation, seal,
+    Command, Identity, MergePolicy, Operation, Rejection, Rotation, SavePolicy, SessionOperation,
+    seal,
 };
 use crate::types::{
     ClientAttributes, Fields, Invalid, Namespace, RequestId, Revision, SessionHandle, SessionToken,
@@ -82,7 +83,7 @@ pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Writ
 pub(super) fn rotate(r: v1::RotateSessionRequest, origin: Origin) -> Result<Write, Error> {
     let birth = Birth::of(r.namespace, r.request_id, &r.new_token, origin)?;
     let (set, remove) = changes(r.set, r.remove)?;
-    let operation = SessionOperation::Rotate {
+    let rotation = Rotation {
         new_token: birth.hash(),
         sealed_token: Bytes::new(),
         user: optional_user(r.user_id)?,
@@ -94,7 +95,7 @@ pub(super) fn rotate(r: v1::RotateSessionRequest, origin: Origin) -> Result<Writ
         cart_merge: MergePolicy::parse(r.cart_merge)?,
         token: lookup_token(&r.token)?,
     };
-    let (command, token) = birth.command(operation)?;
+    let (command, token) = birth.command(SessionOperation::Rotate(Box::new(rotation)))?;
     Ok(Write {
         command,
         echo: Echo::SessionRotate(Box::new(token)),
@@ -175,19 +176,18 @@ fn draw_into(
         mut operation,
         ..
     } = command;
-    if let Operation::Session(
-        SessionOperation::Create {
+    let places = match &mut operation {
+        Operation::Session(SessionOperation::Create {
             token,
             sealed_token,
             ..
+        }) => Some((token, sealed_token)),
+        Operation::Session(SessionOperation::Rotate(rotation)) => {
+            Some((&mut rotation.new_token, &mut rotation.sealed_token))
         }
-        | SessionOperation::Rotate {
-            new_token: token,
-            sealed_token,
-            ..
-        },
-    ) = &mut operation
-    {
+        _ => None,
+    };
+    if let Some((token, sealed_token)) = places {
         *token = drawn.hash();
         if let Some(id) = request_id {
             *sealed_token = seal::seal(&namespace, id, &drawn);

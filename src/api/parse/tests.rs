@@ -657,19 +657,18 @@ fn a_rotation_draws_and_seals_as_a_creation_does() {
     );
     assert_eq!(first.command.fingerprint, retry.command.fingerprint);
     for write in [first, retry] {
-        let (
-            Operation::Session(SessionOperation::Rotate {
-                new_token,
-                sealed_token,
-                ..
-            }),
-            Echo::SessionRotate(echo),
-        ) = (&write.command.operation, &write.echo)
+        let (Operation::Session(SessionOperation::Rotate(rotation)), Echo::SessionRotate(echo)) =
+            (&write.command.operation, &write.echo)
         else {
             panic!("not a rotation: {write:?}");
         };
         let request_id = echo.request_id.as_ref().expect("it was given");
-        let opened = seal::open(&echo.namespace, request_id, new_token, sealed_token);
+        let opened = seal::open(
+            &echo.namespace,
+            request_id,
+            &rotation.new_token,
+            &rotation.sealed_token,
+        );
         assert!(opened.is_some_and(|opened| opened == echo.token));
     }
 }

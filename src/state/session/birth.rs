@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::operation::SessionOperation;
+use super::operation::{Rotation, SessionOperation};
 use super::{Standing, clear, entomb, fields, live, standing, user_of, users};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
@@ -75,9 +75,9 @@ pub(super) fn create<S: Store>(
 pub(super) fn rotate<S: Store>(
     batch: &mut Batch<'_, S>,
     ns: &Namespace,
-    operation: &SessionOperation,
+    rotation: &Rotation,
 ) -> Outcome {
-    let SessionOperation::Rotate {
+    let Rotation {
         token: old_token,
         new_token,
         sealed_token,
@@ -88,10 +88,7 @@ pub(super) fn rotate<S: Store>(
         absolute_ttl,
         client,
         cart_merge,
-    } = operation
-    else {
-        unreachable!("session::operate sends rotations here");
-    };
+    } = rotation;
     let old_id = live(batch, ns, old_token)?;
     let new_id = claim(batch, ns, new_token)?;
     let policy = namespace::session_policy(batch, ns)?;

@@ -34,7 +34,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::types::{LogTime, Namespace, SessionHandle, TokenHash, UserId};
 
-pub use operation::{SavePolicy, SessionOperation};
+pub use operation::{Rotation, SavePolicy, SessionOperation};
 pub(super) use users::{is_revoked, sweep_revoked};
 
 /// When the session's record has served its time: the session is gone unless it is seen before, or its tombstone is.
@@ -154,7 +154,7 @@ pub(super) fn operate<S: Store>(
 ) -> Outcome {
     match operation {
         SessionOperation::Create { .. } => birth::create(batch, namespace, operation),
-        SessionOperation::Rotate { .. } => birth::rotate(batch, namespace, operation),
+        SessionOperation::Rotate(rotation) => birth::rotate(batch, namespace, rotation),
         SessionOperation::Update {
             token,
             set,

@@ -41,21 +41,8 @@ pub enum SessionOperation {
     Touch {
         token: TokenHash,
     },
-    Rotate {
-        token: TokenHash,
-        new_token: TokenHash,
-        /// As for a creation.
-        sealed_token: Bytes,
-        /// `None`: whoever the session belongs to.
-        user: Option<UserId>,
-        set: Fields,
-        remove: Vec<String>,
-        /// `None`: as before.
-        idle_ttl: Option<Ttl>,
-        absolute_ttl: Option<Ttl>,
-        client: ClientAttributes,
-        cart_merge: MergePolicy,
-    },
+    /// In a box, because it is far larger and far rarer than the others.
+    Rotate(Box<Rotation>),
     Destroy {
         token: TokenHash,
     },
@@ -69,6 +56,28 @@ pub enum SessionOperation {
         user: UserId,
         except: Option<TokenHash>,
     },
+}
+
+/// A login, or another time at which a session gets a new token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the fields say what the message of the same name documents"
+)]
+pub struct Rotation {
+    pub token: TokenHash,
+    pub new_token: TokenHash,
+    /// As for a creation.
+    pub sealed_token: Bytes,
+    /// `None`: whoever the session belongs to.
+    pub user: Option<UserId>,
+    pub set: Fields,
+    pub remove: Vec<String>,
+    /// `None`: as before.
+    pub idle_ttl: Option<Ttl>,
+    pub absolute_ttl: Option<Ttl>,
+    pub client: ClientAttributes,
+    pub cart_merge: MergePolicy,
 }
 
 /// What a save does where the session and its caller changed the same field differently.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::operation::{SavePolicy, SessionOperation};
+use super::operation::{Rotation, SavePolicy, SessionOperation};
 use crate::proto::internal as pb;
 use crate::proto::internal::command::Operation as Wire;
 use crate::state::cart_merge::MergePolicy;
@@ -14,7 +14,7 @@ impl From<&SessionOperation> for Wire {
     fn from(operation: &SessionOperation) -> Self {
         match operation {
             SessionOperation::Create { .. } => create_to_wire(operation),
-            SessionOperation::Rotate { .. } => rotate_to_wire(operation),
+            SessionOperation::Rotate(rotation) => rotate_to_wire(rotation),
             SessionOperation::Update {
                 token,
                 set,
@@ -86,33 +86,18 @@ fn create_to_wire(operation: &SessionOperation) -> Wire {
     })
 }
 
-fn rotate_to_wire(operation: &SessionOperation) -> Wire {
-    let SessionOperation::Rotate {
-        token,
-        new_token,
-        sealed_token,
-        user,
-        set,
-        remove,
-        idle_ttl,
-        absolute_ttl,
-        client,
-        cart_merge,
-    } = operation
-    else {
-        unreachable!("only rotations are sent here");
-    };
+fn rotate_to_wire(rotation: &Rotation) -> Wire {
     Wire::SessionRotate(pb::SessionRotate {
-        token_hash: hash_bytes(token),
-        new_token_hash: hash_bytes(new_token),
-        sealed_token: sealed_token.clone(),
-        user_id: user_id(user.as_ref()),
-        set: set.as_map().clone(),
-        remove: remove.clone(),
-        idle_ttl: idle_ttl.map_or(0, Ttl::as_millis),
-        absolute_ttl: absolute_ttl.map_or(0, Ttl::as_millis),
-        client: client.as_map().clone(),
-        cart_merge: cart_merge.to_wire().into(),
+        token_hash: hash_bytes(&rotation.token),
+        new_token_hash: hash_bytes(&rotation.new_token),
+        sealed_token: rotation.sealed_token.clone(),
+        user_id: user_id(rotation.user.as_ref()),
+        set: rotation.set.as_map().clone(),
+        remove: rotation.remove.clone(),
+        idle_ttl: rotation.idle_ttl.map_or(0, Ttl::as_millis),
+        absolute_ttl: rotation.absolute_ttl.map_or(0, Ttl::as_millis),
+        client: rotation.client.as_map().clone(),
+        cart_merge: rotation.cart_merge.to_wire().into(),
     })
 }
 
@@ -217,7 +202,7 @@ impl TryFrom<pb::SessionRotate> for SessionOperation {
     type Error = Invalid;
 
     fn try_from(it: pb::SessionRotate) -> Result<Self, Invalid> {
-        Ok(Self::Rotate {
+        Ok(Self::Rotate(Box::new(Rotation {
             token: TokenHash::parse(&it.token_hash)?,
             new_token: TokenHash::parse(&it.new_token_hash)?,
             cart_merge: MergePolicy::parse(it.cart_merge)?,
@@ -228,7 +213,7 @@ impl TryFrom<pb::SessionRotate> for SessionOperation {
             idle_ttl: ttl("idle_ttl", it.idle_ttl)?,
             absolute_ttl: ttl("absolute_ttl", it.absolute_ttl)?,
             client: ClientAttributes::parse(it.client)?,
-        })
+        })))
     }
 }
 

@@ -15,8 +15,8 @@ use super::Machine;
 use crate::proto::{internal as pb, v1};
 use crate::state::{
     CartOwner, Command, Identity, Key, LineRef, MergePolicy, NamespaceOperation, Operation,
-    PutCondition, Record, Rejection, RequestHash, SavePolicy, SessionOperation, Settings, Store,
-    query,
+    PutCondition, Record, Rejection, RequestHash, Rotation, SavePolicy, SessionOperation, Settings,
+    Store, query,
 };
 use crate::types::{
     self, Attributes, ClientAttributes, ClientId, Fields, LineId, LogTime, Money, Namespace,
@@ -143,7 +143,7 @@ fn session(words: &Words<'_>) -> SessionOperation {
             idle_ttl: words.ttl("idle"),
             absolute_ttl: words.ttl("absolute"),
         },
-        "rotate" => SessionOperation::Rotate {
+        "rotate" => SessionOperation::Rotate(Box::new(Rotation {
             token: token(at(0)),
             new_token: token(at(1)),
             sealed_token: Bytes::from_static(b"sealed"),
@@ -161,7 +161,7 @@ fn session(words: &Words<'_>) -> SessionOperation {
                 Some("source-if-target-empty") => MergePolicy::SourceIfTargetEmpty,
                 Some(other) => panic!("no policy {other}"),
             },
-        },
+        })),
         "update" => SessionOperation::Update {
             token: token(at(0)),
             set: words.fields("set"),

@@ -269,7 +269,7 @@ impl Model {
                 settings,
                 if_revision,
             }) => {
-                let old = self.settings.get(ns).cloned().unwrap_or_default();
+                let old = self.settings.get(ns).copied().unwrap_or_default();
                 check(if_revision, old.1)?;
                 let modified = self.bump();
                 self.settings

@@ -8,7 +8,7 @@ use super::model::{Cart, Model, add, check};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
-use crate::state::{MergePolicy, Rejection, SavePolicy, SessionOperation, TtlKind};
+use crate::state::{MergePolicy, Rejection, Rotation, SavePolicy, SessionOperation, TtlKind};
 use crate::types::{Fields, Money, Namespace, Revision, SessionHandle, TokenHash, Ttl, UserId};
 
 #[derive(Clone)]
@@ -87,7 +87,7 @@ impl Model {
         let (now, next) = (self.now, self.revision + 1);
         match operation {
             SessionOperation::Create { .. } => self.create_session(ns, operation),
-            SessionOperation::Rotate { .. } => self.rotate_session(ns, operation),
+            SessionOperation::Rotate(rotation) => self.rotate_session(ns, *rotation),
             SessionOperation::Update {
                 token,
                 set,
@@ -281,12 +281,8 @@ impl Model {
         Ok(Body::SessionCreated(told))
     }
 
-    fn rotate_session(
-        &mut self,
-        ns: &Namespace,
-        operation: SessionOperation,
-    ) -> Result<Body, Rejection> {
-        let SessionOperation::Rotate {
+    fn rotate_session(&mut self, ns: &Namespace, rotation: Rotation) -> Result<Body, Rejection> {
+        let Rotation {
             token,
             new_token,
             sealed_token,
@@ -297,10 +293,7 @@ impl Model {
             absolute_ttl,
             client,
             cart_merge,
-        } = operation
-        else {
-            panic!("not a rotation");
-        };
+        } = rotation;
         let old = self.session(ns, token)?.clone();
         self.claim(ns, new_token)?;
         let settings = self.session_settings(ns);
@@ -448,7 +441,7 @@ impl Model {
         let all = base.unwrap_or(&session.fields).keys().chain(wanted.keys());
         for name in all.collect::<BTreeSet<_>>() {
             let (mine, theirs) = (wanted.get(name), session.fields.get(name));
-            let was = base.map_or(None, |base| Some(base.get(name)));
+            let was = base.map(|base| base.get(name));
             if was == Some(mine) || mine == theirs {
                 continue;
             }

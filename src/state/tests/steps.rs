@@ -11,7 +11,7 @@ use crate::limits;
 use crate::proto::v1;
 use crate::state::{
     Applied, CartOwner, Command, Identity, LineRef, MergePolicy, NamespaceOperation, Operation,
-    PutCondition, RequestHash, SavePolicy, SessionOperation, Settings,
+    PutCondition, RequestHash, Rotation, SavePolicy, SessionOperation, Settings,
 };
 use crate::types::{
     Attributes, ClientAttributes, ClientId, Fields, Key, LineId, LogTime, Money, Namespace,
@@ -106,9 +106,6 @@ impl Script {
     )]
     fn operation(&self, ns: &Namespace, kind: u8, [a, b, c, d, e, f, _]: [u8; 7]) -> Operation {
         let hash = token(a % TOKENS);
-        let user = |byte: u8| UserId::parse(format!("u{}", byte % 2)).expect("short");
-        let ttl = |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], byte));
-        let given = |byte: u8| (!byte.is_multiple_of(4)).then(|| ttl(byte));
         let owner = if b.is_multiple_of(2) {
             CartOwner::Session(hash)
         } else {
@@ -122,87 +119,12 @@ impl Script {
             n => LineRef::Id(LineId::new(n.into())),
         };
         match kind % 26 {
-            0 | 1 | 16 => SessionOperation::Create {
-                token: hash,
-                sealed_token: Bytes::copy_from_slice(&[c]),
-                user: (b % 3 > 0).then(|| user(b)),
-                fields: fields(c, d),
-                client: client(d),
-                idle_ttl: given(e),
-                absolute_ttl: given(f),
-            }
-            .into(),
-            17 | 18 => SessionOperation::Rotate {
-                token: hash,
-                new_token: token(b % TOKENS),
-                sealed_token: Bytes::copy_from_slice(&[c]),
-                user: (c % 3 > 0).then(|| user(c)),
-                set: fields(c, d),
-                remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
-                idle_ttl: given(e),
-                absolute_ttl: given(f),
-                client: client(d),
-                cart_merge: pick(
-                    &[
-                        MergePolicy::Sum,
-                        MergePolicy::Max,
-                        MergePolicy::KeepTarget,
-                        MergePolicy::KeepSource,
-                        MergePolicy::SourceIfTargetEmpty,
-                    ],
-                    f,
-                ),
-            }
-            .into(),
-            19 | 20 => {
-                let current = self.model.session_revision(ns, hash);
-                // A base that was right at some time, or never.
-                let base = fields(e, d);
-                SessionOperation::Save {
-                    token: hash,
-                    loaded: condition(f, current).unwrap_or(Revision::new(current)),
-                    base: (b % 3 > 0).then(|| self.model.loaded(ns, hash, base, b)),
-                    fields: fields(c, d),
-                    policy: pick(&[SavePolicy::FailOnConflict, SavePolicy::LastWriterWins], b),
-                }
-                .into()
-            }
-            21 | 22 => {
-                let user = user(b);
-                let theirs = self.model.sessions_of(ns, user.as_str());
-                let token = (!theirs.is_empty()).then(|| pick(&theirs, c));
-                let session = token.and_then(|token| self.model.sessions.get(&(ns.clone(), token)));
-                let handle = session.and_then(Session::handle);
-                let absent = SessionHandle::new(u64::from(d), LogTime::from_millis(e.into()));
-                SessionOperation::End {
-                    user,
-                    handle: handle.unwrap_or(absent),
-                }
-                .into()
-            }
-            23 => SessionOperation::RevokeAll {
-                user: user(b),
-                except: c.is_multiple_of(2).then(|| {
-                    let theirs = self.model.sessions_of(ns, user(b).as_str());
-                    theirs.get(usize::from(d) % 4).copied().unwrap_or(hash)
-                }),
-            }
-            .into(),
+            0..=5 | 16..=23 => self.session(ns, kind % 26, [a, b, c, d, e, f]).into(),
             24 => NamespaceOperation::Set {
                 settings: settings(c, d, e),
                 if_revision: condition(f, self.model.settings_revision(ns)),
             }
             .into(),
-            25 => SessionOperation::Touch { token: hash }.into(),
-            2 | 3 => SessionOperation::Update {
-                token: hash,
-                set: fields(c, d),
-                remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
-                if_revision: condition(f, self.model.session_revision(ns, hash)),
-            }
-            .into(),
-            4 => SessionOperation::Touch { token: hash }.into(),
-            5 => SessionOperation::Destroy { token: hash }.into(),
             6..=8 => Operation::CartAdd {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
@@ -246,6 +168,87 @@ impl Script {
             },
         }
     }
+
+    #[allow(
+        clippy::many_single_char_names,
+        reason = "random bytes have no better names"
+    )]
+    fn session(&self, ns: &Namespace, kind: u8, [a, b, c, d, e, f]: [u8; 6]) -> SessionOperation {
+        let hash = token(a % TOKENS);
+        let user = |byte: u8| UserId::parse(format!("u{}", byte % 2)).expect("short");
+        let given = |byte: u8| (!byte.is_multiple_of(4)).then(|| ttl(byte));
+        match kind {
+            0 | 1 | 16 => SessionOperation::Create {
+                token: hash,
+                sealed_token: Bytes::copy_from_slice(&[c]),
+                user: (b % 3 > 0).then(|| user(b)),
+                fields: fields(c, d),
+                client: client(d),
+                idle_ttl: given(e),
+                absolute_ttl: given(f),
+            },
+            17 | 18 => SessionOperation::Rotate(Box::new(Rotation {
+                token: hash,
+                new_token: token(b % TOKENS),
+                sealed_token: Bytes::copy_from_slice(&[c]),
+                user: (c % 3 > 0).then(|| user(c)),
+                set: fields(c, d),
+                remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
+                idle_ttl: given(e),
+                absolute_ttl: given(f),
+                client: client(d),
+                cart_merge: pick(
+                    &[
+                        MergePolicy::Sum,
+                        MergePolicy::Max,
+                        MergePolicy::KeepTarget,
+                        MergePolicy::KeepSource,
+                        MergePolicy::SourceIfTargetEmpty,
+                    ],
+                    f,
+                ),
+            })),
+            19 | 20 => {
+                let current = self.model.session_revision(ns, hash);
+                // A base that was right at some time, or never.
+                let base = fields(e, d);
+                SessionOperation::Save {
+                    token: hash,
+                    loaded: condition(f, current).unwrap_or(Revision::new(current)),
+                    base: (b % 3 > 0).then(|| self.model.loaded(ns, hash, base, b)),
+                    fields: fields(c, d),
+                    policy: pick(&[SavePolicy::FailOnConflict, SavePolicy::LastWriterWins], b),
+                }
+            }
+            21 | 22 => {
+                let user = user(b);
+                let theirs = self.model.sessions_of(ns, user.as_str());
+                let token = (!theirs.is_empty()).then(|| pick(&theirs, c));
+                let session = token.and_then(|token| self.model.sessions.get(&(ns.clone(), token)));
+                let handle = session.and_then(Session::handle);
+                let absent = SessionHandle::new(u64::from(d), LogTime::from_millis(e.into()));
+                SessionOperation::End {
+                    user,
+                    handle: handle.unwrap_or(absent),
+                }
+            }
+            23 => SessionOperation::RevokeAll {
+                user: user(b),
+                except: c.is_multiple_of(2).then(|| {
+                    let theirs = self.model.sessions_of(ns, user(b).as_str());
+                    theirs.get(usize::from(d) % 4).copied().unwrap_or(hash)
+                }),
+            },
+            2 | 3 => SessionOperation::Update {
+                token: hash,
+                set: fields(c, d),
+                remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
+                if_revision: condition(f, self.model.session_revision(ns, hash)),
+            },
+            4 => SessionOperation::Touch { token: hash },
+            _ => SessionOperation::Destroy { token: hash },
+        }
+    }
 }
 
 /// No condition, the right one, the one of an absent record, a wrong one.
@@ -256,6 +259,10 @@ fn condition(byte: u8, current: u64) -> Option<Revision> {
         2 => Some(Revision::new(current + 1)),
         _ => None,
     }
+}
+
+fn ttl(byte: u8) -> Ttl {
+    Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], byte))
 }
 
 fn client(byte: u8) -> ClientAttributes {
