@@ -5,7 +5,15 @@ use std::path::PathBuf;
 
 use protox::prost::Message as _;
 
-const PUBLIC: &[&str] = &["common", "session", "cart", "kv", "cluster", "exchange"];
+const PUBLIC: &[&str] = &[
+    "common",
+    "session",
+    "cart",
+    "kv",
+    "namespace",
+    "cluster",
+    "exchange",
+];
 const INTERNAL: &[&str] = &["record", "command", "raft"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -25,6 +25,12 @@ pub const SESSION_FIELDS: usize = 256;
 pub const FIELD_NAME_BYTES: usize = 256;
 /// Largest session, all names and values together.
 pub const SESSION_BYTES: usize = 256 << 10;
+/// Most texts that describe the client of one session.
+pub const CLIENT_ATTRIBUTES: usize = 16;
+/// All names and values of these texts together.
+pub const CLIENT_ATTRIBUTE_BYTES: usize = 1 << 10;
+/// Largest limit of a user's live sessions that a namespace may set.
+pub const SESSIONS_PER_USER: usize = 256;
 /// Most keys of one lease.
 pub const LEASE_KEYS: usize = 128;
 /// Most comparisons of one transaction.
@@ -71,18 +77,22 @@ pub const CART_SNAPSHOT_BYTES: usize = 32 << 10;
 pub const SESSION_IDLE_TTL_DEFAULT_MS: u64 = 30 * 60 * 1000;
 /// Absolute TTL of a session whose creator names none.
 pub const SESSION_ABSOLUTE_TTL_DEFAULT_MS: u64 = 14 * 24 * 3600 * 1000;
+/// Longest touch interval of a session for which nothing was set.
+pub const TOUCH_INTERVAL_DEFAULT_MS: u64 = 60 * 1000;
+/// Longest touch interval that a namespace may set.
+pub const TOUCH_INTERVAL_MAX_MS: u64 = 3600 * 1000;
 /// Longest TTL of anything: ten years.
 pub const TTL_MAX_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Lease of a freeze whose holder names none.
 pub const CART_LEASE_DEFAULT_MS: u64 = 10 * 60 * 1000;
 /// Longest lease of a freeze.
 pub const CART_LEASE_MAX_MS: u64 = 24 * 3600 * 1000;
-/// How long a cart without lines is kept after its last change.
-pub const CART_TTL_EMPTY_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long a cart without lines is kept after its last change, where its namespace does not say.
+pub const CART_TTL_EMPTY_DEFAULT_MS: u64 = 7 * 24 * 3600 * 1000;
 /// How long a session's cart is kept after its last change, if its session lives that long.
-pub const CART_TTL_GUEST_MS: u64 = 30 * 24 * 3600 * 1000;
+pub const CART_TTL_GUEST_DEFAULT_MS: u64 = 30 * 24 * 3600 * 1000;
 /// How long a user's cart is kept after its last change.
-pub const CART_TTL_USER_MS: u64 = 90 * 24 * 3600 * 1000;
+pub const CART_TTL_USER_DEFAULT_MS: u64 = 90 * 24 * 3600 * 1000;
 /// How long a completed order is remembered.
 pub const ORDER_TTL_MS: u64 = 90 * 24 * 3600 * 1000;
 /// How long the reply to a request id is kept.
@@ -101,6 +111,10 @@ pub const LIST_SCAN: usize = 20_000;
 pub const CLIENT_WINDOW: usize = 4096;
 /// Due records deleted by one log entry.
 pub const SWEEP_PER_ENTRY: usize = 64;
+/// Sessions that one login ends at most, where a limit of sessions per user was lowered far below what a user has.
+pub const ENDED_PER_LOGIN: usize = 64;
+/// Sessions of a user that one login looks at beyond the limit, to tell live ones from expired ones.
+pub const LOGIN_SCAN: usize = 256;
 
 /// Largest gRPC message that a node accepts from a client.
 pub const MESSAGE_BYTES: usize = 4 << 20;
@@ -176,9 +190,9 @@ const _: () = {
     assert!(PRICE_MAX_MINOR_UNITS < i64::MAX / QUANTITY_MAX as i64);
     assert!(CART_LEASE_DEFAULT_MS <= CART_LEASE_MAX_MS);
     assert!(CART_LEASE_MAX_MS <= TTL_MAX_MS);
-    assert!(CART_TTL_EMPTY_MS <= TTL_MAX_MS);
-    assert!(CART_TTL_GUEST_MS <= TTL_MAX_MS);
-    assert!(CART_TTL_USER_MS <= TTL_MAX_MS);
+    assert!(CART_TTL_EMPTY_DEFAULT_MS <= TTL_MAX_MS);
+    assert!(CART_TTL_GUEST_DEFAULT_MS <= TTL_MAX_MS);
+    assert!(CART_TTL_USER_DEFAULT_MS <= TTL_MAX_MS);
     // A retry of an order's completion is recognised for at least as long as any other retry.
     assert!(REPLY_WINDOW_MS <= ORDER_TTL_MS);
     assert!(ORDER_TTL_MS <= TTL_MAX_MS);

@@ -12,7 +12,7 @@ use crate::proto::internal as pb;
 use crate::proto::v1;
 use crate::raft::Reply;
 use crate::state::{Command, Fault, Key, KeyRange, Store, Stored};
-use crate::types::{NodeId, Revision};
+use crate::types::{LogTime, NodeId, Revision};
 
 /// The replies to commands that were proposed together, in their order.
 pub type Replies = BoxStream<'static, Result<Reply, Error>>;
@@ -61,6 +61,9 @@ pub trait Backend: Clone + Send + Sync + Unpin + 'static {
         &self,
         look: impl FnOnce(&View<'_>) -> Result<T, Fault>,
     ) -> Result<(Revision, T), Error>;
+
+    /// Log time as a command would be stamped with it now. What is stored may lie behind where nothing was written.
+    fn log_now(&self) -> LogTime;
 
     /// Who leads. Cheap.
     fn leadership(&self) -> Leadership;
@@ -113,6 +116,10 @@ impl Backend for Node {
         look: impl FnOnce(&View<'_>) -> Result<T, Fault>,
     ) -> Result<(Revision, T), Error> {
         Node::view(self, |state| look(&View(state)))
+    }
+
+    fn log_now(&self) -> LogTime {
+        Node::log_now(self)
     }
 
     fn leadership(&self) -> Leadership {

@@ -1,8 +1,8 @@
 //! Where a listing goes on: an opaque text that only the listing that made it accepts.
 //!
-//! The bytes are `format (1) | checksum (8) | listing (8) | last key`, in base64url without padding. The checksum
-//! is XXH3-64 of everything behind it; `listing` is XXH3-64 of namespace and prefix, so that a cursor cannot be
-//! carried into another listing. Nothing here is secret: a forged cursor reads only what its caller may list.
+//! The bytes are `format (1) | checksum (8) | listing (8) | last item`, in base64url without padding. The checksum
+//! is XXH3-64 of everything behind it; `listing` is XXH3-64 of namespace and prefix, or of namespace and user, so that a
+//! cursor cannot be carried into another listing. The last item is a key, or a session's birth. Nothing here is secret: a forged cursor reads only what its caller may list.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::Error;
 use crate::limits;
-use crate::types::{Key, KeyPrefix, Namespace};
+use crate::types::{Key, KeyPrefix, Namespace, UserId};
 
 const FORMAT: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
@@ -19,8 +19,18 @@ const LISTING_BYTES: usize = 8;
 /// The cursor behind `last`, the last key of a page.
 #[must_use]
 pub fn encode(namespace: &Namespace, prefix: &KeyPrefix, last: &str) -> String {
-    let mut body = listing(namespace, prefix).to_vec();
-    body.extend_from_slice(last.as_bytes());
+    seal(listing(namespace, prefix), last.as_bytes())
+}
+
+/// The cursor behind a user's session, the last one of a page, by its birth.
+#[must_use]
+pub fn encode_session(namespace: &Namespace, user: &UserId, birth: u64) -> String {
+    seal(sessions_of(namespace, user), &birth.to_be_bytes())
+}
+
+fn seal(listing: [u8; LISTING_BYTES], last: &[u8]) -> String {
+    let mut body = listing.to_vec();
+    body.extend_from_slice(last);
     let mut bytes = vec![FORMAT];
     bytes.extend_from_slice(&xxh3_64(&body).to_be_bytes());
     bytes.extend_from_slice(&body);
@@ -29,6 +39,23 @@ pub fn encode(namespace: &Namespace, prefix: &KeyPrefix, last: &str) -> String {
 
 /// The last key of the previous page.
 pub fn decode(namespace: &Namespace, prefix: &KeyPrefix, cursor: &str) -> Result<Key, Error> {
+    let bytes = open(cursor, listing(namespace, prefix))?;
+    let key = String::from_utf8(bytes).map_err(|_| Error::BadCursor)?;
+    if !key.starts_with(prefix.as_str()) {
+        return Err(Error::BadCursor);
+    }
+    Key::parse(key).map_err(|_| Error::BadCursor)
+}
+
+/// The birth of the last session of the previous page.
+pub fn decode_session(namespace: &Namespace, user: &UserId, cursor: &str) -> Result<u64, Error> {
+    let bytes = open(cursor, sessions_of(namespace, user))?;
+    let birth = bytes.try_into().map_err(|_| Error::BadCursor)?;
+    Ok(u64::from_be_bytes(birth))
+}
+
+/// What stands behind the listing's name in a cursor of that listing.
+fn open(cursor: &str, listing: [u8; LISTING_BYTES]) -> Result<Vec<u8>, Error> {
     let longest = 1 + CHECKSUM_BYTES + LISTING_BYTES + limits::KEY_BYTES;
     if cursor.len() > longest.div_ceil(3) * 4 {
         return Err(Error::BadCursor);
@@ -36,20 +63,27 @@ pub fn decode(namespace: &Namespace, prefix: &KeyPrefix, cursor: &str) -> Result
     let bytes = URL_SAFE_NO_PAD
         .decode(cursor)
         .map_err(|_| Error::BadCursor)?;
-    let key = last_key(&bytes, listing(namespace, prefix)).ok_or(Error::BadCursor)?;
-    if !key.starts_with(prefix.as_str()) {
-        return Err(Error::BadCursor);
-    }
-    Key::parse(key).map_err(|_| Error::BadCursor)
+    let last = last_item(&bytes, listing).ok_or(Error::BadCursor)?;
+    Ok(last.to_vec())
 }
 
-fn last_key(bytes: &[u8], listing: [u8; LISTING_BYTES]) -> Option<&str> {
+fn last_item(bytes: &[u8], listing: [u8; LISTING_BYTES]) -> Option<&[u8]> {
     let (format, bytes) = bytes.split_first()?;
     let (checksum, body) = bytes.split_at_checked(CHECKSUM_BYTES)?;
     if *format != FORMAT || checksum != xxh3_64(body).to_be_bytes() {
         return None;
     }
-    std::str::from_utf8(body.strip_prefix(&listing)?).ok()
+    body.strip_prefix(&listing)
+}
+
+fn sessions_of(namespace: &Namespace, user: &UserId) -> [u8; LISTING_BYTES] {
+    let mut hasher = Xxh3::new();
+    // A listing of keys begins with its namespace, which holds no zero byte.
+    hasher.update(&[0]);
+    hasher.update(namespace.as_str().as_bytes());
+    hasher.update(&[0]);
+    hasher.update(user.as_str().as_bytes());
+    hasher.digest().to_be_bytes()
 }
 
 fn listing(namespace: &Namespace, prefix: &KeyPrefix) -> [u8; LISTING_BYTES] {

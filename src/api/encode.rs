@@ -1,14 +1,14 @@
 //! Replies and records become responses. No decision is taken here.
 
 use crate::node::Leadership;
-use crate::proto::internal::{self as pb, reply::Body, stored_owner::Owner};
+use crate::proto::internal::{self as pb, reply::Body, stored_owner::Owner, txn_aborted::Refusal};
 use crate::proto::v1::{self, merged_into::Target, outcome::Response};
 use crate::raft::Reply;
 use crate::state::{Fault, Rejection, query, seal};
-use crate::types::{Revision, TokenHash};
+use crate::types::{LogTime, Revision, SessionHandle, TokenHash};
 
 use super::Error;
-use super::parse::{CreateEcho, Echo, StepEcho, TxnEcho};
+use super::parse::{CreateEcho, Echo, StepEcho, TokenEcho, TxnEcho};
 
 /// A response without a header, and what stands for the header.
 #[derive(Debug)]
@@ -74,6 +74,34 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
         }
         (Echo::SessionDestroy, Body::SessionDestroyed(_)) => {
             Response::DestroySession(v1::DestroySessionResponse { header: None })
+        }
+        (Echo::SessionRotate(echo), Body::SessionRotated(rotated)) => {
+            Response::RotateSession(session_rotated(&echo, rotated, revision)?)
+        }
+        (Echo::SessionSave, Body::SessionSaved(saved)) => {
+            Response::SaveSession(v1::SaveSessionResponse {
+                header: None,
+                mod_revision: saved.mod_revision,
+                idle_deadline_ms: saved.idle_deadline,
+                merged: saved.merged,
+                overwritten: saved.overwritten,
+            })
+        }
+        (Echo::SessionSave, Body::SaveConflict(conflict)) => return Err(save_conflict(conflict)),
+        (Echo::SessionEnd, Body::SessionDestroyed(_)) => {
+            Response::EndSession(v1::EndSessionResponse { header: None })
+        }
+        (Echo::SessionRevokeAll, Body::SessionsRevoked(revoked)) => {
+            Response::RevokeAllSessions(v1::RevokeAllSessionsResponse {
+                header: None,
+                ended: revoked.ended,
+            })
+        }
+        (Echo::NamespaceSet, Body::NamespaceChanged(changed)) => {
+            Response::SetNamespace(v1::SetNamespaceResponse {
+                header: None,
+                mod_revision: changed.mod_revision,
+            })
         }
         (Echo::Txn(echo), Body::TxnDone(done)) => Response::Txn(txn(*echo, done, revision)?),
         (Echo::Txn(_), Body::TxnAborted(aborted)) => return Err(txn_aborted(aborted)),
@@ -254,7 +282,11 @@ fn txn_result(
 }
 
 fn txn_aborted(aborted: pb::TxnAborted) -> Error {
-    let rejected = aborted.rejected.unwrap_or_default();
+    let source = match aborted.refusal {
+        Some(Refusal::Rejected(rejected)) => rejection(&rejected),
+        Some(Refusal::SaveConflict(conflict)) => save_conflict(conflict),
+        None => Error::ForeignReply("its refusal is of a newer version"),
+    };
     Error::InTxn {
         branch: if aborted.succeeded {
             "then"
@@ -262,11 +294,18 @@ fn txn_aborted(aborted: pb::TxnAborted) -> Error {
             "otherwise"
         },
         index: aborted.index as usize,
-        source: Box::new(rejection(&rejected)),
+        source: Box::new(source),
     }
 }
 
-fn rejection(rejected: &pb::Rejected) -> Error {
+fn save_conflict(conflict: pb::SaveConflict) -> Error {
+    Error::SaveConflict {
+        fields: conflict.fields,
+        actual: Revision::new(conflict.actual_revision),
+    }
+}
+
+pub(super) fn rejection(rejected: &pb::Rejected) -> Error {
     match (Rejection::from_stored(rejected), rejected.action) {
         (Some(rejection), None) => Error::Rejected(rejection),
         (Some(rejection), Some(action)) => Error::RejectedAction { action, rejection },
@@ -281,7 +320,7 @@ fn session_created(
 ) -> Result<v1::CreateSessionResponse, Error> {
     Ok(v1::CreateSessionResponse {
         header: None,
-        token: first_token(&echo, created)?,
+        token: first_token(&echo.token, created)?,
         session: Some(v1::Session {
             user_id: echo.user_id,
             fields: echo.fields,
@@ -292,12 +331,62 @@ fn session_created(
             idle_deadline_ms: created.idle_deadline,
             absolute_deadline_ms: created.absolute_deadline,
             idle_ttl_ms: created.idle_ttl,
+            client: echo.client,
+            handle: born_handle(created),
+            touch_interval_ms: created.touch_interval,
         }),
+        ended: ended(created),
     })
 }
 
+fn session_rotated(
+    echo: &TokenEcho,
+    rotated: pb::SessionRotated,
+    revision: Revision,
+) -> Result<v1::RotateSessionResponse, Error> {
+    let created = rotated
+        .created
+        .ok_or(Error::ForeignReply("it tells of no session"))?;
+    Ok(v1::RotateSessionResponse {
+        header: None,
+        token: first_token(echo, &created)?,
+        user_id: rotated.user_id,
+        handle: born_handle(&created),
+        mod_revision: revision.get(),
+        created_at_ms: created.created_at,
+        idle_ttl_ms: created.idle_ttl,
+        idle_deadline_ms: created.idle_deadline,
+        absolute_deadline_ms: created.absolute_deadline,
+        cart: rotated.cart.map(|merged| v1::CartMerge {
+            policy: rotated.cart_policy,
+            taken_lines: merged.taken_lines,
+            dropped_lines: merged.dropped_lines,
+            mod_revision: merged.mod_revision,
+            moved: rotated.cart_moved,
+            already_merged: merged.already_merged,
+        }),
+        ended: ended(&created),
+    })
+}
+
+/// Empty for a guest's session.
+fn born_handle(created: &pb::SessionCreated) -> String {
+    let created_at = LogTime::from_millis(created.created_at);
+    match created.birth {
+        0 => String::new(),
+        birth => SessionHandle::new(birth, created_at).to_string(),
+    }
+}
+
+fn ended(created: &pb::SessionCreated) -> Vec<String> {
+    let places = created.ended.iter();
+    places
+        .map(|place| SessionHandle::from(*place).to_string())
+        .collect()
+}
+
 /// The token of the first attempt: this attempt's, or, in a replay, the one that was sealed then.
-fn first_token(echo: &CreateEcho, created: &pb::SessionCreated) -> Result<String, Error> {
+fn first_token(echo: &TokenEcho, created: &pb::SessionCreated) -> Result<String, Error> {
     if created.token_hash == echo.token.hash().as_bytes()[..] {
         return Ok(echo.token.expose());
     }
@@ -321,6 +410,26 @@ pub(crate) fn session(record: &pb::SessionRecord) -> v1::Session {
         idle_deadline_ms: query::session_idle_deadline(record).as_millis(),
         absolute_deadline_ms: record.absolute_deadline,
         idle_ttl_ms: record.idle_ttl,
+        client: record.client.clone(),
+        handle: session_handle(record),
+        touch_interval_ms: record.touch_interval,
+    }
+}
+
+fn session_handle(record: &pb::SessionRecord) -> String {
+    query::session_handle(record).map_or(String::new(), |handle| handle.to_string())
+}
+
+/// A session as a listing shows it.
+pub(crate) fn user_session(record: &pb::SessionRecord, current: bool) -> v1::UserSession {
+    v1::UserSession {
+        handle: session_handle(record),
+        created_at_ms: record.created_at,
+        last_seen_ms: record.last_seen,
+        idle_deadline_ms: query::session_idle_deadline(record).as_millis(),
+        absolute_deadline_ms: record.absolute_deadline,
+        client: record.client.clone(),
+        current,
     }
 }
 

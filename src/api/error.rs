@@ -3,7 +3,7 @@
 
 use crate::node;
 use crate::state::{Fault, Rejection};
-use crate::types::Invalid;
+use crate::types::{Invalid, Revision};
 
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,14 @@ pub enum Error {
     /// A valid command was refused, or a valid read found nothing.
     #[error("{0}")]
     Rejected(Rejection),
+    /// Others changed the fields of a session that a save changes, too.
+    #[error("{} of the saved fields were changed by others since they were loaded", fields.len())]
+    SaveConflict {
+        /// Their names.
+        fields: Vec<String>,
+        /// The session's mod revision.
+        actual: Revision,
+    },
     /// One action of a valid command was refused, and with it all of them.
     #[error("action {action}: {rejection}")]
     RejectedAction {

@@ -48,6 +48,7 @@ use crate::proto::v1::cluster_service_server::ClusterServiceServer;
 use crate::proto::v1::exchange_service_server::ExchangeServiceServer;
 use crate::proto::v1::kv_service_server::KvServiceServer;
 use crate::proto::v1::lease_service_server::LeaseServiceServer;
+use crate::proto::v1::namespace_service_server::NamespaceServiceServer;
 use crate::proto::v1::session_service_server::SessionServiceServer;
 use crate::proto::v1::txn_service_server::TxnServiceServer;
 
@@ -74,6 +75,8 @@ pub struct Services<B: Backend> {
     pub lease: LeaseServiceServer<Api<B>>,
     /// Several operations as one.
     pub txn: TxnServiceServer<Api<B>>,
+    /// Namespaces and their settings.
+    pub namespace: NamespaceServiceServer<Api<B>>,
     /// The cluster itself.
     pub cluster: ClusterServiceServer<Api<B>>,
     /// The exchange stream.
@@ -102,6 +105,8 @@ impl<B: Backend> Api<B> {
             kv: KvServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
             lease: LeaseServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
             txn: TxnServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
+            namespace: NamespaceServiceServer::new(self.clone())
+                .max_decoding_message_size(message_bytes),
             cluster: ClusterServiceServer::new(self.clone())
                 .max_decoding_message_size(message_bytes),
             exchange: ExchangeServiceServer::new(self.clone())

@@ -3,10 +3,13 @@
 use super::backend::{Backend, View};
 use super::parse::Query;
 use super::{Error, cursor, encode};
+use crate::proto::internal::reply::Body;
 use crate::proto::v1::{self, outcome::Response};
+use crate::raft::Reply;
+use crate::state::namespace::effective;
 use crate::state::query::{self, CartRead};
-use crate::state::{Fault, Rejection};
-use crate::types::{Key, KeyPrefix, Namespace, Revision};
+use crate::state::{Command, Fault, Identity, Rejection, SessionOperation};
+use crate::types::{Key, KeyPrefix, LogTime, Namespace, Revision};
 
 /// What a query found, or why it found nothing.
 pub(crate) type Found = Result<Response, Rejection>;
@@ -26,10 +29,47 @@ pub(crate) fn answer(revision: Revision, response: Response) -> encode::Answer {
     }
 }
 
+/// The touch that a read asked for, if it is due: then the session has to be read again behind it. A touch that is not due
+/// writes nothing, so it needs no place in the log.
+pub(crate) fn owed_touch(query: &Query, found: &Response, now: LogTime) -> Option<Command> {
+    let (
+        Query::Session {
+            namespace,
+            token,
+            touch: true,
+        },
+        Response::GetSession(v1::GetSessionResponse {
+            session: Some(session),
+            ..
+        }),
+    ) = (query, found)
+    else {
+        return None;
+    };
+    let stored_until = session
+        .last_seen_ms
+        .saturating_add(session.touch_interval_ms);
+    let touch = SessionOperation::Touch { token: *token };
+    // It is the same whoever does it and however often, so its retries need no identity.
+    let command = || Command::new(namespace.clone(), Identity::Anonymous, touch);
+    (now.as_millis() >= stored_until).then(command)
+}
+
+/// Whether a touch that was owed left the session readable.
+pub(crate) fn check_touch(reply: &Reply) -> Result<(), Error> {
+    match &reply.reply.body {
+        Some(Body::Rejected(rejected)) => Err(encode::rejection(rejected)),
+        Some(_) => Ok(()),
+        None => Err(Error::ForeignReply("it is empty")),
+    }
+}
+
 /// Looks one thing up.
 pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
     match query {
-        Query::Session { namespace, token } => {
+        Query::Session {
+            namespace, token, ..
+        } => {
             let found = query::session(view, namespace, token)?;
             Ok(found.ok_or(Rejection::SessionNotFound).map(|record| {
                 Response::GetSession(v1::GetSessionResponse {
@@ -37,6 +77,35 @@ pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
                     session: Some(encode::session(&record)),
                 })
             }))
+        }
+        Query::UserSessions {
+            namespace,
+            user,
+            current,
+            after,
+            limit,
+        } => {
+            let page = query::user_sessions(view, namespace, user, *limit, *after)?;
+            let items = page.items.iter();
+            Ok(Ok(Response::ListSessions(v1::ListSessionsResponse {
+                header: None,
+                sessions: items
+                    .map(|(token, record)| encode::user_session(record, Some(*token) == *current))
+                    .collect(),
+                next_cursor: page.next.map_or(String::new(), |birth| {
+                    cursor::encode_session(namespace, user, birth)
+                }),
+            })))
+        }
+        Query::Namespace { namespace } => {
+            let record = query::namespace(view, namespace)?.unwrap_or_default();
+            let settings = record.settings.unwrap_or_default();
+            Ok(Ok(Response::GetNamespace(v1::GetNamespaceResponse {
+                header: None,
+                effective: Some(effective(&settings)),
+                settings: Some(settings),
+                mod_revision: record.mod_revision,
+            })))
         }
         Query::Cart {
             namespace,

@@ -6,16 +6,21 @@ use super::{Api, Backend};
 use crate::proto::v1::cart_service_server::CartService;
 use crate::proto::v1::kv_service_server::KvService;
 use crate::proto::v1::lease_service_server::LeaseService;
+use crate::proto::v1::namespace_service_server::NamespaceService;
 use crate::proto::v1::session_service_server::SessionService;
 use crate::proto::v1::txn_service_server::TxnService;
 use crate::proto::v1::{
     AddCartLineRequest, AddCartLineResponse, ClearCartRequest, ClearCartResponse,
     CreateSessionRequest, CreateSessionResponse, DeleteKeyRequest, DeleteKeyResponse,
-    DestroySessionRequest, DestroySessionResponse, GetCartRequest, GetCartResponse, GetKeyRequest,
-    GetKeyResponse, GetSessionRequest, GetSessionResponse, ListKeysRequest, ListKeysResponse,
-    PutKeyRequest, PutKeyResponse, RemoveCartLineRequest, RemoveCartLineResponse,
-    SetCartLineQuantityRequest, SetCartLineQuantityResponse, TouchSessionRequest,
-    TouchSessionResponse, UpdateSessionRequest, UpdateSessionResponse,
+    DestroySessionRequest, DestroySessionResponse, EndSessionRequest, EndSessionResponse,
+    GetCartRequest, GetCartResponse, GetKeyRequest, GetKeyResponse, GetNamespaceRequest,
+    GetNamespaceResponse, GetSessionRequest, GetSessionResponse, ListKeysRequest, ListKeysResponse,
+    ListSessionsRequest, ListSessionsResponse, PutKeyRequest, PutKeyResponse,
+    RemoveCartLineRequest, RemoveCartLineResponse, RevokeAllSessionsRequest,
+    RevokeAllSessionsResponse, RotateSessionRequest, RotateSessionResponse, SaveSessionRequest,
+    SaveSessionResponse, SetCartLineQuantityRequest, SetCartLineQuantityResponse,
+    SetNamespaceRequest, SetNamespaceResponse, TouchSessionRequest, TouchSessionResponse,
+    UpdateSessionRequest, UpdateSessionResponse,
 };
 use crate::proto::v1::{
     CompleteOrderRequest, CompleteOrderResponse, FreezeCartRequest, FreezeCartResponse,
@@ -48,6 +53,16 @@ service!(SessionService {
     update: UpdateSessionRequest -> UpdateSessionResponse;
     touch: TouchSessionRequest -> TouchSessionResponse;
     destroy: DestroySessionRequest -> DestroySessionResponse;
+    save: SaveSessionRequest -> SaveSessionResponse;
+    rotate: RotateSessionRequest -> RotateSessionResponse;
+    list: ListSessionsRequest -> ListSessionsResponse;
+    end: EndSessionRequest -> EndSessionResponse;
+    revoke_all: RevokeAllSessionsRequest -> RevokeAllSessionsResponse;
+});
+
+service!(NamespaceService {
+    get: GetNamespaceRequest -> GetNamespaceResponse;
+    set: SetNamespaceRequest -> SetNamespaceResponse;
 });
 
 service!(CartService {

@@ -87,12 +87,16 @@ reasons! {
     KEY_NOT_FOUND: NotFound, final, NotApplied, "No live key has this name.";
     LEASE_NOT_FOUND: NotFound, final, NotApplied, "No live lease has this id: it ran out or was revoked.";
     SESSION_EXISTS: AlreadyExists, final, NotApplied, "The token that the caller brought is in use.";
+    SESSION_ENDED: AlreadyExists, final, NotApplied, "The token that the caller brought was a session's that has been ended: draw another.";
     KEY_EXISTS: AlreadyExists, final, NotApplied, "`if_absent` was asked for; metadata `actual_revision`.";
     REVISION_MISMATCH: Aborted, final, NotApplied, "`if_revision` does not hold: read again, then decide; metadata `actual_revision`.";
+    SAVE_CONFLICT: Aborted, final, NotApplied, "Others changed fields that the save changes: load again; metadata `fields` (a JSON array of their names, the first of them), `conflicts`, `actual_revision`.";
     AMBIGUOUS_LINE: FailedPrecondition, final, NotApplied, "Several lines have the SKU: name the line by its id.";
     CURRENCY_MISMATCH: FailedPrecondition, final, NotApplied, "The cart's prices are in another currency.";
     SESSION_FIELDS_LIMIT: FailedPrecondition, final, NotApplied, "The session would have too many fields; metadata `limit`.";
     SESSION_BYTES_LIMIT: FailedPrecondition, final, NotApplied, "The session would be too large; metadata `limit`.";
+    SESSIONS_LIMIT: FailedPrecondition, final, NotApplied, "The user has as many sessions as the namespace allows; metadata `limit`.";
+    SESSION_TTL_LIMIT: FailedPrecondition, final, NotApplied, "The namespace allows no such TTL; metadata `field` and `min` or `max`.";
     CART_LINES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many lines; metadata `limit`.";
     QUANTITY_LIMIT: FailedPrecondition, final, NotApplied, "The line would have too many pieces; metadata `limit`.";
     CART_FROZEN: FailedPrecondition, final, NotApplied, "Somebody takes an order from the cart; metadata `holder`, `frozen_until_ms`.";
@@ -150,6 +154,12 @@ impl Told {
             Error::Invalid(invalid) => tell_invalid(invalid, &mut metadata),
             Error::BadCursor => BAD_CURSOR,
             Error::TokenRequired => EMPTY_FIELD,
+            Error::SaveConflict { fields, actual } => {
+                note(&mut metadata, "fields", first_names(fields));
+                note(&mut metadata, "conflicts", fields.len());
+                note(&mut metadata, "actual_revision", actual);
+                SAVE_CONFLICT
+            }
             Error::Rejected(rejection) => tell_rejection(*rejection, &mut metadata),
             Error::RejectedAction { action, rejection } => {
                 note(&mut metadata, "action", action);
@@ -186,6 +196,19 @@ impl Told {
 
 fn note(metadata: &mut Metadata, key: &str, value: impl fmt::Display) {
     metadata.insert(key.to_owned(), value.to_string());
+}
+
+/// A JSON array of as many names as fit well into the headers of a response.
+fn first_names(names: &[String]) -> String {
+    const ROOM_BYTES: usize = 2 << 10;
+    let mut room = ROOM_BYTES;
+    let fitting = names.iter().take_while(|name| {
+        let fits = name.len() <= room;
+        room = room.saturating_sub(name.len());
+        fits
+    });
+    let texts: Vec<_> = fitting.map(String::as_str).collect();
+    serde_json::Value::from(texts).to_string()
 }
 
 /// The node knows best; everything else has the outcome of its row.
@@ -227,19 +250,31 @@ fn tell_invalid(invalid: &Invalid, metadata: &mut Metadata) -> Reason {
 }
 
 fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
-    let mut limited = |reason, limit: usize| {
+    let mut limited = |reason, limit: u64| {
         note(metadata, "limit", limit);
         reason
     };
     match rejection {
         Rejection::SessionNotFound => SESSION_NOT_FOUND,
         Rejection::SessionExists => SESSION_EXISTS,
-        Rejection::SessionFieldsLimit => limited(SESSION_FIELDS_LIMIT, limits::SESSION_FIELDS),
-        Rejection::SessionBytesLimit => limited(SESSION_BYTES_LIMIT, limits::SESSION_BYTES),
+        Rejection::SessionEnded => SESSION_ENDED,
+        Rejection::SessionFieldsLimit { limit } => limited(SESSION_FIELDS_LIMIT, limit),
+        Rejection::SessionBytesLimit { limit } => limited(SESSION_BYTES_LIMIT, limit),
+        Rejection::SessionsLimit { limit } => limited(SESSIONS_LIMIT, limit),
+        Rejection::TtlTooShort { ttl, min } => {
+            note(metadata, "field", ttl.field());
+            note(metadata, "min", min);
+            SESSION_TTL_LIMIT
+        }
+        Rejection::TtlTooLong { ttl, max } => {
+            note(metadata, "field", ttl.field());
+            note(metadata, "max", max);
+            SESSION_TTL_LIMIT
+        }
         Rejection::CartLineNotFound => CART_LINE_NOT_FOUND,
         Rejection::AmbiguousLine => AMBIGUOUS_LINE,
-        Rejection::CartLinesLimit => limited(CART_LINES_LIMIT, limits::CART_LINES),
-        Rejection::QuantityLimit => limited(QUANTITY_LIMIT, limits::QUANTITY_MAX as usize),
+        Rejection::CartLinesLimit => limited(CART_LINES_LIMIT, limits::CART_LINES as u64),
+        Rejection::QuantityLimit => limited(QUANTITY_LIMIT, limits::QUANTITY_MAX.into()),
         Rejection::CurrencyMismatch => CURRENCY_MISMATCH,
         Rejection::CartFrozen { holder, until } => {
             note(metadata, "holder", holder);
@@ -249,8 +284,10 @@ fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
         Rejection::CartNotFrozen => CART_NOT_FROZEN,
         Rejection::CartEmpty => CART_EMPTY,
         Rejection::CartTotalLimit => CART_TOTAL_LIMIT,
-        Rejection::CartCouponsLimit => limited(CART_COUPONS_LIMIT, limits::CART_COUPONS),
-        Rejection::CartAttributesLimit => limited(CART_ATTRIBUTES_LIMIT, limits::CART_ATTRIBUTES),
+        Rejection::CartCouponsLimit => limited(CART_COUPONS_LIMIT, limits::CART_COUPONS as u64),
+        Rejection::CartAttributesLimit => {
+            limited(CART_ATTRIBUTES_LIMIT, limits::CART_ATTRIBUTES as u64)
+        }
         Rejection::CartMergedElsewhere => CART_MERGED_ELSEWHERE,
         Rejection::OrderExists => ORDER_EXISTS,
         Rejection::KeyNotFound => KEY_NOT_FOUND,
@@ -272,11 +309,11 @@ fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
         }
         Rejection::NotACounter => NOT_A_COUNTER,
         Rejection::LeaseNotFound => LEASE_NOT_FOUND,
-        Rejection::LeaseKeysLimit => limited(LEASE_KEYS_LIMIT, limits::LEASE_KEYS),
-        Rejection::TxnResultLimit => limited(TXN_RESULT_LIMIT, limits::TXN_RESULT_BYTES),
+        Rejection::LeaseKeysLimit => limited(LEASE_KEYS_LIMIT, limits::LEASE_KEYS as u64),
+        Rejection::TxnResultLimit => limited(TXN_RESULT_LIMIT, limits::TXN_RESULT_BYTES as u64),
         Rejection::RequestIdReused => REQUEST_ID_REUSED,
         Rejection::SequenceConfirmed => SEQUENCE_CONFIRMED,
-        Rejection::ClientWindowFull => limited(CLIENT_WINDOW_FULL, limits::CLIENT_WINDOW),
+        Rejection::ClientWindowFull => limited(CLIENT_WINDOW_FULL, limits::CLIENT_WINDOW as u64),
     }
 }
 

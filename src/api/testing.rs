@@ -2,7 +2,7 @@
 //! `server`.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
@@ -17,7 +17,7 @@ use crate::server::Served;
 use crate::state::{Batch, Command, Fault, MemoryStore, Store as _, SweepHorizon, apply};
 use crate::types::{ClusterId, LogTime, NodeId, Revision};
 
-/// Log time of every entry.
+/// Log time of the first entry.
 const NOW_MS: u64 = 1_700_000_000_000;
 
 /// A member of a cluster of its own.
@@ -33,6 +33,7 @@ struct Shared {
     held: watch::Sender<bool>,
     draining: watch::Sender<bool>,
     proposed: AtomicUsize,
+    clock: AtomicU64,
 }
 
 pub(crate) fn node_id(id: u64) -> NodeId {
@@ -59,6 +60,7 @@ impl MemoryNode {
             held: watch::Sender::new(false),
             draining: watch::Sender::new(false),
             proposed: AtomicUsize::new(0),
+            clock: AtomicU64::new(NOW_MS),
         };
         Self {
             shared: Arc::new(shared),
@@ -91,6 +93,11 @@ impl MemoryNode {
         self.shared.proposed.load(Ordering::SeqCst)
     }
 
+    /// Lets time pass.
+    pub fn advance(&self, millis: u64) {
+        self.shared.clock.fetch_add(millis, Ordering::SeqCst);
+    }
+
     fn check_may_propose(&self) -> Result<(), Error> {
         if *self.shared.draining.borrow() {
             return Err(Error::Draining);
@@ -114,7 +121,7 @@ impl MemoryNode {
         let mut batch = Batch::new(&*store, *horizon);
         let mut replies = Vec::with_capacity(commands.len());
         for command in commands {
-            let applied = apply(&mut batch, LogTime::from_millis(NOW_MS), command)?;
+            let applied = apply(&mut batch, self.log_now(), command)?;
             replies.push(Reply {
                 reply: applied.reply,
                 replayed: applied.replayed,
@@ -184,6 +191,10 @@ impl Backend for MemoryNode {
             .unwrap_or_else(PoisonError::into_inner);
         let seen = look(&View(&state.0))?;
         Ok((Revision::new(state.0.header().revision), seen))
+    }
+
+    fn log_now(&self) -> LogTime {
+        LogTime::from_millis(self.shared.clock.load(Ordering::SeqCst))
     }
 
     fn leadership(&self) -> Leadership {

@@ -8,11 +8,14 @@ use super::parse::{self, Origin, Parsed, Read, Write};
 use super::{Api, Backend, Error, encode, read};
 use crate::node::{self, Outcome};
 use crate::proto::v1::{self, operation, outcome};
+use crate::raft::Reply;
+use crate::state::Command;
 
 /// A method of the data services: one of the exchange stream's operations on its own.
 pub(crate) trait DataMethod: Method {
-    /// A write that reaches a follower is forwarded; reads are served where they arrive.
-    const WRITES: bool;
+    /// A write that reaches a follower is forwarded; reads are served where they arrive. A read that touches may turn
+    /// out to be a write.
+    fn writes(&self) -> bool;
 
     /// As an operation.
     fn into_operation(self) -> operation::Request;
@@ -31,7 +34,9 @@ macro_rules! data_methods {
             const PATH: &'static str = concat!("/trolley.v1.", $service, "/", $method);
         }
         impl DataMethod for v1::$request {
-            const WRITES: bool = data_methods!(@ $kind);
+            fn writes(&self) -> bool {
+                data_methods!(@ $kind self)
+            }
 
             fn into_operation(self) -> operation::Request {
                 operation::Request::$variant(self)
@@ -51,16 +56,24 @@ macro_rules! data_methods {
             }
         }
     )*};
-    (@ write) => { true };
-    (@ read) => { false };
+    (@ write $message:ident) => { true };
+    (@ read $message:ident) => { false };
+    (@ touch $message:ident) => { $message.touch };
 }
 
 data_methods! {
     write "SessionService" / "Create": CreateSessionRequest -> CreateSessionResponse as CreateSession;
-    read "SessionService" / "Get": GetSessionRequest -> GetSessionResponse as GetSession;
+    touch "SessionService" / "Get": GetSessionRequest -> GetSessionResponse as GetSession;
     write "SessionService" / "Update": UpdateSessionRequest -> UpdateSessionResponse as UpdateSession;
     write "SessionService" / "Touch": TouchSessionRequest -> TouchSessionResponse as TouchSession;
     write "SessionService" / "Destroy": DestroySessionRequest -> DestroySessionResponse as DestroySession;
+    write "SessionService" / "Save": SaveSessionRequest -> SaveSessionResponse as SaveSession;
+    write "SessionService" / "Rotate": RotateSessionRequest -> RotateSessionResponse as RotateSession;
+    read "SessionService" / "List": ListSessionsRequest -> ListSessionsResponse as ListSessions;
+    write "SessionService" / "End": EndSessionRequest -> EndSessionResponse as EndSession;
+    write "SessionService" / "RevokeAll": RevokeAllSessionsRequest -> RevokeAllSessionsResponse as RevokeAllSessions;
+    read "NamespaceService" / "Get": GetNamespaceRequest -> GetNamespaceResponse as GetNamespace;
+    write "NamespaceService" / "Set": SetNamespaceRequest -> SetNamespaceResponse as SetNamespace;
     write "CartService" / "Add": AddCartLineRequest -> AddCartLineResponse as AddCartLine;
     write "CartService" / "SetQuantity": SetCartLineQuantityRequest -> SetCartLineQuantityResponse as SetCartLineQuantity;
     write "CartService" / "Remove": RemoveCartLineRequest -> RemoveCartLineResponse as RemoveCartLine;
@@ -91,8 +104,9 @@ impl<B: Backend> Api<B> {
     ) -> Result<Response<<M as Method>::Response>, Status> {
         let _under_way = self.under_way.token();
         let deadline = super::deadline::of(request.metadata());
-        let may_forward = M::WRITES && forward::is_allowed(request.metadata());
+        let is_allowed = forward::is_allowed(request.metadata());
         let message = request.into_inner();
+        let may_forward = is_allowed && message.writes();
         // Kept only where it may be needed: the leader finds out too late that it leads no more.
         let spare = may_forward.then(|| message.clone());
         match (self.answer(message, deadline).await, spare) {
@@ -112,17 +126,28 @@ impl<B: Backend> Api<B> {
     ) -> Result<encode::Answer, Error> {
         match parse::operation(message.into_operation(), Origin::Unary)? {
             Parsed::Write(Write { command, echo }) => {
-                let reply = timeout_at(deadline, self.node.propose(command)).await;
-                let reply = reply.unwrap_or(Err(node::Error::Deadline {
-                    outcome: Outcome::Unknown,
-                }))?;
+                let reply = self.propose(command, deadline).await?;
                 encode::write(echo, reply)
             }
             Parsed::Read(Read { mode, query }) => {
                 self.node.read_barrier(mode, deadline).await?;
+                let answer = read::now(&self.node, &query)?;
+                let now = self.node.log_now();
+                let Some(touch) = read::owed_touch(&query, &answer.response, now) else {
+                    return Ok(answer);
+                };
+                read::check_touch(&self.propose(touch, deadline).await?)?;
                 read::now(&self.node, &query)
             }
         }
+    }
+
+    async fn propose(&self, command: Command, deadline: Instant) -> Result<Reply, Error> {
+        let reply = timeout_at(deadline, self.node.propose(command)).await;
+        let reply = reply.unwrap_or(Err(node::Error::Deadline {
+            outcome: Outcome::Unknown,
+        }))?;
+        Ok(reply)
     }
 
     fn finish_unary<M: DataMethod>(

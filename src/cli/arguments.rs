@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::Failure;
-use super::{bench, cart, cluster, demo, kv, lease, session, txn};
+use super::{bench, cart, cluster, demo, kv, lease, namespace, session, txn};
 use crate::client::{Client, ClientConfig, Consistency};
 use crate::types::Revision;
 
@@ -92,6 +92,14 @@ pub(super) enum ClientVerb {
         target: Target,
         #[command(flatten)]
         args: txn::TxnArgs,
+    },
+    /// Read and change the settings of a namespace: limits and lives of its sessions
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Namespace {
+        #[command(flatten)]
+        target: Target,
+        #[command(subcommand)]
+        verb: namespace::Verb,
     },
     /// Look at the cluster, move its leader, make snapshots
     #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -187,6 +195,7 @@ impl ClientVerb {
             | Self::Kv { target, .. }
             | Self::Lease { target, .. }
             | Self::Txn { target, .. }
+            | Self::Namespace { target, .. }
             | Self::Cluster { target, .. }
             | Self::Bench { target, .. }
             | Self::Demo { target, .. } => target,
@@ -204,6 +213,7 @@ impl ClientVerb {
             Self::Kv { target, verb } => verb.run(&target).await?,
             Self::Lease { target, verb } => verb.run(&target).await?,
             Self::Txn { target, args } => args.run(&target).await?,
+            Self::Namespace { target, verb } => verb.run(&target).await?,
             Self::Cluster { target, verb } => verb.run(&target).await?,
             Self::Bench { target, args } => bench::show(&args, &target).await?,
             Self::Demo { target, args } => return demo::run(&args, &target).await,

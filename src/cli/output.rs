@@ -121,6 +121,9 @@ pub(super) fn session(session: &v1::Session) -> Value {
         "idle_deadline_ms": session.idle_deadline_ms,
         "absolute_deadline_ms": session.absolute_deadline_ms,
         "idle_ttl_ms": session.idle_ttl_ms,
+        "client": session.client,
+        "handle": session.handle,
+        "touch_interval_ms": session.touch_interval_ms,
     })
 }
 

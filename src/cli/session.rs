@@ -8,6 +8,7 @@ use serde_json::json;
 use super::arguments::{Form, ReadArgs, Target, WriteArgs, identified, optional, pair, revision};
 use super::failure::Failure;
 use super::input::Input;
+use super::logins;
 use super::output::{self, readable, reply, sheet, show, time};
 use crate::proto::v1;
 use crate::types::Revision;
@@ -26,10 +27,13 @@ pub(super) enum Verb {
         /// A field to begin with; a VALUE of - is read from standard input
         #[arg(long = "field", value_name = "NAME=VALUE", value_parser = pair)]
         fields: Vec<(String, String)>,
-        /// How long it lives without being touched or updated [default: 30m]
+        /// Something about the client, for listings of the user's sessions
+        #[arg(long = "client", value_name = "NAME=VALUE", value_parser = pair)]
+        client: Vec<(String, String)>,
+        /// How long it lives without being touched or updated [default: the namespace's, 30m]
         #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
         idle_ttl: Option<Duration>,
-        /// How long it lives whatever happens [default: 14days]
+        /// How long it lives whatever happens [default: the namespace's, 14days]
         #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
         absolute_ttl: Option<Duration>,
         /// A token of your own, base64url of at least 16 bytes; - reads it from standard input
@@ -45,6 +49,9 @@ pub(super) enum Verb {
     Get {
         /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
         token: Option<String>,
+        /// Move the idle deadline as well
+        #[arg(long)]
+        touch: bool,
         #[command(flatten)]
         read: ReadArgs,
     },
@@ -67,7 +74,42 @@ pub(super) enum Verb {
         #[command(flatten)]
         write: WriteArgs,
     },
-    /// Move the idle deadline
+    /// Give a session back as a whole: what changed since it was loaded is merged field by field
+    #[command(
+        after_help = "Example: two editors loaded the session at revision 17; each saves what it knows.\n  trolley session save \"$TOKEN\" --loaded 17 --base lang=de --base theme=dark --field lang=fr --field theme=dark"
+    )]
+    Save(logins::SaveArgs),
+    /// At login: end the token, give the session a new one, bind the user, hand the cart over
+    #[command(
+        after_help = "Example:\n  trolley session rotate \"$TOKEN\" --user alice --client device=phone --cart-merge sum"
+    )]
+    Rotate(logins::RotateArgs),
+    /// List a user's sessions, oldest first
+    #[command(after_help = "Example:\n  trolley session list alice --current \"$TOKEN\"")]
+    List(logins::ListArgs),
+    /// Log out one of a user's devices, by the handle that `list` shows
+    End {
+        /// Whose it is
+        user: String,
+        /// Which one
+        handle: String,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Log out all of a user's devices
+    #[command(
+        after_help = "Example: all but this one\n  trolley session revoke-all alice --except \"$TOKEN\""
+    )]
+    RevokeAll {
+        /// Whose sessions end
+        user: String,
+        /// The token of a session that stays; - reads it from standard input
+        #[arg(long, value_name = "TOKEN")]
+        except: Option<String>,
+        #[command(flatten)]
+        write: WriteArgs,
+    },
+    /// Move the idle deadline; a touch soon after the last stored one writes nothing
     Touch {
         /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
         token: Option<String>,
@@ -88,7 +130,20 @@ impl Verb {
         match self {
             Self::Create { .. } => self.create(target).await,
             Self::Update { .. } => self.update(target).await,
-            Self::Get { token, read } => get(target, token, &read).await,
+            Self::Get { token, touch, read } => get(target, token, touch, &read).await,
+            Self::Save(args) => args.run(target).await,
+            Self::Rotate(args) => args.run(target).await,
+            Self::List(args) => args.run(target).await,
+            Self::End {
+                user,
+                handle,
+                write,
+            } => logins::end(target, user, handle, write).await,
+            Self::RevokeAll {
+                user,
+                except,
+                write,
+            } => logins::revoke_all(target, user, except, write).await,
             Self::Touch { token, write } => touch(target, token, write).await,
             Self::Destroy { token, write } => destroy(target, token, write).await,
         }
@@ -98,6 +153,7 @@ impl Verb {
         let Self::Create {
             user,
             fields,
+            client: about,
             idle_ttl,
             absolute_ttl,
             token,
@@ -116,6 +172,9 @@ impl Verb {
         for (name, value) in fields {
             create = create.field(name, input.value(value)?);
         }
+        for (name, value) in about {
+            create = create.client(name, value);
+        }
         let create = optional!(create, user, user);
         let create = optional!(create, idle_ttl, idle_ttl);
         let create = optional!(create, absolute_ttl, absolute_ttl);
@@ -125,12 +184,22 @@ impl Verb {
             return Ok(());
         }
         let json = || {
-            let fields = json!({ "token": made.token, "session": output::session(&made.session) });
+            let fields = json!({
+                "token": made.token,
+                "session": output::session(&made.session),
+                "ended": made.ended,
+            });
             reply(&made, fields)
         };
         show(target.form(), json, || {
             let token = ("token".to_owned(), made.token.clone());
-            sheet(std::iter::once(token).chain(rows(&made.session)))
+            let ended = made.ended.iter();
+            let ended = ended.map(|handle| ("ended".to_owned(), handle.clone()));
+            sheet(
+                std::iter::once(token)
+                    .chain(rows(&made.session))
+                    .chain(ended),
+            )
         });
         Ok(())
     }
@@ -176,10 +245,16 @@ impl Verb {
     }
 }
 
-async fn get(target: &Target, token: Option<String>, read: &ReadArgs) -> Result<(), Failure> {
+async fn get(
+    target: &Target,
+    token: Option<String>,
+    touch: bool,
+    read: &ReadArgs,
+) -> Result<(), Failure> {
     let client = target.connect()?;
     let token = Input::default().token(token)?;
     let get = client.sessions().get(&token);
+    let get = if touch { get.touch() } else { get };
     let got = get.consistency(read.consistency()).send().await?;
     let json = || reply(&got, json!({ "session": output::session(&got) }));
     show(target.form(), json, || sheet(rows(&got)));
@@ -227,7 +302,12 @@ fn rows(session: &v1::Session) -> impl Iterator<Item = (String, String)> {
         ("absolute deadline", time(session.absolute_deadline_ms)),
     ];
     let known = known.map(|(name, value)| (name.to_owned(), value));
+    let handle = Some(("handle".to_owned(), session.handle.clone()));
+    let handle = handle.filter(|(_, handle)| !handle.is_empty());
+    let client = session.client.iter();
+    let client = client.map(|(name, value)| (format!("client {name}"), value.clone()));
     let fields = session.fields.iter();
     let fields = fields.map(|(name, value)| (format!("field {name}"), readable(value)));
-    known.into_iter().chain(fields.collect::<Vec<_>>())
+    let rows: Vec<_> = client.chain(fields).collect();
+    known.into_iter().chain(handle).chain(rows)
 }

@@ -73,7 +73,10 @@ pub(super) enum Kind {
 impl Kind {
     pub fn of(request: &Request) -> Self {
         let options = match request {
+            Request::GetSession(get) if get.touch => return Self::LeaderRead,
             Request::GetSession(get) => &get.read,
+            Request::ListSessions(list) => &list.read,
+            Request::GetNamespace(get) => &get.read,
             Request::GetCart(get) => &get.read,
             Request::GetKey(get) => &get.read,
             Request::ListKeys(list) => &list.read,
@@ -82,6 +85,11 @@ impl Kind {
             | Request::UpdateSession(_)
             | Request::TouchSession(_)
             | Request::DestroySession(_)
+            | Request::RotateSession(_)
+            | Request::SaveSession(_)
+            | Request::EndSession(_)
+            | Request::RevokeAllSessions(_)
+            | Request::SetNamespace(_)
             | Request::AddCartLine(_)
             | Request::SetCartLineQuantity(_)
             | Request::RemoveCartLine(_)

@@ -60,8 +60,11 @@ mod keys;
 mod leases;
 mod ledger;
 mod lock;
+mod logins;
+mod namespaces;
 mod node;
 mod outbound;
+mod saves;
 mod sessions;
 mod supervisor;
 mod sweep;
@@ -86,6 +89,11 @@ pub use self::error::{Error, Outcome, Rejected};
 pub use self::keys::{DeleteKey, GetKey, IncrementKey, Keys, ListKeys, PutKey};
 pub use self::leases::{GetLease, GrantLease, KeepLeaseAlive, Leases, RevokeLease};
 pub use self::lock::{AcquireLock, Lock};
+pub use self::logins::{
+    EndSession, ListSessions, RevokeAllSessions, RotateSession, RotatedSession,
+};
+pub use self::namespaces::{GetNamespace, Namespaces, SetNamespace};
+pub use self::saves::SaveSession;
 pub use self::sessions::{
     CreateSession, CreatedSession, DestroySession, GetSession, Sessions, TouchSession,
     UpdateSession,
@@ -226,6 +234,12 @@ impl Client {
     #[must_use]
     pub fn leases(&self) -> Leases<'_> {
         Leases { client: self }
+    }
+
+    /// The namespace's own settings.
+    #[must_use]
+    pub fn namespaces(&self) -> Namespaces<'_> {
+        Namespaces { client: self }
     }
 
     /// The cluster itself.

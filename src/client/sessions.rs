@@ -37,6 +37,7 @@ impl<'a> Sessions<'a> {
             client: self.client,
             options: Options::default(),
             consistency: None,
+            touch: false,
             token: token.to_owned(),
         }
     }
@@ -55,7 +56,7 @@ impl<'a> Sessions<'a> {
         }
     }
 
-    /// Moves the idle deadline.
+    /// Moves the idle deadline. A touch within the session's touch interval of the last stored one writes nothing.
     pub fn touch(&self, token: &str) -> TouchSession<'a> {
         let request = v1::TouchSessionRequest {
             namespace: self.client.namespace_field(),
@@ -91,6 +92,8 @@ pub struct CreatedSession {
     pub token: String,
     /// The session.
     pub session: v1::Session,
+    /// Handles of older sessions of the user that were ended to make room.
+    pub ended: Vec<String>,
 }
 
 /// Without the token, which belongs in no log.
@@ -98,6 +101,7 @@ impl std::fmt::Debug for CreatedSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CreatedSession")
             .field("session", &self.session)
+            .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
 }
@@ -133,6 +137,12 @@ impl CreateSession<'_> {
         self
     }
 
+    /// Something about the client, for listings of the user's sessions.
+    pub fn client(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.client.insert(name.into(), value.into());
+        self
+    }
+
     /// How long it lives without being touched or updated.
     pub fn idle_ttl(mut self, ttl: Duration) -> Self {
         self.request.idle_ttl_ms = millis(ttl);
@@ -164,6 +174,7 @@ impl CreateSession<'_> {
                 created.token
             },
             session: created.session.unwrap_or_default(),
+            ended: created.ended,
         }))
     }
 }
@@ -174,6 +185,7 @@ pub struct GetSession<'a> {
     client: &'a Client,
     options: Options,
     consistency: Option<Consistency>,
+    touch: bool,
     token: String,
 }
 
@@ -183,6 +195,7 @@ impl InTxn for GetSession<'_> {
             namespace: self.client.namespace_field(),
             read: self.consistency.and_then(Consistency::to_options),
             token: self.token,
+            touch: self.touch,
         })
     }
 }
@@ -190,12 +203,19 @@ impl InTxn for GetSession<'_> {
 impl GetSession<'_> {
     read_options!();
 
+    /// Moves the idle deadline as well. Only a touch that is due costs a write: see [`Sessions::touch`].
+    pub fn touch(mut self) -> Self {
+        self.touch = true;
+        self
+    }
+
     /// Sends the request.
     pub async fn send(self) -> Result<Reply<v1::Session>, Error> {
         let request = Request::GetSession(v1::GetSessionRequest {
             namespace: self.client.namespace_field(),
             read: self.client.read_options(self.consistency),
             token: self.token,
+            touch: self.touch,
         });
         let reply = self
             .client

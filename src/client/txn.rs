@@ -104,10 +104,13 @@ fn unnumbered(request: Request) -> v1::Operation {
 
 /// A session's token is drawn here, so that a retry brings the same one.
 fn draw_token(operation: &mut v1::Operation) -> Result<(), Error> {
-    if let Some(Request::CreateSession(create)) = &mut operation.request
-        && create.token.is_empty()
-    {
-        create.token = SessionToken::draw(0)?.expose();
+    let token = match &mut operation.request {
+        Some(Request::CreateSession(create)) => &mut create.token,
+        Some(Request::RotateSession(rotate)) => &mut rotate.new_token,
+        _ => return Ok(()),
+    };
+    if token.is_empty() {
+        *token = SessionToken::draw(0)?.expose();
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::proto::v1::ResponseHeader;
 use crate::proto::v1::cart_service_client::CartServiceClient;
 use crate::proto::v1::kv_service_client::KvServiceClient;
 use crate::proto::v1::lease_service_client::LeaseServiceClient;
+use crate::proto::v1::namespace_service_client::NamespaceServiceClient;
 use crate::proto::v1::operation::Request;
 use crate::proto::v1::outcome::Response;
 use crate::proto::v1::session_service_client::SessionServiceClient;
@@ -124,6 +125,13 @@ calls! {
     UpdateSession: SessionServiceClient.update,
     TouchSession: SessionServiceClient.touch,
     DestroySession: SessionServiceClient.destroy,
+    RotateSession: SessionServiceClient.rotate,
+    SaveSession: SessionServiceClient.save,
+    ListSessions: SessionServiceClient.list,
+    EndSession: SessionServiceClient.end,
+    RevokeAllSessions: SessionServiceClient.revoke_all,
+    GetNamespace: NamespaceServiceClient.get,
+    SetNamespace: NamespaceServiceClient.set,
     AddCartLine: CartServiceClient.add,
     SetCartLineQuantity: CartServiceClient.set_quantity,
     RemoveCartLine: CartServiceClient.remove,
@@ -153,6 +161,8 @@ macro_rules! names {
             match request {
                 $(Request::$variant(message) => message.request_id = id,)*
                 Request::GetSession(_)
+                | Request::ListSessions(_)
+                | Request::GetNamespace(_)
                 | Request::GetCart(_)
                 | Request::GetKey(_)
                 | Request::ListKeys(_)
@@ -164,6 +174,7 @@ macro_rules! names {
 
 names! {
     CreateSession, UpdateSession, TouchSession, DestroySession, AddCartLine, SetCartLineQuantity,
-    RemoveCartLine, ClearCart, PutKey, DeleteKey, UpdateCart, MergeCarts, FreezeCart, ReleaseCart, CompleteOrder,
-    IncrementKey, GrantLease, KeepLeaseAlive, RevokeLease, Txn,
+    RotateSession, SaveSession, EndSession, RevokeAllSessions, SetNamespace,
+    RemoveCartLine, ClearCart, UpdateCart, MergeCarts, FreezeCart, ReleaseCart, CompleteOrder,
+    PutKey, DeleteKey, IncrementKey, GrantLease, KeepLeaseAlive, RevokeLease, Txn,
 }

@@ -32,7 +32,7 @@ use super::{Error, LeaderHint, Leadership, Node, Shared};
 use crate::limits;
 use crate::raft::{Proposal, Reply, TypeConfig};
 use crate::state::Command;
-use crate::types::NodeId;
+use crate::types::{LogTime, NodeId};
 
 type Replies = Vec<Result<Reply, Error>>;
 
@@ -73,6 +73,20 @@ impl Node {
             Err(_) => stream::iter(vec![Err(ended())]),
         });
         Ok(replies.flatten_stream().boxed())
+    }
+}
+
+impl Node {
+    /// Log time as the next command would be stamped with it, if this node led.
+    #[must_use]
+    pub fn log_now(&self) -> LogTime {
+        self.shared.log_now()
+    }
+}
+
+impl Shared {
+    fn log_now(&self) -> LogTime {
+        self.log_clock.now(self.applied.borrow().log_time)
     }
 }
 
@@ -211,7 +225,7 @@ impl Group {
 
     /// Hands the commands to openraft, in the order of the groups; what is returned waits for the replies.
     async fn propose(self, shared: &Shared) -> impl Future<Output = ()> + Send + use<> {
-        let stamp = shared.log_clock.now(shared.applied.borrow().log_time);
+        let stamp = shared.log_now();
         let proposal = Proposal::new(stamp, self.commands);
         let entered = shared.raft.client_write_many([proposal]).await;
         let waiters = self.waiters;

@@ -25,20 +25,40 @@ pub(super) enum Stop {
     Rejected(Rejection),
     /// One action of several, by its place, is refused, and none has changed anything.
     Action(u32, Rejection),
+    /// A save is refused, and the fields are named.
+    Conflict(pb::SaveConflict),
     /// The node stops.
     Fault(Fault),
 }
 
 impl Stop {
     /// What the caller is told, unless the node stops.
-    pub(super) fn into_refusal(self) -> Result<pb::Rejected, Fault> {
+    pub(super) fn into_refusal(self) -> Result<Refusal, Fault> {
         match self {
-            Self::Rejected(rejection) => Ok(rejection.to_stored()),
-            Self::Action(nth, rejection) => Ok(pb::Rejected {
+            Self::Rejected(rejection) => Ok(Refusal::Rejected(rejection.to_stored())),
+            Self::Action(nth, rejection) => Ok(Refusal::Rejected(pb::Rejected {
                 action: Some(nth),
                 ..rejection.to_stored()
-            }),
+            })),
+            Self::Conflict(conflict) => Ok(Refusal::Conflict(conflict)),
             Self::Fault(fault) => Err(fault),
+        }
+    }
+}
+
+/// A refusal as it is replied and stored.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Rejected(pb::Rejected),
+    Conflict(pb::SaveConflict),
+}
+
+impl Refusal {
+    /// The reply to an operation that stands alone.
+    fn into_body(self) -> Body {
+        match self {
+            Self::Rejected(rejected) => Body::Rejected(rejected),
+            Self::Conflict(conflict) => Body::SaveConflict(conflict),
         }
     }
 }
@@ -75,7 +95,7 @@ pub fn apply<S: Store>(
 fn execute<S: Store>(batch: &mut Batch<'_, S>, command: &Command) -> Result<pb::Reply, Fault> {
     let body = match operate(batch, &command.namespace, &command.operation) {
         Ok(body) => body,
-        Err(stop) => Body::Rejected(stop.into_refusal()?),
+        Err(stop) => stop.into_refusal()?.into_body(),
     };
     Ok(reply(batch, body))
 }
@@ -95,10 +115,8 @@ pub(super) fn operate<S: Store>(
     operation: &Operation,
 ) -> Outcome {
     match operation {
-        Operation::SessionCreate { .. }
-        | Operation::SessionUpdate { .. }
-        | Operation::SessionTouch { .. }
-        | Operation::SessionDestroy { .. } => session::operate(batch, namespace, operation),
+        Operation::Session(operation) => session::operate(batch, namespace, operation),
+        Operation::Namespace(operation) => super::namespace::operate(batch, namespace, operation),
         Operation::Cart(operation) => cart::operate(batch, namespace, operation),
         Operation::Key(operation) => kv::operate(batch, namespace, operation),
         Operation::Lease(operation) => lease::operate(batch, namespace, *operation),

@@ -16,18 +16,20 @@
 //! fault the batch is dropped whole.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use super::keys::Key;
+use super::keys::{Key, KeyRange};
 use super::record::{self, Content};
+use super::roster::{Member, Roster};
 use super::store::{Change, Changes, Record, Stored};
 use super::sweep::{Entry, Index};
 use super::{Fault, Store, SweepHorizon, cart, digest, kv, lease, replies, session};
 use crate::proto::internal as pb;
-use crate::types::{LogTime, Revision};
+use crate::types::{LogTime, Namespace, Revision, TokenHash, UserId};
 
 /// Names a record that the batch has loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,24 @@ struct Slot {
     standing: Standing,
 }
 
+/// What a sweep did for one entry of the deadline index.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Swept {
+    /// Records that it looked at, of the budget of one log entry.
+    pub records: usize,
+    /// Something is gone that a caller could read until then.
+    pub readable: bool,
+}
+
+impl Swept {
+    fn one(readable: bool) -> Self {
+        Self {
+            records: 1,
+            readable,
+        }
+    }
+}
+
 /// The changes of the entries being applied, over a store.
 #[derive(Debug)]
 pub struct Batch<'a, S> {
@@ -64,6 +84,7 @@ pub struct Batch<'a, S> {
     ids: HashMap<Key, SlotId, RandomState>,
     slots: Vec<Slot>,
     index: Index,
+    roster: Roster,
     revision: Revision,
     now: LogTime,
     digest: u128,
@@ -72,7 +93,7 @@ pub struct Batch<'a, S> {
     undo: Option<Box<Undo>>,
 }
 
-/// What takes a transaction back. The index keeps its own.
+/// What takes a transaction back. Index and roster keep their own.
 #[derive(Debug)]
 struct Undo {
     revision: Revision,
@@ -91,6 +112,7 @@ impl<'a, S: Store> Batch<'a, S> {
             ids: HashMap::default(),
             slots: Vec::new(),
             index: Index::new(sweep),
+            roster: Roster::default(),
             revision: Revision::new(header.revision),
             now: LogTime::from_millis(header.log_time),
             digest: digest::from_bytes(&header.digest)
@@ -104,6 +126,7 @@ impl<'a, S: Store> Batch<'a, S> {
     /// transaction within another.
     pub(super) fn begin(&mut self) {
         self.index.begin();
+        self.roster.begin();
         self.undo = Some(Box::new(Undo {
             revision: self.revision,
             digest: self.digest,
@@ -114,12 +137,14 @@ impl<'a, S: Store> Batch<'a, S> {
     /// Ends a transaction and keeps what it did.
     pub(super) fn keep(&mut self) {
         self.index.keep();
+        self.roster.keep();
         self.undo = None;
     }
 
     /// Ends a transaction and takes back what it did. What it has loaded stays loaded.
     pub(super) fn roll_back(&mut self) {
         self.index.roll_back();
+        self.roster.roll_back();
         let Some(undo) = self.undo.take() else {
             return;
         };
@@ -147,7 +172,8 @@ impl<'a, S: Store> Batch<'a, S> {
                 writes.push(change);
             }
         }
-        for (key_bytes, inserted) in self.index.into_changes() {
+        let entries = self.index.into_changes();
+        for (key_bytes, inserted) in entries.chain(self.roster.into_changes()) {
             writes.push(index_change(key_bytes, inserted));
         }
         writes.sort_unstable_by(|a, b| a.key_bytes.cmp(&b.key_bytes));
@@ -261,6 +287,32 @@ impl<'a, S: Store> Batch<'a, S> {
         self.remove_from_index(Key::encode_deadline(time, target));
     }
 
+    /// Adds a session to the index of its user's.
+    pub(super) fn enroll(&mut self, ns: &Namespace, user: &UserId, birth: u64, token: &TokenHash) {
+        let key = Key::encode_user_session(ns, user, birth, token);
+        self.digest = self.digest.wrapping_add(digest::hash(&key, &[]));
+        self.roster.insert(key);
+    }
+
+    /// Takes back [`Batch::enroll`].
+    pub(super) fn strike(&mut self, ns: &Namespace, user: &UserId, birth: u64, token: &TokenHash) {
+        let key = Key::encode_user_session(ns, user, birth, token);
+        self.digest = self.digest.wrapping_sub(digest::hash(&key, &[]));
+        self.roster.remove(key);
+    }
+
+    /// The oldest sessions of a user whose births are in a range.
+    pub(super) fn roster(
+        &self,
+        namespace: &Namespace,
+        user: &UserId,
+        births: Range<u64>,
+        limit: usize,
+    ) -> Result<Vec<Member>, Fault> {
+        let range = KeyRange::user_sessions(namespace, user, births);
+        self.roster.scan(self.store, &range, limit)
+    }
+
     fn remove_from_index(&mut self, key: Bytes) {
         self.digest = self.digest.wrapping_sub(digest::hash(&key, &[]));
         self.index.remove(key);
@@ -274,11 +326,16 @@ impl<'a, S: Store> Batch<'a, S> {
         }
         let mut horizon = None;
         let mut deleted = false;
-        for _ in 0..crate::limits::SWEEP_PER_ENTRY {
+        let mut budget = crate::limits::SWEEP_PER_ENTRY;
+        while budget > 0 {
             let earliest = self.index.earliest(self.store, self.now)?;
             horizon = earliest.as_ref().map(|entry| entry.time);
             match earliest {
-                Some(entry) if entry.time <= self.now => deleted |= self.expire(entry)?,
+                Some(entry) if entry.time <= self.now => {
+                    let swept = self.expire(entry, budget)?;
+                    deleted |= swept.readable;
+                    budget = budget.saturating_sub(swept.records);
+                }
                 _ => break,
             }
         }
@@ -290,8 +347,9 @@ impl<'a, S: Store> Batch<'a, S> {
     }
 
     /// Deletes the record that an index entry stands for, or moves the entry to where the record's deadline has
-    /// moved since. Returns whether something that a caller could read is gone.
-    fn expire(&mut self, entry: Entry) -> Result<bool, Fault> {
+    /// moved since. An entry that stands for a user is no deadline but work: revoked sessions to sweep, within the
+    /// budget of the log entry.
+    fn expire(&mut self, entry: Entry, budget: usize) -> Result<Swept, Fault> {
         let target = Key::decode(&entry.target)?;
         let id = self.load(&target)?;
         let (indexed, deadline) = self.deadlines(&target, id)?;
@@ -300,6 +358,9 @@ impl<'a, S: Store> Batch<'a, S> {
                 "the deadline index",
                 "an entry is not at its record's place",
             ));
+        }
+        if let Key::User(namespace, user) = &target {
+            return session::sweep_revoked(self, id, namespace, user, budget);
         }
         self.remove_from_index(entry.key);
         if deadline > self.now {
@@ -311,10 +372,10 @@ impl<'a, S: Store> Batch<'a, S> {
                 Key::Lease(..) => lease::note_indexed(self, id, deadline),
                 _ => replies::note_indexed(self, id, deadline),
             }
-            return Ok(false);
+            return Ok(Swept::one(false));
         }
         if let Key::Session(namespace, token) = &target {
-            cart::delete_with_session(self, id, namespace, token)?;
+            return session::expire(self, id, namespace, token).map(Swept::one);
         }
         if let Key::SessionCart(namespace, token) = &target {
             cart::note_expired(self, namespace, token)?;
@@ -323,14 +384,10 @@ impl<'a, S: Store> Batch<'a, S> {
             kv::leave_lease(self, namespace, name, id)?;
         }
         self.delete(id);
-        Ok(matches!(
+        Ok(Swept::one(matches!(
             target,
-            Key::Session(..)
-                | Key::UserCart(..)
-                | Key::SessionCart(..)
-                | Key::Kv(..)
-                | Key::Lease(..)
-        ))
+            Key::UserCart(..) | Key::SessionCart(..) | Key::Kv(..) | Key::Lease(..)
+        )))
     }
 
     /// Where the index holds a record, and when it is really due.
@@ -339,6 +396,9 @@ impl<'a, S: Store> Batch<'a, S> {
             Key::Session(..) => self
                 .read::<pb::SessionRecord>(id)
                 .map(|it| (it.indexed_deadline, session::deadline(it).as_millis())),
+            Key::User(..) => self
+                .read::<pb::UserRecord>(id)
+                .map(|it| (it.indexed_deadline, it.indexed_deadline)),
             Key::UserCart(..) | Key::SessionCart(..) => self
                 .read::<pb::CartRecord>(id)
                 .map(|it| (it.indexed_deadline, it.deadline)),

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{CartOperation, Fault, KeyOperation, LeaseOperation, Txn, command_wire};
-use crate::proto::internal as pb;
-use crate::types::{
-    ClientId, Fields, LineId, Namespace, RequestId, Revision, Sku, TokenHash, Ttl, UserId,
+use super::{
+    CartOperation, Fault, KeyOperation, LeaseOperation, NamespaceOperation, SessionOperation, Txn,
+    command_wire,
 };
+use crate::proto::internal as pb;
+use crate::types::{ClientId, LineId, Namespace, RequestId, Sku, TokenHash, UserId};
 
 /// One replicated command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,27 +100,8 @@ pub enum LineRef {
     reason = "the fields say what the messages of the same names document"
 )]
 pub enum Operation {
-    SessionCreate {
-        token: TokenHash,
-        /// The token under a key that only the request id gives; empty when the caller brought its own.
-        sealed_token: Bytes,
-        user: Option<UserId>,
-        fields: Fields,
-        idle_ttl: Ttl,
-        absolute_ttl: Ttl,
-    },
-    SessionUpdate {
-        token: TokenHash,
-        set: Fields,
-        remove: Vec<String>,
-        if_revision: Option<Revision>,
-    },
-    SessionTouch {
-        token: TokenHash,
-    },
-    SessionDestroy {
-        token: TokenHash,
-    },
+    Session(SessionOperation),
+    Namespace(NamespaceOperation),
     Cart(CartOperation),
     Key(KeyOperation),
     Lease(LeaseOperation),
@@ -135,10 +117,23 @@ pub enum Operation {
 /// Room for identity and fingerprint behind the encoded body.
 const HEADER_BYTES: usize = 64;
 
+impl From<SessionOperation> for Operation {
+    fn from(operation: SessionOperation) -> Self {
+        Self::Session(operation)
+    }
+}
+
+impl From<NamespaceOperation> for Operation {
+    fn from(operation: NamespaceOperation) -> Self {
+        Self::Namespace(operation)
+    }
+}
+
 impl Command {
     /// A command whose fingerprint is taken from its own encoding: right wherever the server drew nothing.
     #[must_use]
-    pub fn new(namespace: Namespace, identity: Identity, operation: Operation) -> Self {
+    pub fn new(namespace: Namespace, identity: Identity, operation: impl Into<Operation>) -> Self {
+        let operation = operation.into();
         let body = encode_body(&namespace, &operation);
         // Without an identity nobody will compare it.
         let fingerprint = match identity {
@@ -148,15 +143,16 @@ impl Command {
         Self::assemble(namespace, identity, fingerprint, operation, body)
     }
 
-    /// A session's creation, whose drawn token must not count as part of the request.
+    /// A session's birth, whose drawn token must not count as part of the request.
     /// `fingerprint` is taken before the token was drawn.
     #[must_use]
     pub fn with_fingerprint(
         namespace: Namespace,
         identity: Identity,
         fingerprint: u64,
-        operation: Operation,
+        operation: impl Into<Operation>,
     ) -> Self {
+        let operation = operation.into();
         let body = encode_body(&namespace, &operation);
         Self::assemble(namespace, identity, fingerprint, operation, body)
     }

@@ -9,17 +9,13 @@ use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::stored_owner::Owner;
 use crate::proto::v1::cart_line_ref::Line;
 use crate::proto::{internal as pb, v1};
-use crate::types::{
-    ClientId, Fields, Invalid, LineId, Namespace, Revision, Sku, TokenHash, Ttl, UserId,
-};
+use crate::types::{ClientId, Invalid, LineId, Namespace, Sku, TokenHash, Ttl, UserId};
 
 impl From<&Operation> for Wire {
     fn from(operation: &Operation) -> Self {
         match operation {
-            Operation::SessionCreate { .. }
-            | Operation::SessionUpdate { .. }
-            | Operation::SessionTouch { .. }
-            | Operation::SessionDestroy { .. } => session_to_wire(operation),
+            Operation::Session(operation) => operation.into(),
+            Operation::Namespace(operation) => operation.into(),
             Operation::Cart(operation) => operation.into(),
             Operation::Key(operation) => operation.into(),
             Operation::Lease(operation) => operation.into(),
@@ -29,47 +25,6 @@ impl From<&Operation> for Wire {
                 expect: expect.clone(),
             }),
         }
-    }
-}
-
-fn session_to_wire(operation: &Operation) -> Wire {
-    match operation {
-        Operation::SessionCreate {
-            token,
-            sealed_token,
-            user,
-            fields,
-            idle_ttl,
-            absolute_ttl,
-        } => Wire::SessionCreate(pb::SessionCreate {
-            token_hash: hash_bytes(token),
-            sealed_token: sealed_token.clone(),
-            user_id: user
-                .as_ref()
-                .map(|user| user.as_str().to_owned())
-                .unwrap_or_default(),
-            fields: fields.as_map().clone(),
-            idle_ttl: idle_ttl.as_millis(),
-            absolute_ttl: absolute_ttl.as_millis(),
-        }),
-        Operation::SessionUpdate {
-            token,
-            set,
-            remove,
-            if_revision,
-        } => Wire::SessionUpdate(pb::SessionUpdate {
-            token_hash: hash_bytes(token),
-            set: set.as_map().clone(),
-            remove: remove.clone(),
-            if_revision: if_revision.map(Revision::get),
-        }),
-        Operation::SessionTouch { token } => Wire::SessionTouch(pb::SessionTouch {
-            token_hash: hash_bytes(token),
-        }),
-        Operation::SessionDestroy { token } => Wire::SessionDestroy(pb::SessionDestroy {
-            token_hash: hash_bytes(token),
-        }),
-        _ => unreachable!("only session operations are sent here"),
     }
 }
 
@@ -142,19 +97,15 @@ impl TryFrom<Wire> for Operation {
 
     fn try_from(wire: Wire) -> Result<Self, Invalid> {
         match wire {
-            Wire::SessionCreate(it) => session_create(it),
-            Wire::SessionUpdate(it) => Ok(Self::SessionUpdate {
-                token: TokenHash::parse(&it.token_hash)?,
-                set: Fields::parse(it.set)?,
-                remove: Fields::parse_names(it.remove)?,
-                if_revision: it.if_revision.map(Revision::new),
-            }),
-            Wire::SessionTouch(it) => Ok(Self::SessionTouch {
-                token: TokenHash::parse(&it.token_hash)?,
-            }),
-            Wire::SessionDestroy(it) => Ok(Self::SessionDestroy {
-                token: TokenHash::parse(&it.token_hash)?,
-            }),
+            Wire::SessionCreate(it) => it.try_into().map(Self::Session),
+            Wire::SessionUpdate(it) => it.try_into().map(Self::Session),
+            Wire::SessionSave(it) => it.try_into().map(Self::Session),
+            Wire::SessionTouch(it) => it.try_into().map(Self::Session),
+            Wire::SessionRotate(it) => it.try_into().map(Self::Session),
+            Wire::SessionDestroy(it) => it.try_into().map(Self::Session),
+            Wire::SessionEnd(it) => it.try_into().map(Self::Session),
+            Wire::SessionRevokeAll(it) => it.try_into().map(Self::Session),
+            Wire::NamespaceSet(it) => it.try_into().map(Self::Namespace),
             Wire::CartAdd(it) => it.try_into().map(Self::Cart),
             Wire::CartSetQuantity(it) => it.try_into().map(Self::Cart),
             Wire::CartRemove(it) => it.try_into().map(Self::Cart),
@@ -174,21 +125,6 @@ impl TryFrom<Wire> for Operation {
             Wire::Tick(it) => tick(it),
         }
     }
-}
-
-fn session_create(it: pb::SessionCreate) -> Result<Operation, Invalid> {
-    let user = match it.user_id {
-        guest if guest.is_empty() => None,
-        user => Some(UserId::parse(user)?),
-    };
-    Ok(Operation::SessionCreate {
-        token: TokenHash::parse(&it.token_hash)?,
-        sealed_token: it.sealed_token,
-        user,
-        fields: Fields::parse(it.fields)?,
-        idle_ttl: given_ttl("idle_ttl", it.idle_ttl)?,
-        absolute_ttl: given_ttl("absolute_ttl", it.absolute_ttl)?,
-    })
 }
 
 fn tick(it: pb::Tick) -> Result<Operation, Invalid> {

@@ -5,9 +5,12 @@
 //! Header          00   -
 //! RaftApplied     01   -                                   value written raw by storage
 //! RaftMembership  02   -                                   value written raw by storage
+//! Settings        03   namespace 00
 //! Session         10   namespace 00 | token hash (32)
 //! SessionCart     11   namespace 00 | token hash (32)
 //! UserCart        12   namespace 00 | user id, escaped | 00 00
+//! User            13   namespace 00 | user id, escaped | 00 00
+//! UserSession     14   namespace 00 | user id, escaped | 00 00 | birth (8, big-endian) | token hash (32)
 //! Order           18   namespace 00 | order id, escaped | 00 00
 //! Kv              20   namespace 00 | key, escaped | 00 00
 //! Lease           21   namespace 00 | lease id (8, big-endian)
@@ -33,6 +36,8 @@
 //!
 //! A client id is drawn at random, so it needs no namespace; a request id is chosen by a caller, so it has one.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::Fault;
@@ -44,9 +49,12 @@ use crate::types::{
 const HEADER: u8 = 0x00;
 const RAFT_APPLIED: u8 = 0x01;
 const RAFT_MEMBERSHIP: u8 = 0x02;
+const SETTINGS: u8 = 0x03;
 const SESSION: u8 = 0x10;
 const SESSION_CART: u8 = 0x11;
 const USER_CART: u8 = 0x12;
+const USER: u8 = 0x13;
+const USER_SESSION: u8 = 0x14;
 const ORDER: u8 = 0x18;
 const KV: u8 = 0x20;
 const LEASE: u8 = 0x21;
@@ -62,6 +70,8 @@ const ESCAPED: u8 = 0xFF;
 const TEXT_END: u8 = 0x00;
 /// Bytes of a point in time.
 const TIME_BYTES: usize = 8;
+/// Bytes of a session's place among its user's.
+const BIRTH_BYTES: usize = 8;
 
 /// A stored key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,12 +82,18 @@ pub enum Key {
     RaftApplied,
     /// The membership that was applied last. Storage owns its value.
     RaftMembership,
+    /// What was set for a namespace.
+    Settings(Namespace),
     /// A session.
     Session(Namespace, TokenHash),
     /// The cart that a session owns.
     SessionCart(Namespace, TokenHash),
     /// The cart that a user owns.
     UserCart(Namespace, UserId),
+    /// What the sessions of a user have in common.
+    User(Namespace, UserId),
+    /// The index of a user's sessions: in the order of their birth, the bytes of which token's hash.
+    UserSession(Namespace, UserId, u64, TokenHash),
     /// A completed order.
     Order(Namespace, OrderId),
     /// A key of the key space.
@@ -126,6 +142,19 @@ impl Key {
         })
     }
 
+    /// The bytes of `UserSession(namespace, user, birth, token)`, without a copy of the names.
+    #[must_use]
+    pub fn encode_user_session(
+        namespace: &Namespace,
+        user: &UserId,
+        birth: u64,
+        token: &TokenHash,
+    ) -> Bytes {
+        let mut out = Vec::with_capacity(named_len(namespace, user.as_str()).saturating_add(41));
+        write_user_session(&mut out, namespace, user, birth, token);
+        out.into()
+    }
+
     /// Whether the record counts in the digest. The header holds the digest, and what storage keeps beside it
     /// differs from node to node.
     #[must_use]
@@ -143,21 +172,15 @@ impl Key {
             Self::Session(namespace, _) | Self::SessionCart(namespace, _) => {
                 namespace.as_str().len().saturating_add(33)
             }
-            Self::UserCart(namespace, user) => namespace
-                .as_str()
-                .len()
-                .saturating_add(user.as_str().len())
-                .saturating_add(3),
-            Self::Order(namespace, order) => namespace
-                .as_str()
-                .len()
-                .saturating_add(order.as_str().len())
-                .saturating_add(3),
-            Self::Kv(namespace, key) => namespace
-                .as_str()
-                .len()
-                .saturating_add(key.as_str().len())
-                .saturating_add(3),
+            Self::Settings(namespace) => namespace.as_str().len().saturating_add(1),
+            Self::UserCart(namespace, user) | Self::User(namespace, user) => {
+                named_len(namespace, user.as_str())
+            }
+            Self::UserSession(namespace, user, ..) => {
+                named_len(namespace, user.as_str()).saturating_add(40)
+            }
+            Self::Order(namespace, order) => named_len(namespace, order.as_str()),
+            Self::Kv(namespace, key) => named_len(namespace, key.as_str()),
             Self::Lease(namespace, _) => namespace.as_str().len().saturating_add(9),
             Self::Client(_) => 16,
             Self::Request(namespace, _) => namespace.as_str().len().saturating_add(17),
@@ -171,6 +194,7 @@ impl Key {
             Self::Header => out.push(HEADER),
             Self::RaftApplied => out.push(RAFT_APPLIED),
             Self::RaftMembership => out.push(RAFT_MEMBERSHIP),
+            Self::Settings(namespace) => write_namespace(out, SETTINGS, namespace),
             Self::Session(namespace, token) => {
                 write_namespace(out, SESSION, namespace);
                 out.extend_from_slice(token.as_bytes());
@@ -182,6 +206,13 @@ impl Key {
             Self::UserCart(namespace, user) => {
                 write_namespace(out, USER_CART, namespace);
                 write_text(out, user.as_str());
+            }
+            Self::User(namespace, user) => {
+                write_namespace(out, USER, namespace);
+                write_text(out, user.as_str());
+            }
+            Self::UserSession(namespace, user, birth, token) => {
+                write_user_session(out, namespace, user, *birth, token);
             }
             Self::Order(namespace, order) => {
                 write_namespace(out, ORDER, namespace);
@@ -217,6 +248,10 @@ impl Key {
             HEADER if rest.is_empty() => Self::Header,
             RAFT_APPLIED if rest.is_empty() => Self::RaftApplied,
             RAFT_MEMBERSHIP if rest.is_empty() => Self::RaftMembership,
+            SETTINGS => {
+                let (namespace, rest) = read_namespace(rest)?;
+                rest.is_empty().then_some(Self::Settings(namespace))?
+            }
             SESSION => {
                 let (namespace, hash) = read_namespace(rest)?;
                 Self::Session(namespace, TokenHash::parse(hash).ok()?)
@@ -228,6 +263,18 @@ impl Key {
             USER_CART => {
                 let (namespace, text) = read_namespace(rest)?;
                 Self::UserCart(namespace, UserId::parse(read_text(text)?).ok()?)
+            }
+            USER => {
+                let (namespace, text) = read_namespace(rest)?;
+                Self::User(namespace, UserId::parse(read_text(text)?).ok()?)
+            }
+            USER_SESSION => {
+                let (namespace, rest) = read_namespace(rest)?;
+                let (text, rest) = read_text_before(rest)?;
+                let (birth, hash) = rest.split_first_chunk::<BIRTH_BYTES>()?;
+                let user = UserId::parse(text).ok()?;
+                let hash = TokenHash::parse(hash).ok()?;
+                Self::UserSession(namespace, user, u64::from_be_bytes(*birth), hash)
             }
             ORDER => {
                 let (namespace, text) = read_namespace(rest)?;
@@ -252,7 +299,14 @@ impl Key {
                 // A deadline of a deadline, or of what has none, was never written.
                 if matches!(
                     target.first(),
-                    None | Some(&(HEADER | RAFT_APPLIED | RAFT_MEMBERSHIP | DEADLINE))
+                    None | Some(
+                        &(HEADER
+                            | RAFT_APPLIED
+                            | RAFT_MEMBERSHIP
+                            | SETTINGS
+                            | USER_SESSION
+                            | DEADLINE)
+                    )
                 ) {
                     return None;
                 }
@@ -263,6 +317,25 @@ impl Key {
         };
         Some(key)
     }
+}
+
+/// Bytes of a namespace and a text behind it, with what ends them.
+fn named_len(namespace: &Namespace, text: &str) -> usize {
+    let both = namespace.as_str().len().saturating_add(text.len());
+    both.saturating_add(3)
+}
+
+fn write_user_session(
+    out: &mut Vec<u8>,
+    namespace: &Namespace,
+    user: &UserId,
+    birth: u64,
+    token: &TokenHash,
+) {
+    write_namespace(out, USER_SESSION, namespace);
+    write_text(out, user.as_str());
+    out.extend_from_slice(&birth.to_be_bytes());
+    out.extend_from_slice(token.as_bytes());
 }
 
 fn write_namespace(out: &mut Vec<u8>, tag: u8, namespace: &Namespace) {
@@ -298,6 +371,12 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 
 /// The text that fills all of `bytes`.
 fn read_text(bytes: &[u8]) -> Option<String> {
+    let (text, rest) = read_text_before(bytes)?;
+    rest.is_empty().then_some(text)
+}
+
+/// The text that `bytes` begin with, and what stands behind it.
+fn read_text_before(bytes: &[u8]) -> Option<(String, &[u8])> {
     let mut text = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     loop {
@@ -305,7 +384,7 @@ fn read_text(bytes: &[u8]) -> Option<String> {
         let (piece, marked) = rest.split_at(zero);
         text.extend_from_slice(piece);
         match marked {
-            [0, TEXT_END] => return String::from_utf8(text).ok(),
+            [0, TEXT_END, after @ ..] => return Some((String::from_utf8(text).ok()?, after)),
             [0, ESCAPED, after @ ..] => {
                 text.push(0);
                 rest = after;
@@ -329,7 +408,7 @@ impl KeyRange {
     #[must_use]
     pub fn records() -> Self {
         Self {
-            start: vec![SESSION],
+            start: vec![SETTINGS],
             end: vec![0xFF],
         }
     }
@@ -343,6 +422,18 @@ impl KeyRange {
             start,
             end: vec![DEADLINE.saturating_add(1)],
         }
+    }
+
+    /// The index entries of a user's sessions whose births are in a range.
+    #[must_use]
+    pub fn user_sessions(namespace: &Namespace, user: &UserId, births: Range<u64>) -> Self {
+        let mut start = Vec::with_capacity(named_len(namespace, user.as_str()).saturating_add(9));
+        write_namespace(&mut start, USER_SESSION, namespace);
+        write_text(&mut start, user.as_str());
+        let mut end = start.clone();
+        start.extend_from_slice(&births.start.to_be_bytes());
+        end.extend_from_slice(&births.end.to_be_bytes());
+        Self { start, end }
     }
 
     /// The keys of a namespace that begin with `prefix`, or those of them after `after`.

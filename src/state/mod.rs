@@ -8,8 +8,9 @@
 //! | [`apply`] (`apply`) | one entry: time, sweep, replay, operation, reply |
 //! | [`Batch`] (`batch`, `sweep`) | the overlay over a store, log time, the deadline index |
 //! | `replies` | exactly-once: the replies of clients and of request ids |
-//! | `session`, `cart`, `kv`, `lease` | what the operations do |
+//! | `session`, `cart`, `kv`, `lease`, [`namespace`] | what the operations do |
 //! | `txn` | several of them as one |
+//! | `roster` | the index of users' sessions |
 //! | [`keys`], [`record`], [`digest`] | stored bytes |
 //! | [`store`], [`MemoryStore`] | what lies below |
 //! | [`query`] | reads |
@@ -24,8 +25,8 @@
 //! 4. The revision grows by one with each command that changes a record which a caller can read, and with each
 //!    entry whose sweep deletes one; never otherwise.
 //! 5. A replay within the window returns the first reply, byte for byte, and changes nothing that can be read.
-//! 6. Each record with a deadline has exactly one index entry, at or before that deadline. One entry sweeps at
-//!    most [`crate::limits::SWEEP_PER_ENTRY`] of them.
+//! 6. Each record with a deadline has exactly one index entry, at or before that deadline. So has a user whose revoked
+//!    sessions were not all swept yet. One entry of the log sweeps at most [`crate::limits::SWEEP_PER_ENTRY`] records.
 //! 7. No token is stored: only its hash, and a drawn one sealed under its request id.
 //!
 //! Deliberately absent: watch events.
@@ -55,10 +56,12 @@ pub mod keys;
 mod kv;
 mod lease;
 mod memory;
+pub mod namespace;
 pub mod query;
 pub mod record;
 mod rejection;
 mod replies;
+mod roster;
 pub mod seal;
 mod session;
 pub mod store;
@@ -76,7 +79,9 @@ pub use keys::{Key, KeyRange};
 pub use kv::{Increment, KeyOperation, PutCondition};
 pub use lease::LeaseOperation;
 pub use memory::MemoryStore;
+pub use namespace::{NamespaceOperation, Settings, TtlKind};
 pub use rejection::Rejection;
+pub use session::{Rotation, SavePolicy, SessionOperation};
 pub use store::{Change, Changes, Record, Store, Stored};
 pub use sweep::SweepHorizon;
 pub use txn::{Compare, Operand, Relation, Step, Subject, Txn};

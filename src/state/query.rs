@@ -8,13 +8,16 @@ use prost::Message as _;
 
 use super::command::CartOwner;
 use super::keys::{Key, KeyRange};
+use super::roster::{Member, Roster};
 use super::store::Record;
 use super::{
     Fault, Store, cart as carts, kv, lease as leases, record::Content, session as sessions,
 };
 use crate::limits;
 use crate::proto::internal as pb;
-use crate::types::{self, KeyPrefix, LeaseId, LogTime, Namespace, TokenHash};
+use crate::types::{
+    self, KeyPrefix, LeaseId, LogTime, Namespace, SessionHandle, TokenHash, UserId,
+};
 
 pub use super::cart::{line_total, subtotal, total_quantity};
 
@@ -46,7 +49,96 @@ pub fn session(
     token: &TokenHash,
 ) -> Result<Option<Arc<pb::SessionRecord>>, Fault> {
     let found = get::<pb::SessionRecord>(store, &Key::Session(namespace.clone(), *token))?;
-    Ok(found.filter(|session| sessions::deadline(session) > now(store)))
+    let Some(session) = found else {
+        return Ok(None);
+    };
+    let user = match sessions::user_of(&session)? {
+        Some(user) => get::<pb::UserRecord>(store, &Key::User(namespace.clone(), user))?,
+        None => None,
+    };
+    let is_live = sessions::is_live(&session, user.as_deref(), now(store));
+    Ok(is_live.then_some(session))
+}
+
+/// A touch of the session at this time would be stored.
+#[must_use]
+pub fn is_touch_due(session: &pb::SessionRecord, now: LogTime) -> bool {
+    sessions::is_touch_due(session, now)
+}
+
+/// What the session's user may call it; `None` for a guest's.
+#[must_use]
+pub fn session_handle(session: &pb::SessionRecord) -> Option<SessionHandle> {
+    sessions::handle(session)
+}
+
+/// A page of a user's sessions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct UserSessions {
+    /// Live ones, oldest first.
+    pub items: Vec<(TokenHash, Arc<pb::SessionRecord>)>,
+    /// The birth after which the next page goes on; `None` for the last page.
+    pub next: Option<u64>,
+}
+
+/// The live sessions of a user, oldest first, from the first one after a birth: at most `limit`. A page may be short,
+/// even empty, and not be the last, where sessions have expired and are not swept yet.
+pub fn user_sessions(
+    store: &impl Store,
+    namespace: &Namespace,
+    user: &UserId,
+    limit: usize,
+    after: u64,
+) -> Result<UserSessions, Fault> {
+    let now = now(store);
+    let limit = limit.clamp(1, limits::LIST_MAX);
+    let mut page = UserSessions::default();
+    let key = Key::User(namespace.clone(), user.clone());
+    let Some(record) = get::<pb::UserRecord>(store, &key)? else {
+        return Ok(page);
+    };
+    let from = after.saturating_add(1);
+    // What lies below the epoch is revoked, but for one.
+    let kept = record.kept.max(from)..record.kept.saturating_add(1);
+    let mut members = members(store, namespace, user, kept, 1)?;
+    let current = record.epoch.max(from)..u64::MAX;
+    let current = self::members(store, namespace, user, current, limit.saturating_add(1))?;
+    let is_last = current.len() <= limit;
+    members.extend(current);
+    let mut last = 0;
+    for (birth, token) in members {
+        if page.items.len() == limit {
+            page.next = Some(last);
+            return Ok(page);
+        }
+        last = birth;
+        let key = Key::Session(namespace.clone(), token);
+        let session = get::<pb::SessionRecord>(store, &key)?;
+        if let Some(session) = session.filter(|it| sessions::is_live(it, Some(&record), now)) {
+            page.items.push((token, session));
+        }
+    }
+    page.next = (!is_last).then_some(last);
+    Ok(page)
+}
+
+fn members(
+    store: &impl Store,
+    namespace: &Namespace,
+    user: &UserId,
+    births: std::ops::Range<u64>,
+    limit: usize,
+) -> Result<Vec<Member>, Fault> {
+    let range = KeyRange::user_sessions(namespace, user, births);
+    Roster::default().scan(store, &range, limit)
+}
+
+/// What was set for a namespace; `None` if nothing ever was.
+pub fn namespace(
+    store: &impl Store,
+    namespace: &Namespace,
+) -> Result<Option<Arc<pb::NamespaceRecord>>, Fault> {
+    get(store, &Key::Settings(namespace.clone()))
 }
 
 /// When a session is gone unless it is seen before: its idle deadline, or its absolute one if that is earlier.

@@ -15,14 +15,22 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
     let hash = digest::hash(&key.encode(), &value);
     let record = match key {
         Key::Session(..) => Record::Session(message("a session", value)?),
+        Key::User(..) => Record::User(message("a user", value)?),
+        Key::Settings(_) => Record::Settings(message("a namespace's settings", value)?),
         Key::SessionCart(..) | Key::UserCart(..) => Record::Cart(message("a cart", value)?),
         Key::Order(..) => Record::Order(message("an order", value)?),
         Key::Kv(..) => Record::Kv(message("a key's value", value)?),
         Key::Lease(..) => Record::Lease(message("a lease", value)?),
         Key::Client(..) => Record::Client(message("a client's replies", value)?),
         Key::Request(..) => Record::Request(message("a request's reply", value)?),
-        Key::Deadline(..) if value.is_empty() => Record::Index,
+        Key::Deadline(..) | Key::UserSession(..) if value.is_empty() => Record::Index,
         Key::Deadline(..) => return Err(Fault::corrupt("a deadline", "its value is not empty")),
+        Key::UserSession(..) => {
+            return Err(Fault::corrupt(
+                "the index of a user's sessions",
+                "a value is not empty",
+            ));
+        }
         Key::Header | Key::RaftApplied | Key::RaftMembership => {
             return Err(Fault::corrupt("a record", "its key is not a record's"));
         }
@@ -35,6 +43,8 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
 pub fn encode(record: &Record) -> Bytes {
     match record {
         Record::Session(session) => session.encode_to_vec(),
+        Record::User(user) => user.encode_to_vec(),
+        Record::Settings(settings) => settings.encode_to_vec(),
         Record::Cart(cart) => cart.encode_to_vec(),
         Record::Order(order) => order.encode_to_vec(),
         Record::Kv(kv) => kv.encode_to_vec(),
@@ -97,6 +107,8 @@ macro_rules! content {
 
 content!(
     pb::SessionRecord => Session,
+    pb::UserRecord => User,
+    pb::NamespaceRecord => Settings,
     pb::CartRecord => Cart,
     pb::OrderRecord => Order,
     pb::KvRecord => Kv,

@@ -1,5 +1,6 @@
 //! What a command may be refused for: a replicated value, the same on every replica and in every replay.
 
+use super::TtlKind;
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{HolderId, LogTime, Revision};
@@ -14,11 +15,42 @@ pub enum Rejection {
     #[error("a session with this token exists already; draw another")]
     SessionExists,
     /// The session would have too many fields.
-    #[error("the session would have more than {} fields", limits::SESSION_FIELDS)]
-    SessionFieldsLimit,
+    #[error("the session would have more than {limit} fields")]
+    SessionFieldsLimit {
+        /// What the namespace allows.
+        limit: u64,
+    },
     /// The session would be too large.
-    #[error("the session would be larger than {} bytes", limits::SESSION_BYTES)]
-    SessionBytesLimit,
+    #[error("the session would be larger than {limit} bytes")]
+    SessionBytesLimit {
+        /// What the namespace allows.
+        limit: u64,
+    },
+    /// The token that the caller brought belonged to a session that was ended, and could still live.
+    #[error("a session with this token was ended; a token is good for one session, draw another")]
+    SessionEnded,
+    /// The user has as many sessions as the namespace allows.
+    #[error("the user has {limit} sessions already; one of them has to end first")]
+    SessionsLimit {
+        /// What the namespace allows.
+        limit: u64,
+    },
+    /// A TTL is shorter than the namespace allows.
+    #[error("{} must be at least {min} in this namespace", ttl.field())]
+    TtlTooShort {
+        /// Which one.
+        ttl: TtlKind,
+        /// What the namespace allows, in milliseconds.
+        min: u64,
+    },
+    /// A TTL is longer than the namespace allows.
+    #[error("{} must be at most {max} in this namespace", ttl.field())]
+    TtlTooLong {
+        /// Which one.
+        ttl: TtlKind,
+        /// What the namespace allows, in milliseconds.
+        max: u64,
+    },
     /// The cart has no such line.
     #[error("the cart has no such line")]
     CartLineNotFound,
@@ -132,8 +164,8 @@ impl Rejection {
         let (code, detail) = match self {
             Self::SessionNotFound => (1, 0),
             Self::SessionExists => (2, 0),
-            Self::SessionFieldsLimit => (3, 0),
-            Self::SessionBytesLimit => (4, 0),
+            Self::SessionFieldsLimit { limit } => (3, limit),
+            Self::SessionBytesLimit { limit } => (4, limit),
             Self::CartLineNotFound => (5, 0),
             Self::AmbiguousLine => (6, 0),
             Self::CartLinesLimit => (7, 0),
@@ -145,6 +177,16 @@ impl Rejection {
             Self::RequestIdReused => (13, 0),
             Self::SequenceConfirmed => (14, 0),
             Self::ClientWindowFull => (15, 0),
+            Self::SessionEnded => (20, 0),
+            Self::SessionsLimit { limit } => (21, limit),
+            Self::TtlTooShort { ttl, min } => match ttl {
+                TtlKind::Idle => (22, min),
+                TtlKind::Absolute => (24, min),
+            },
+            Self::TtlTooLong { ttl, max } => match ttl {
+                TtlKind::Idle => (23, max),
+                TtlKind::Absolute => (25, max),
+            },
             Self::CartFrozen { until, .. } => (40, until.as_millis()),
             Self::CartNotFrozen => (41, 0),
             Self::CartEmpty => (42, 0),
@@ -176,11 +218,27 @@ impl Rejection {
     #[must_use]
     pub fn from_stored(stored: &pb::Rejected) -> Option<Self> {
         let actual = Revision::new(stored.detail);
+        let detail_or = |otherwise: usize| match stored.detail {
+            0 => otherwise as u64,
+            detail => detail,
+        };
+        let ttl_kind = |is_idle| {
+            if is_idle {
+                TtlKind::Idle
+            } else {
+                TtlKind::Absolute
+            }
+        };
         Some(match stored.code {
             1 => Self::SessionNotFound,
             2 => Self::SessionExists,
-            3 => Self::SessionFieldsLimit,
-            4 => Self::SessionBytesLimit,
+            // Before namespaces had limits of their own, none was stored.
+            3 => Self::SessionFieldsLimit {
+                limit: detail_or(limits::SESSION_FIELDS),
+            },
+            4 => Self::SessionBytesLimit {
+                limit: detail_or(limits::SESSION_BYTES),
+            },
             5 => Self::CartLineNotFound,
             6 => Self::AmbiguousLine,
             7 => Self::CartLinesLimit,
@@ -192,6 +250,18 @@ impl Rejection {
             13 => Self::RequestIdReused,
             14 => Self::SequenceConfirmed,
             15 => Self::ClientWindowFull,
+            20 => Self::SessionEnded,
+            21 => Self::SessionsLimit {
+                limit: stored.detail,
+            },
+            22 | 24 => Self::TtlTooShort {
+                ttl: ttl_kind(stored.code == 22),
+                min: stored.detail,
+            },
+            23 | 25 => Self::TtlTooLong {
+                ttl: ttl_kind(stored.code == 23),
+                max: stored.detail,
+            },
             40 => Self::CartFrozen {
                 holder: HolderId::parse(&stored.holder).ok()?,
                 until: LogTime::from_millis(stored.detail),

@@ -19,6 +19,10 @@ use crate::proto::internal as pb;
 pub enum Record {
     /// Under [`Key::Session`].
     Session(Arc<pb::SessionRecord>),
+    /// Under [`Key::User`].
+    User(Arc<pb::UserRecord>),
+    /// Under [`Key::Settings`].
+    Settings(Arc<pb::NamespaceRecord>),
     /// Under [`Key::UserCart`] and [`Key::SessionCart`].
     Cart(Arc<pb::CartRecord>),
     /// Under [`Key::Order`].
@@ -31,7 +35,7 @@ pub enum Record {
     Client(Arc<pb::ClientWindow>),
     /// Under [`Key::Request`].
     Request(Arc<pb::RequestRecord>),
-    /// Under [`Key::Deadline`]: the key says it all, the value is empty.
+    /// Under [`Key::Deadline`] and [`Key::UserSession`]: the key says it all, the value is empty.
     Index,
 }
 

@@ -9,6 +9,7 @@ mod counter;
 mod id;
 mod invalid;
 mod name;
+mod session;
 mod time;
 mod token;
 
@@ -18,5 +19,6 @@ pub use counter::Bounds;
 pub use id::{ClientId, ClusterId, InstanceId, LeaseId, NodeId, Revision, ShardId};
 pub use invalid::Invalid;
 pub use name::{CouponCode, Fields, Key, KeyPrefix, Namespace, OrderId, RequestId, UserId, Value};
+pub use session::{ClientAttributes, SessionHandle};
 pub use time::{LogTime, Ttl};
 pub use token::{SessionToken, TokenHash};

@@ -206,6 +206,17 @@ impl Fields {
             .sum()
     }
 
+    /// Takes out of both what they have in common.
+    pub fn drop_equal(one: &mut Fields, other: &mut Fields) {
+        one.0.retain(|name, value| {
+            let is_equal = other.0.get(name) == Some(value);
+            if is_equal {
+                other.0.remove(name);
+            }
+            !is_equal
+        });
+    }
+
     /// Names of fields to remove: as many and as long as fields may be.
     pub fn parse_names(names: Vec<String>) -> Result<Vec<String>, Invalid> {
         if names.len() > limits::SESSION_FIELDS {

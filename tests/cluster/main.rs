@@ -21,6 +21,7 @@ mod failover;
 mod harness;
 mod linearizable;
 mod locks;
+mod logins;
 mod pause;
 mod reasons;
 mod restart;

@@ -1,5 +1,7 @@
 //! Outcomes that are ready to be sent, and how large a frame they make.
 
+use std::collections::BTreeMap;
+
 use crate::api::{Error, encode::Answer};
 use crate::limits;
 use crate::proto::v1::outcome::Response;
@@ -17,6 +19,10 @@ const _: () = {
     let page =
         limits::LIST_PAGE_BYTES + limits::VALUE_BYTES + limits::KEY_BYTES + limits::LIST_MAX * 64;
     assert!(FULL_BYTES + page < limits::MESSAGE_BYTES);
+    // So is a page of sessions, each of them with what is said of its client.
+    let sessions =
+        limits::LIST_MAX * (limits::CLIENT_ATTRIBUTE_BYTES + limits::CLIENT_ATTRIBUTES * 8 + 128);
+    assert!(FULL_BYTES + sessions < limits::MESSAGE_BYTES);
     // Outcomes that fail together, all of one frame, are not weighed against the bound.
     assert!(
         limits::FRAME_OPERATIONS * 512 + page < limits::MESSAGE_BYTES + limits::LIST_PAGE_BYTES
@@ -97,6 +103,8 @@ pub(super) fn weight(response: &Response) -> usize {
     match response {
         Response::CreateSession(r) => session_weight(r.session.as_ref()),
         Response::GetSession(r) => session_weight(r.session.as_ref()),
+        Response::ListSessions(r) => r.sessions.iter().map(listed_weight).sum(),
+        Response::SaveSession(r) => r.overwritten.iter().map(String::len).sum(),
         Response::AddCartLine(r) => r.line.as_ref().map_or(0, line_weight),
         Response::SetCartLineQuantity(r) => r.line.as_ref().map_or(0, line_weight),
         Response::RemoveCartLine(r) => r.line.as_ref().map_or(0, line_weight),
@@ -127,6 +135,11 @@ pub(super) fn weight(response: &Response) -> usize {
         | Response::UpdateSession(_)
         | Response::TouchSession(_)
         | Response::DestroySession(_)
+        | Response::RotateSession(_)
+        | Response::EndSession(_)
+        | Response::RevokeAllSessions(_)
+        | Response::GetNamespace(_)
+        | Response::SetNamespace(_)
         | Response::ClearCart(_)
         | Response::MergeCarts(_)
         | Response::ReleaseCart(_)
@@ -142,8 +155,19 @@ pub(super) fn weight(response: &Response) -> usize {
 
 fn session_weight(session: Option<&crate::proto::v1::Session>) -> usize {
     session.map_or(0, |session| {
-        session.user_id.len() + Fields::size(&session.fields)
+        session.user_id.len() + Fields::size(&session.fields) + text_weight(&session.client)
     })
+}
+
+fn listed_weight(session: &crate::proto::v1::UserSession) -> usize {
+    64 + session.handle.len() + text_weight(&session.client)
+}
+
+fn text_weight(texts: &BTreeMap<String, String>) -> usize {
+    texts
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 8)
+        .sum()
 }
 
 fn cart_weight(cart: &Cart) -> usize {
@@ -161,9 +185,5 @@ fn cart_weight(cart: &Cart) -> usize {
 }
 
 fn line_weight(line: &CartLine) -> usize {
-    let attributes = line.attributes.iter();
-    line.sku.len()
-        + attributes
-            .map(|(name, value)| name.len() + value.len() + 8)
-            .sum::<usize>()
+    line.sku.len() + text_weight(&line.attributes)
 }

@@ -2,17 +2,20 @@
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::outbox::Outbox;
 use crate::api::parse::Query;
-use crate::api::read::{Found, answer, look};
+use crate::api::read::{Found, answer, check_touch, look, owed_touch};
 use crate::api::{Backend, Error};
-use crate::node::{self, ReadMode};
+use crate::limits;
+use crate::node::{self, Outcome, ReadMode};
+use crate::state::Command;
 use crate::types::Revision;
 
 /// Reads that share a barrier, with their sequences.
@@ -23,12 +26,19 @@ const VIEW_READS: usize = 512;
 
 type Barrier = BoxFuture<'static, (Result<(), node::Error>, ReadGroup)>;
 
+/// Reads whose sessions are being touched, and what came of it for each.
+type Touching =
+    BoxFuture<'static, Result<Vec<(u64, Query, Result<(), Error>)>, (ReadGroup, node::Error)>>;
+
 /// Every read under way.
 pub(super) struct Reads<B> {
     node: B,
     barriers: FuturesUnordered<Barrier>,
     /// Their barrier is passed.
     readable: VecDeque<ReadGroup>,
+    /// They were read, and asked for a touch that was due. Behind it they are read again: so nothing of what was read is
+    /// kept meanwhile.
+    touching: FuturesUnordered<Touching>,
 }
 
 impl<B: Backend> Reads<B> {
@@ -37,6 +47,7 @@ impl<B: Backend> Reads<B> {
             node,
             barriers: FuturesUnordered::new(),
             readable: VecDeque::new(),
+            touching: FuturesUnordered::new(),
         }
     }
 
@@ -59,28 +70,98 @@ impl<B: Backend> Reads<B> {
                 Err(error) => fail(group, error, outbox),
             }
         }
-        while !outbox.is_full()
-            && let Some(mut group) = self.readable.pop_front()
-        {
-            self.answer_some(&mut group, outbox);
-            if !group.is_empty() {
-                self.readable.push_front(group);
+        loop {
+            while !outbox.is_full()
+                && let Some(mut group) = self.readable.pop_front()
+            {
+                self.answer_some(&mut group, outbox);
+                if !group.is_empty() {
+                    self.readable.push_front(group);
+                }
+            }
+            match self.touching.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(touched))) => self.read_again(touched, outbox),
+                Poll::Ready(Some(Err((group, error)))) => fail(group, error, outbox),
+                Poll::Ready(None) | Poll::Pending => return,
             }
         }
     }
 
-    fn answer_some(&self, group: &mut ReadGroup, outbox: &mut Outbox) {
+    fn answer_some(&mut self, group: &mut ReadGroup, outbox: &mut Outbox) {
         match self.view_some(group) {
             Ok((revision, found)) => {
+                let now = self.node.log_now();
+                let mut touches = Vec::new();
                 for found in found {
-                    let Some((sequence, _)) = group.pop_front() else {
-                        return;
+                    let Some((sequence, query)) = group.pop_front() else {
+                        break;
                     };
+                    let owed = found.as_ref().ok();
+                    if let Some(touch) = owed.and_then(|found| owed_touch(&query, found, now)) {
+                        touches.push((sequence, query, touch));
+                        continue;
+                    }
                     let found = found.map_err(Error::Rejected);
                     outbox.push(sequence, found.map(|response| answer(revision, response)));
                 }
+                if !touches.is_empty() {
+                    self.touch(touches);
+                }
             }
             Err(error) => fail(std::mem::take(group), error, outbox),
+        }
+    }
+
+    /// Proposes touches, all at once.
+    fn touch(&mut self, touches: Vec<(u64, Query, Command)>) {
+        let node = self.node.clone();
+        let deadline = Instant::now() + Duration::from_millis(limits::REQUEST_DEADLINE_MS);
+        let mut group = ReadGroup::with_capacity(touches.len());
+        let mut commands = Vec::with_capacity(touches.len());
+        for (sequence, query, touch) in touches {
+            group.push_back((sequence, query));
+            commands.push(touch);
+        }
+        let touching = async move {
+            let replies = async {
+                let replies = node.propose_many(commands).await?;
+                Ok::<Vec<_>, node::Error>(replies.collect().await)
+            };
+            let late = node::Error::Deadline {
+                outcome: Outcome::Unknown,
+            };
+            let replies = match timeout_at(deadline, replies).await {
+                Ok(Ok(replies)) => replies,
+                Ok(Err(error)) => return Err((group, error)),
+                Err(_) => return Err((group, late)),
+            };
+            let lost = || Err(node::Error::Stopped("a touch was dropped".to_owned()));
+            let replies = replies.into_iter().chain(std::iter::repeat_with(lost));
+            let answered = group.into_iter().zip(replies);
+            let checked = answered.map(|((sequence, query), reply)| {
+                let reply = reply.map_err(Error::Node);
+                (sequence, query, reply.and_then(|reply| check_touch(&reply)))
+            });
+            Ok(checked.collect())
+        };
+        self.touching.push(touching.boxed());
+    }
+
+    fn read_again(&mut self, touched: Vec<(u64, Query, Result<(), Error>)>, outbox: &mut Outbox) {
+        let mut group = ReadGroup::with_capacity(touched.len());
+        for (sequence, mut query, checked) in touched {
+            if let Err(error) = checked {
+                outbox.push(sequence, Err(error));
+                continue;
+            }
+            if let Query::Session { touch, .. } = &mut query {
+                // Once is enough, even where touches are stored as fast as they come.
+                *touch = false;
+            }
+            group.push_back((sequence, query));
+        }
+        if !group.is_empty() {
+            self.readable.push_back(group);
         }
     }
 

@@ -91,6 +91,11 @@ fn payload_bytes(request: &Request) -> usize {
     match request {
         Request::CreateSession(r) => Fields::size(&r.fields),
         Request::UpdateSession(r) => Fields::size(&r.set),
+        Request::RotateSession(r) => Fields::size(&r.set),
+        Request::SaveSession(r) => {
+            let base = r.base.as_ref();
+            Fields::size(&r.fields) + base.map_or(0, |base| Fields::size(&base.fields))
+        }
         Request::PutKey(r) => r.value.len(),
         Request::UpdateCart(r) => r.encoded_len(),
         Request::Txn(r) => {

@@ -186,6 +186,246 @@ async fn a_sequence_sent_again_is_a_replay() {
     );
 }
 
+fn token(nth: u8) -> String {
+    crate::types::SessionToken::from_bytes(vec![nth; 32]).expose()
+}
+
+fn create_session(sequence: u64, nth: u8, user: &str) -> Operation {
+    let request = v1::CreateSessionRequest {
+        token: token(nth),
+        user_id: user.to_owned(),
+        idle_ttl_ms: 1000,
+        ..Default::default()
+    };
+    operation(sequence, Op::CreateSession(request))
+}
+
+fn get_session(sequence: u64, nth: u8, touch: bool) -> Operation {
+    let request = v1::GetSessionRequest {
+        token: token(nth),
+        touch,
+        ..Default::default()
+    };
+    operation(sequence, Op::GetSession(request))
+}
+
+fn last_seen(outcome: &Outcome) -> u64 {
+    match &outcome.response {
+        Some(Body::GetSession(got)) => got.session.as_ref().expect("a session").last_seen_ms,
+        other => panic!("no session: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_read_touches_only_what_is_due() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    client
+        .send(vec![create_session(1, 1, ""), create_session(2, 2, "")])
+        .await;
+    client.outcomes(2).await;
+    client.send(vec![get_session(3, 1, true)]).await;
+    let born = last_seen(&client.outcomes(1).await[0]);
+    assert_eq!(client.node.proposed(), 2, "it was seen a moment ago");
+
+    // Log time stands still where nothing is written; the clock does not.
+    client.node.advance(100);
+    client
+        .send(vec![
+            get_session(4, 1, true),
+            get_session(5, 2, false),
+            get_session(6, 3, true),
+        ])
+        .await;
+    let outcomes = client.outcomes(3).await;
+    assert_eq!(last_seen(&outcomes[0]), born + 100);
+    assert_eq!(last_seen(&outcomes[1]), born);
+    assert_eq!(failure(&outcomes[2]).reason, "SESSION_NOT_FOUND");
+    assert_eq!(client.node.proposed(), 3);
+
+    client.node.advance(1200);
+    client.send(vec![get_session(7, 1, true)]).await;
+    let outcome = &client.outcomes(1).await[0];
+    assert_eq!(failure(outcome).reason, "SESSION_NOT_FOUND", "too late");
+}
+
+#[tokio::test]
+async fn a_touch_that_cannot_be_proposed_fails_its_read() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    client.send(vec![create_session(1, 1, "")]).await;
+    client.outcomes(1).await;
+    client.node.advance(500);
+    client.node.follow(Some("host:1"));
+    client
+        .send(vec![get_session(2, 1, true), get_session(3, 1, false)])
+        .await;
+    let outcomes = client.outcomes(2).await;
+    assert_eq!(failure(&outcomes[0]).reason, "NOT_LEADER");
+    assert!(matches!(outcomes[1].response, Some(Body::GetSession(_))));
+}
+
+fn rotate(nth: u8) -> v1::RotateSessionRequest {
+    v1::RotateSessionRequest {
+        token: token(1),
+        new_token: token(nth),
+        user_id: "ann".to_owned(),
+        ..Default::default()
+    }
+}
+
+/// A user with two sessions, of which the one with token 4 is newer; its rotation ended the oldest of three.
+async fn logged_in() -> (Client, v1::RotateSessionResponse) {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let limit = v1::SetNamespaceRequest {
+        settings: Some(v1::NamespaceSettings {
+            session: Some(v1::SessionSettings {
+                max_per_user: Some(2),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        if_revision: Some(0),
+        ..Default::default()
+    };
+    let undrawn = v1::RotateSessionRequest {
+        new_token: String::new(),
+        ..rotate(4)
+    };
+    client
+        .send(vec![
+            operation(1, Op::SetNamespace(limit)),
+            create_session(2, 1, ""),
+            create_session(3, 2, "ann"),
+            create_session(4, 3, "ann"),
+            operation(5, Op::RotateSession(undrawn)),
+            operation(6, Op::RotateSession(rotate(4))),
+        ])
+        .await;
+    let outcomes = client.outcomes(6).await;
+    let Some(Body::CreateSession(first)) = &outcomes[2].response else {
+        panic!("{outcomes:?}")
+    };
+    let oldest = first.session.as_ref().expect("a session").handle.clone();
+    assert_eq!(failure(&outcomes[4]).reason, "EMPTY_FIELD");
+    let Some(Body::RotateSession(rotated)) = &outcomes[5].response else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!(rotated.token, token(4));
+    assert_eq!(rotated.ended, [oldest]);
+
+    let rotated = rotated.clone();
+    // A retry tells the same.
+    client
+        .send(vec![operation(6, Op::RotateSession(rotate(4)))])
+        .await;
+    let again = client.outcomes(1).await;
+    assert!(again[0].replayed);
+    assert_eq!(again[0].response, outcomes[5].response);
+    (client, rotated)
+}
+
+#[tokio::test]
+async fn a_users_devices_are_listed_and_ended() {
+    let (mut client, rotated) = logged_in().await;
+    let list = v1::ListSessionsRequest {
+        user_id: "ann".to_owned(),
+        current_token: token(4),
+        limit: 1,
+        ..Default::default()
+    };
+    client
+        .send(vec![operation(7, Op::ListSessions(list.clone()))])
+        .await;
+    let outcomes = client.outcomes(1).await;
+    let Some(Body::ListSessions(page)) = &outcomes[0].response else {
+        panic!("{outcomes:?}")
+    };
+    assert!(!page.sessions[0].current && !page.next_cursor.is_empty());
+    let next = v1::ListSessionsRequest {
+        cursor: page.next_cursor.clone(),
+        ..list.clone()
+    };
+    let foreign = v1::ListSessionsRequest {
+        user_id: "bob".to_owned(),
+        ..next.clone()
+    };
+    let end = v1::EndSessionRequest {
+        user_id: "ann".to_owned(),
+        handle: page.sessions[0].handle.clone(),
+        ..Default::default()
+    };
+    let revoke = v1::RevokeAllSessionsRequest {
+        user_id: "ann".to_owned(),
+        ..Default::default()
+    };
+    client
+        .send(vec![
+            operation(8, Op::ListSessions(next)),
+            operation(9, Op::ListSessions(foreign)),
+        ])
+        .await;
+    let outcomes = client.outcomes(2).await;
+    let Some(Body::ListSessions(page)) = &outcomes[0].response else {
+        panic!("{outcomes:?}")
+    };
+    assert!(page.sessions[0].current && page.next_cursor.is_empty());
+    assert_eq!(page.sessions[0].handle, rotated.handle);
+    assert_eq!(failure(&outcomes[1]).reason, "BAD_CURSOR");
+    client
+        .send(vec![
+            operation(10, Op::EndSession(end)),
+            operation(11, Op::RevokeAllSessions(revoke)),
+        ])
+        .await;
+    let outcomes = client.outcomes(2).await;
+    assert!(matches!(outcomes[0].response, Some(Body::EndSession(_))));
+    let Some(Body::RevokeAllSessions(revoked)) = &outcomes[1].response else {
+        panic!("{outcomes:?}")
+    };
+    assert_eq!(revoked.ended, 1);
+    client.send(vec![get_session(12, 4, false)]).await;
+    let outcome = &client.outcomes(1).await[0];
+    assert_eq!(failure(outcome).reason, "SESSION_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_save_names_what_it_conflicts_with() {
+    use v1::SaveConflictPolicy::{LastWriterWins, Unspecified};
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let fields = |value: &str| [("lang".to_owned(), Bytes::from(value.to_owned()))].into();
+    let save = |base: Option<&str>, value: &str, policy: v1::SaveConflictPolicy| {
+        Op::SaveSession(v1::SaveSessionRequest {
+            token: token(1),
+            loaded_revision: 1,
+            fields: fields(value),
+            base: base.map(|base| v1::SessionFields {
+                fields: fields(base),
+            }),
+            policy: policy.into(),
+            ..Default::default()
+        })
+    };
+    client
+        .send(vec![
+            create_session(1, 1, ""),
+            operation(2, save(None, "de", Unspecified)),
+            operation(3, save(Some("de"), "de", Unspecified)),
+            operation(4, save(Some("it"), "fr", Unspecified)),
+            operation(5, save(Some("it"), "fr", LastWriterWins)),
+        ])
+        .await;
+    let outcomes = client.outcomes(5).await;
+    let saved = |outcome: &Outcome| match &outcome.response {
+        Some(Body::SaveSession(saved)) => (saved.merged, saved.overwritten.clone()),
+        other => panic!("not saved: {other:?}"),
+    };
+    assert_eq!(saved(&outcomes[1]), (false, vec![]));
+    assert_eq!(saved(&outcomes[2]), (true, vec![]));
+    let refused = failure(&outcomes[3]);
+    assert_eq!(refused.reason, "SAVE_CONFLICT");
+    assert_eq!(refused.metadata["fields"], r#"["lang"]"#);
+    assert_eq!(saved(&outcomes[4]), (true, vec!["lang".to_owned()]));
+}
+
 #[tokio::test]
 async fn nothing_waits_for_an_earlier_frame() {
     let mut client = Client::connect(MemoryNode::leader()).await;

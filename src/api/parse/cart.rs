@@ -137,7 +137,7 @@ pub(super) fn merge(r: v1::MergeCartsRequest, origin: Origin) -> Result<Write, E
         }));
     }
     let operation = CartOperation::Merge {
-        policy: MergePolicy::parse(r.policy)?,
+        policy: MergePolicy::parse("policy", r.policy)?,
         if_source_revision: revision(r.if_source_revision),
         if_target_revision: revision(r.if_target_revision),
         source: named_owner("source", r.source)?,

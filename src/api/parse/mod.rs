@@ -7,6 +7,7 @@
 mod cart;
 mod kv;
 mod lease;
+mod namespace;
 mod session;
 mod txn;
 
@@ -15,10 +16,10 @@ use crate::node::ReadMode;
 use crate::proto::v1::{self, operation::Request};
 use crate::state::{CartOwner, Command, Identity, RequestHash};
 use crate::types::{
-    ClientId, Invalid, Key, KeyPrefix, LeaseId, Namespace, RequestId, Revision, TokenHash,
+    ClientId, Invalid, Key, KeyPrefix, LeaseId, Namespace, RequestId, Revision, TokenHash, UserId,
 };
 
-pub(crate) use session::CreateEcho;
+pub(crate) use session::{CreateEcho, TokenEcho};
 pub(crate) use txn::{StepEcho, TxnEcho};
 
 /// Where a request came in, which decides how its retries are recognised.
@@ -61,9 +62,14 @@ pub(crate) struct Read {
 #[derive(Debug)]
 pub(crate) enum Echo {
     SessionCreate(Box<CreateEcho>),
+    SessionRotate(Box<TokenEcho>),
     SessionUpdate,
+    SessionSave,
     SessionTouch,
     SessionDestroy,
+    SessionEnd,
+    SessionRevokeAll,
+    NamespaceSet,
     CartAdd,
     CartSetQuantity,
     CartRemove,
@@ -88,6 +94,20 @@ pub(crate) enum Query {
     Session {
         namespace: Namespace,
         token: TokenHash,
+        /// The session is touched as well, if that is due.
+        touch: bool,
+    },
+    UserSessions {
+        namespace: Namespace,
+        user: UserId,
+        /// The session that the listing marks.
+        current: Option<TokenHash>,
+        /// The place after which it begins.
+        after: u64,
+        limit: usize,
+    },
+    Namespace {
+        namespace: Namespace,
     },
     Cart {
         namespace: Namespace,
@@ -119,6 +139,13 @@ pub(crate) fn operation(request: Request, origin: Origin) -> Result<Parsed, Erro
         Request::UpdateSession(r) => session::update(r, origin).map(Parsed::Write),
         Request::TouchSession(r) => session::touch(r, origin).map(Parsed::Write),
         Request::DestroySession(r) => session::destroy(r, origin).map(Parsed::Write),
+        Request::RotateSession(r) => session::rotate(r, origin).map(Parsed::Write),
+        Request::SaveSession(r) => session::save(r, origin).map(Parsed::Write),
+        Request::ListSessions(r) => session::list(r).map(Parsed::Read),
+        Request::EndSession(r) => session::end(r, origin).map(Parsed::Write),
+        Request::RevokeAllSessions(r) => session::revoke_all(r, origin).map(Parsed::Write),
+        Request::GetNamespace(r) => namespace::get(r).map(Parsed::Read),
+        Request::SetNamespace(r) => namespace::set(r, origin).map(Parsed::Write),
         Request::AddCartLine(r) => cart::add(r, origin).map(Parsed::Write),
         Request::SetCartLineQuantity(r) => cart::set_quantity(r, origin).map(Parsed::Write),
         Request::RemoveCartLine(r) => cart::remove(r, origin).map(Parsed::Write),

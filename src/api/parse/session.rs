@@ -5,30 +5,43 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Echo, Origin, Query, Read, Write, identity, read_mode, request_id, revision};
-use crate::api::Error;
+use super::{Echo, Origin, Query, Read, Write, identity, read_mode, revision};
+use crate::api::{Error, cursor};
 use crate::limits;
 use crate::proto::v1;
-use crate::state::{Command, Operation, Rejection, seal};
-use crate::types::{Fields, Invalid, Namespace, RequestId, SessionToken, TokenHash, Ttl, UserId};
+use crate::state::{
+    Command, Identity, MergePolicy, Operation, Rejection, Rotation, SavePolicy, SessionOperation,
+    seal,
+};
+use crate::types::{
+    ClientAttributes, Fields, Invalid, Namespace, RequestId, Revision, SessionHandle, SessionToken,
+    TokenHash, Ttl, UserId,
+};
 
 /// The only shard's slot.
 const SLOT: u16 = 0;
 
-/// What the response to a creation repeats. It holds the token itself, so it has no derived `Debug`.
-pub(crate) struct CreateEcho {
+/// What tells the new token to the one who asked for it. It holds the token itself, so it has no derived `Debug`.
+pub(crate) struct TokenEcho {
     pub namespace: Namespace,
     pub request_id: Option<RequestId>,
     /// The caller's, or the one drawn for this attempt: a replay may have to tell another.
     pub token: SessionToken,
-    pub user_id: String,
-    pub fields: BTreeMap<String, Bytes>,
 }
 
-impl fmt::Debug for CreateEcho {
+impl fmt::Debug for TokenEcho {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CreateEcho({:?})", self.token.hash())
+        write!(f, "TokenEcho({:?})", self.token.hash())
     }
+}
+
+/// What the response to a creation repeats.
+#[derive(Debug)]
+pub(crate) struct CreateEcho {
+    pub token: TokenEcho,
+    pub user_id: String,
+    pub fields: BTreeMap<String, Bytes>,
+    pub client: BTreeMap<String, String>,
 }
 
 /// A token that names a session: one that does not decode is one that no session has.
@@ -39,57 +52,106 @@ pub(super) fn lookup_token(text: &str) -> Result<TokenHash, Error> {
 }
 
 pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Write, Error> {
-    let namespace = Namespace::parse(r.namespace)?;
-    let own = own_token(&r.token, origin)?;
-    // Over Exchange `identity` refuses a request id, so that only unary calls seal.
-    let request_id = request_id(r.request_id)?;
-    let identity = identity(
-        request_id
-            .as_ref()
-            .map_or(String::new(), RequestId::to_string),
-        origin,
-    )?;
+    let birth = Birth::of(r.namespace, r.request_id, &r.token, origin)?;
     let user_id = r.user_id.clone();
     let fields = Fields::parse(r.fields)?;
     let echo_fields = fields.as_map().clone();
-    // The fingerprint is taken with the caller's token or with none: what the server draws differs between
-    // a request and its retry.
-    let command = Command::new(
-        namespace.clone(),
-        identity,
-        Operation::SessionCreate {
-            token: own
-                .as_ref()
-                .map_or(TokenHash::new([0; 32]), SessionToken::hash),
-            sealed_token: Bytes::new(),
-            user: optional_user(r.user_id)?,
-            fields,
-            idle_ttl: ttl(
-                "idle_ttl_ms",
-                r.idle_ttl_ms,
-                limits::SESSION_IDLE_TTL_DEFAULT_MS,
-            )?,
-            absolute_ttl: ttl(
-                "absolute_ttl_ms",
-                r.absolute_ttl_ms,
-                limits::SESSION_ABSOLUTE_TTL_DEFAULT_MS,
-            )?,
-        },
-    );
-    let (command, token) = match own {
-        Some(token) => (command, token),
-        None => draw_into(command, request_id.as_ref())?,
+    let client = ClientAttributes::parse(r.client)?;
+    let echo_client = client.as_map().clone();
+    let operation = SessionOperation::Create {
+        token: birth.hash(),
+        sealed_token: Bytes::new(),
+        user: optional_user(r.user_id)?,
+        fields,
+        client,
+        idle_ttl: Ttl::parse("idle_ttl_ms", r.idle_ttl_ms)?,
+        absolute_ttl: Ttl::parse("absolute_ttl_ms", r.absolute_ttl_ms)?,
+    };
+    let (command, token) = birth.command(operation)?;
+    let echo = CreateEcho {
+        token,
+        user_id,
+        fields: echo_fields,
+        client: echo_client,
     };
     Ok(Write {
         command,
-        echo: Echo::SessionCreate(Box::new(CreateEcho {
+        echo: Echo::SessionCreate(Box::new(echo)),
+    })
+}
+
+pub(super) fn rotate(r: v1::RotateSessionRequest, origin: Origin) -> Result<Write, Error> {
+    let birth = Birth::of(r.namespace, r.request_id, &r.new_token, origin)?;
+    let (set, remove) = changes(r.set, r.remove)?;
+    let rotation = Rotation {
+        new_token: birth.hash(),
+        sealed_token: Bytes::new(),
+        user: optional_user(r.user_id)?,
+        set,
+        remove,
+        idle_ttl: Ttl::parse("idle_ttl_ms", r.idle_ttl_ms)?,
+        absolute_ttl: Ttl::parse("absolute_ttl_ms", r.absolute_ttl_ms)?,
+        client: ClientAttributes::parse(r.client)?,
+        cart_merge: MergePolicy::optional("cart_merge", r.cart_merge)?.unwrap_or(MergePolicy::Sum),
+        token: lookup_token(&r.token)?,
+    };
+    let (command, token) = birth.command(SessionOperation::Rotate(Box::new(rotation)))?;
+    Ok(Write {
+        command,
+        echo: Echo::SessionRotate(Box::new(token)),
+    })
+}
+
+/// A request that brings a token into the world.
+struct Birth {
+    namespace: Namespace,
+    request_id: Option<RequestId>,
+    identity: Identity,
+    /// The caller's own.
+    token: Option<SessionToken>,
+}
+
+impl Birth {
+    fn of(
+        namespace: String,
+        request_id: String,
+        token: &str,
+        origin: Origin,
+    ) -> Result<Self, Error> {
+        let namespace = Namespace::parse(namespace)?;
+        let token = own_token(token, origin)?;
+        // Over Exchange `identity` refuses a request id, so that only unary calls seal.
+        let request_id = super::request_id(request_id)?;
+        let text = request_id.as_ref();
+        let identity = identity(text.map_or(String::new(), RequestId::to_string), origin)?;
+        Ok(Self {
             namespace,
             request_id,
+            identity,
             token,
-            user_id,
-            fields: echo_fields,
-        })),
-    })
+        })
+    }
+
+    /// The fingerprint is taken with the caller's token or with none: what the server draws differs between a request
+    /// and its retry.
+    fn hash(&self) -> TokenHash {
+        let own = self.token.as_ref();
+        own.map_or(TokenHash::new([0; 32]), SessionToken::hash)
+    }
+
+    fn command(self, operation: SessionOperation) -> Result<(Command, TokenEcho), Error> {
+        let command = Command::new(self.namespace.clone(), self.identity, operation);
+        let (command, token) = match self.token {
+            Some(token) => (command, token),
+            None => draw_into(command, self.request_id.as_ref())?,
+        };
+        let echo = TokenEcho {
+            namespace: self.namespace,
+            request_id: self.request_id,
+            token,
+        };
+        Ok((command, echo))
+    }
 }
 
 fn own_token(text: &str, origin: Origin) -> Result<Option<SessionToken>, Error> {
@@ -114,12 +176,18 @@ fn draw_into(
         mut operation,
         ..
     } = command;
-    if let Operation::SessionCreate {
-        token,
-        sealed_token,
-        ..
-    } = &mut operation
-    {
+    let places = match &mut operation {
+        Operation::Session(SessionOperation::Create {
+            token,
+            sealed_token,
+            ..
+        }) => Some((token, sealed_token)),
+        Operation::Session(SessionOperation::Rotate(rotation)) => {
+            Some((&mut rotation.new_token, &mut rotation.sealed_token))
+        }
+        _ => None,
+    };
+    if let Some((token, sealed_token)) = places {
         *token = drawn.hash();
         if let Some(id) = request_id {
             *sealed_token = seal::seal(&namespace, id, &drawn);
@@ -136,16 +204,39 @@ fn optional_user(text: String) -> Result<Option<UserId>, Invalid> {
     UserId::parse(text).map(Some)
 }
 
-fn ttl(field: &'static str, millis: i64, default_ms: u64) -> Result<Ttl, Invalid> {
-    Ok(Ttl::parse(field, millis)?.unwrap_or(Ttl::from_millis(default_ms)))
-}
-
 pub(super) fn get(r: v1::GetSessionRequest) -> Result<Read, Error> {
     Ok(Read {
         mode: read_mode(r.read)?,
         query: Query::Session {
             namespace: Namespace::parse(r.namespace)?,
             token: lookup_token(&r.token)?,
+            touch: r.touch,
+        },
+    })
+}
+
+pub(super) fn list(r: v1::ListSessionsRequest) -> Result<Read, Error> {
+    let mode = read_mode(r.read)?;
+    let namespace = Namespace::parse(r.namespace)?;
+    let user = UserId::parse(r.user_id)?;
+    let limit = match usize::try_from(r.limit).unwrap_or(usize::MAX) {
+        0 => limits::LIST_DEFAULT,
+        limit => limit.min(limits::LIST_MAX),
+    };
+    let after = match r.cursor.as_str() {
+        "" => 0,
+        cursor => cursor::decode_session(&namespace, &user, cursor)?,
+    };
+    // A token that is none is the current one of no session.
+    let current = SessionToken::parse(&r.current_token).ok();
+    Ok(Read {
+        mode,
+        query: Query::UserSessions {
+            namespace,
+            user,
+            current: current.map(|token| token.hash()),
+            after,
+            limit,
         },
     })
 }
@@ -153,15 +244,8 @@ pub(super) fn get(r: v1::GetSessionRequest) -> Result<Read, Error> {
 pub(super) fn update(r: v1::UpdateSessionRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let set = Fields::parse(r.set)?;
-    let remove = Fields::parse_names(r.remove)?;
-    if remove.iter().any(|name| set.as_map().contains_key(name)) {
-        return Err(Error::Invalid(Invalid::Exclusive {
-            first: "a name in set",
-            second: "the same name in remove",
-        }));
-    }
-    let operation = Operation::SessionUpdate {
+    let (set, remove) = changes(r.set, r.remove)?;
+    let operation = SessionOperation::Update {
         set,
         remove,
         if_revision: revision(r.if_revision),
@@ -173,12 +257,64 @@ pub(super) fn update(r: v1::UpdateSessionRequest, origin: Origin) -> Result<Writ
     })
 }
 
+fn changes(
+    set: BTreeMap<String, Bytes>,
+    remove: Vec<String>,
+) -> Result<(Fields, Vec<String>), Invalid> {
+    let set = Fields::parse(set)?;
+    let remove = Fields::parse_names(remove)?;
+    if remove.iter().any(|name| set.as_map().contains_key(name)) {
+        return Err(Invalid::Exclusive {
+            first: "a name in set",
+            second: "the same name in remove",
+        });
+    }
+    Ok((set, remove))
+}
+
+pub(super) fn save(r: v1::SaveSessionRequest, origin: Origin) -> Result<Write, Error> {
+    let namespace = Namespace::parse(r.namespace)?;
+    let identity = identity(r.request_id, origin)?;
+    let mut fields = Fields::parse(r.fields)?;
+    let mut base = match r.base {
+        Some(base) => Some(Fields::parse(base.fields)?),
+        None => None,
+    };
+    if let Some(base) = &mut base {
+        // What the caller left alone is nobody's business: neither log nor state machine need it.
+        Fields::drop_equal(base, &mut fields);
+    }
+    let policy = match v1::SaveConflictPolicy::try_from(r.policy) {
+        Ok(v1::SaveConflictPolicy::Unspecified | v1::SaveConflictPolicy::FailOnConflict) => {
+            SavePolicy::FailOnConflict
+        }
+        Ok(v1::SaveConflictPolicy::LastWriterWins) => SavePolicy::LastWriterWins,
+        Err(_) => {
+            return Err(Error::Invalid(Invalid::Malformed {
+                field: "policy",
+                expected: "FAIL_ON_CONFLICT or LAST_WRITER_WINS",
+            }));
+        }
+    };
+    let operation = SessionOperation::Save {
+        loaded: Revision::new(r.loaded_revision),
+        base,
+        fields,
+        policy,
+        token: lookup_token(&r.token)?,
+    };
+    Ok(Write {
+        command: Command::new(namespace, identity, operation),
+        echo: Echo::SessionSave,
+    })
+}
+
 pub(super) fn touch(r: v1::TouchSessionRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
     let token = lookup_token(&r.token)?;
     Ok(Write {
-        command: Command::new(namespace, identity, Operation::SessionTouch { token }),
+        command: Command::new(namespace, identity, SessionOperation::Touch { token }),
         echo: Echo::SessionTouch,
     })
 }
@@ -188,7 +324,34 @@ pub(super) fn destroy(r: v1::DestroySessionRequest, origin: Origin) -> Result<Wr
     let identity = identity(r.request_id, origin)?;
     let token = lookup_token(&r.token)?;
     Ok(Write {
-        command: Command::new(namespace, identity, Operation::SessionDestroy { token }),
+        command: Command::new(namespace, identity, SessionOperation::Destroy { token }),
         echo: Echo::SessionDestroy,
+    })
+}
+
+pub(super) fn end(r: v1::EndSessionRequest, origin: Origin) -> Result<Write, Error> {
+    let namespace = Namespace::parse(r.namespace)?;
+    let identity = identity(r.request_id, origin)?;
+    let user = UserId::parse(r.user_id)?;
+    let handle =
+        SessionHandle::parse(&r.handle).map_err(|_| Error::Rejected(Rejection::SessionNotFound))?;
+    Ok(Write {
+        command: Command::new(namespace, identity, SessionOperation::End { user, handle }),
+        echo: Echo::SessionEnd,
+    })
+}
+
+pub(super) fn revoke_all(r: v1::RevokeAllSessionsRequest, origin: Origin) -> Result<Write, Error> {
+    let namespace = Namespace::parse(r.namespace)?;
+    let identity = identity(r.request_id, origin)?;
+    let user = UserId::parse(r.user_id)?;
+    let except = match r.except_token.as_str() {
+        "" => None,
+        token => Some(lookup_token(token)?),
+    };
+    let operation = SessionOperation::RevokeAll { user, except };
+    Ok(Write {
+        command: Command::new(namespace, identity, operation),
+        echo: Echo::SessionRevokeAll,
     })
 }

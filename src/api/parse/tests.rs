@@ -1,5 +1,7 @@
 //! Bad input of every kind, and that it is told by its reason.
 
+mod sessions;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -7,7 +9,7 @@ use bytes::Bytes;
 use super::*;
 use crate::limits;
 use crate::proto::v1::{cart_line_ref::Line, cart_owner::Owner};
-use crate::state::{KeyOperation, Operation, PutCondition, seal};
+use crate::state::{KeyOperation, Operation, PutCondition, SessionOperation, seal};
 use crate::types::SessionToken;
 
 fn exchange() -> Origin {
@@ -41,6 +43,12 @@ requests!(
     UpdateSessionRequest as UpdateSession,
     TouchSessionRequest as TouchSession,
     DestroySessionRequest as DestroySession,
+    RotateSessionRequest as RotateSession,
+    SaveSessionRequest as SaveSession,
+    ListSessionsRequest as ListSessions,
+    EndSessionRequest as EndSession,
+    RevokeAllSessionsRequest as RevokeAllSessions,
+    SetNamespaceRequest as SetNamespace,
     AddCartLineRequest as AddCartLine,
     SetCartLineQuantityRequest as SetCartLineQuantity,
     ClearCartRequest as ClearCart,
@@ -526,13 +534,14 @@ fn a_drawn_token_is_sealed_and_not_part_of_the_fingerprint() {
     assert_ne!(first.command.fingerprint, other.command.fingerprint);
     let tokens = [&first, &retry].map(|write| match (&write.command.operation, &write.echo) {
         (
-            Operation::SessionCreate {
+            Operation::Session(SessionOperation::Create {
                 token,
                 sealed_token,
                 ..
-            },
+            }),
             Echo::SessionCreate(echo),
         ) => {
+            let echo = &echo.token;
             let request_id = echo.request_id.as_ref().expect("it was given");
             let opened = seal::open(&echo.namespace, request_id, token, sealed_token);
             assert!(opened.is_some_and(|opened| opened == echo.token));
@@ -546,21 +555,18 @@ fn a_drawn_token_is_sealed_and_not_part_of_the_fingerprint() {
 #[test]
 fn a_drawn_token_is_not_sealed_without_a_request_id() {
     let write = write(v1::CreateSessionRequest::default(), Origin::Unary);
-    let Operation::SessionCreate {
+    let Operation::Session(SessionOperation::Create {
         sealed_token,
         idle_ttl,
         absolute_ttl,
         ..
-    } = write.command.operation
+    }) = write.command.operation
     else {
         panic!("not a creation");
     };
     assert!(sealed_token.is_empty());
-    assert_eq!(idle_ttl.as_millis(), limits::SESSION_IDLE_TTL_DEFAULT_MS);
-    assert_eq!(
-        absolute_ttl.as_millis(),
-        limits::SESSION_ABSOLUTE_TTL_DEFAULT_MS
-    );
+    // The namespace's settings decide, where the command is applied.
+    assert_eq!((idle_ttl, absolute_ttl), (None, None));
 }
 
 #[test]

@@ -41,8 +41,13 @@ operations! {
     CreateSession,
     GetSession,
     UpdateSession,
+    SaveSession,
     TouchSession,
+    RotateSession,
     DestroySession,
+    EndSession,
+    RevokeAllSessions,
+    SetNamespace,
     AddCartLine,
     SetCartLineQuantity,
     RemoveCartLine,
@@ -146,6 +151,12 @@ fn get(read: Read) -> Result<(Step, StepEcho), Error> {
         }));
     }
     let (subject, echo) = match read.query {
+        Query::Session { touch: true, .. } => {
+            return Err(Error::Invalid(Invalid::Malformed {
+                field: "touch",
+                expected: "false: a transaction has an operation for that",
+            }));
+        }
         Query::Session { token, .. } => (Subject::Session(token), StepEcho::GetSession),
         Query::Cart { own: true, .. } => {
             return Err(Error::Invalid(Invalid::Malformed {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::state::Fault;
+use crate::state::{Fault, TtlKind};
 use crate::types::{HolderId, LogTime, NodeId, Revision};
 
 fn leader() -> LeaderHint {
@@ -120,18 +120,66 @@ fn every_error() -> Vec<Row> {
             &[],
         ),
         (
-            refused(Rejection::SessionFieldsLimit),
+            refused(Rejection::SessionFieldsLimit { limit: 256 }),
             "SESSION_FIELDS_LIMIT",
             Code::FailedPrecondition,
             no,
             &[("limit", "256")],
         ),
         (
-            refused(Rejection::SessionBytesLimit),
+            refused(Rejection::SessionBytesLimit { limit: 262_144 }),
             "SESSION_BYTES_LIMIT",
             Code::FailedPrecondition,
             no,
             &[("limit", "262144")],
+        ),
+        (
+            refused(Rejection::SessionEnded),
+            "SESSION_ENDED",
+            Code::AlreadyExists,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::SessionsLimit { limit: 3 }),
+            "SESSIONS_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("limit", "3")],
+        ),
+        (
+            refused(Rejection::TtlTooShort {
+                ttl: TtlKind::Idle,
+                min: 5,
+            }),
+            "SESSION_TTL_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("field", "idle_ttl_ms"), ("min", "5")],
+        ),
+        (
+            refused(Rejection::TtlTooLong {
+                ttl: TtlKind::Absolute,
+                max: 9,
+            }),
+            "SESSION_TTL_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("field", "absolute_ttl_ms"), ("max", "9")],
+        ),
+        (
+            Error::SaveConflict {
+                fields: vec!["a\"b".to_owned(), "c".repeat(2048)],
+                actual,
+            },
+            "SAVE_CONFLICT",
+            Code::Aborted,
+            no,
+            &[
+                ("fields", r#"["a\"b"]"#),
+                ("conflicts", "2"),
+                ("actual_revision", "9"),
+            ],
         ),
         (
             refused(Rejection::CartLineNotFound),

@@ -1,37 +1,16 @@
 //! How long a cart lives, and who may change it meanwhile.
 //!
-//! A cart is gone once nobody has changed it for its TTL, which depends on what it holds and whose it is. Its deadline
-//! moves with every change, and its index entry stays behind until the sweep meets it: only a deadline that moves
+//! A cart is gone once nobody has changed it for its TTL, which depends on what it holds, whose it is, and what is set for
+//! its namespace. Its deadline moves with every change, and its index entry stays behind until the sweep meets it: only a deadline that moves
 //! *earlier* (a cart that was emptied) takes its entry along.
 //!
 //! A session's cart whose session ends first needs no deadline: it goes with the session.
 
 use super::Open;
-use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::batch::{Batch, SlotId};
 use crate::state::{Key, Rejection, Store};
-use crate::types::{HolderId, LogTime, Ttl};
-
-/// What a cart's TTL depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TtlClass {
-    /// It has no lines.
-    Empty,
-    /// It is a session's.
-    Guest,
-    /// It is a user's.
-    User,
-}
-
-/// How long carts of a class are kept after their last change.
-fn cart_ttl(class: TtlClass) -> Ttl {
-    Ttl::from_millis(match class {
-        TtlClass::Empty => limits::CART_TTL_EMPTY_MS,
-        TtlClass::Guest => limits::CART_TTL_GUEST_MS,
-        TtlClass::User => limits::CART_TTL_USER_MS,
-    })
-}
+use crate::types::{HolderId, LogTime};
 
 /// Whether a cart is there, at a time.
 pub(in crate::state) fn is_live(cart: &pb::CartRecord, now: LogTime) -> bool {
@@ -77,16 +56,14 @@ pub(super) fn renew<S: Store>(batch: &mut Batch<'_, S>, open: &Open) {
     let Some(cart) = batch.read::<pb::CartRecord>(open.cart) else {
         return;
     };
-    let class = match (
-        cart.lines.is_empty() && cart.merged_into.is_none(),
-        session_end,
-    ) {
-        (true, _) => TtlClass::Empty,
-        (false, Some(_)) => TtlClass::Guest,
-        (false, None) => TtlClass::User,
+    let is_empty = cart.lines.is_empty() && cart.merged_into.is_none();
+    let ttl = match (is_empty, session_end) {
+        (true, _) => open.ttls.empty,
+        (false, Some(_)) => open.ttls.guest,
+        (false, None) => open.ttls.user,
     };
     let lease = cart.freeze.as_ref().map_or(0, |freeze| freeze.deadline);
-    let deadline = now.after(cart_ttl(class)).max(LogTime::from_millis(lease));
+    let deadline = now.after(ttl).max(LogTime::from_millis(lease));
     let deadline = match session_end {
         Some(end) if end <= deadline => None,
         _ => Some(deadline),

@@ -2,7 +2,7 @@
 //!
 //! A merge gives the target what the policy takes from the source, empties the source and leaves a pointer in it, all
 //! under one revision. It is planned before anything is changed, so that an operation which merges among other things
-//! (a login) can be refused as a whole: [`plan`], then [`Plan::carry_out`].
+//! (a login) can be refused as a whole: [`plan_at_end`], then [`Plan::carry_out`].
 //!
 //! Invariants:
 //! 1. The target is never a pointer, and never the source: pointers have no cycle that an operation could run into.
@@ -12,19 +12,20 @@
 
 use super::operation::MergePolicy;
 use super::{Open, change, check_revision, edit, life, new_cart, record, replace, totals};
-use super::{count, follow, open, open_own};
+use super::{count, follow, open, open_beside, open_own};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::apply::{Outcome, Stop};
 use crate::state::batch::Batch;
 use crate::state::command::CartOwner;
+use crate::state::namespace::cart_policy;
 use crate::state::{Fault, Key, Rejection, Store};
-use crate::types::{Namespace, Quantity, Revision, TextMap, TokenHash};
+use crate::types::{Namespace, Quantity, Revision, TextMap, TokenHash, UserId};
 
 /// What a merge came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::state) enum MergeOutcome {
+enum MergeOutcome {
     /// The source is a pointer now.
     Merged {
         /// Lines of the source that the target took.
@@ -49,67 +50,57 @@ pub(in crate::state) struct Plan {
 }
 
 impl Plan {
-    /// What carrying it out comes to.
-    pub(in crate::state) fn outcome(&self) -> MergeOutcome {
-        self.outcome
-    }
-
     /// Whether carrying it out changes a record, and so needs a revision.
-    pub(in crate::state) fn changes(&self) -> bool {
+    fn changes(&self) -> bool {
         matches!(self.outcome, MergeOutcome::Merged { .. })
     }
 
-    /// Makes the changes, under the revision of the command that they are part of.
+    /// Makes the changes, under the revision of the command that they are part of, and tells what they came to.
     pub(in crate::state) fn carry_out<S: Store>(
         self,
         batch: &mut Batch<'_, S>,
         revision: Revision,
-    ) {
-        if !self.changes() {
-            return;
+    ) -> pb::CartsMerged {
+        if self.changes() {
+            if let Some(after) = self.after {
+                replace(batch, &self.target, revision, after);
+            }
+            let source = change(batch, &self.source, revision);
+            source.lines.clear();
+            source.details = None;
+            source.freeze = None;
+            source.merged_into = stored_owner(&self.target.key);
+            life::renew(batch, &self.source);
         }
-        if let Some(after) = self.after {
-            replace(batch, &self.target, revision, after);
-        }
-        let source = change(batch, &self.source, revision);
-        source.lines.clear();
-        source.details = None;
-        source.freeze = None;
-        source.merged_into = stored_owner(&self.target.key);
-        life::renew(batch, &self.source);
+        merged(batch, &self.target, self.outcome)
+    }
+
+    /// The source was merged into another cart before.
+    pub(in crate::state) fn leads_elsewhere(&self) -> bool {
+        self.outcome == MergeOutcome::MergedElsewhere
     }
 }
 
-#[allow(dead_code, reason = "for operations that merge among other things")]
-/// Plans a merge and carries it out under a revision of its own. Refused, it has changed nothing.
-pub(in crate::state) fn merge<S: Store>(
+/// Checks the merge of a session's cart into a user's, at the end of the session. The sessions that end together with it
+/// are given, because a cart that points at one of theirs is about to point nowhere.
+///
+/// It is refused where either cart is frozen (a target only if it would change), where their currencies differ and both
+/// kinds of prices would have to stay, and where the target would pass a limit. Policies that keep one side are never
+/// refused for anything but a freeze.
+pub(in crate::state) fn plan_at_end<S: Store>(
     batch: &mut Batch<'_, S>,
     namespace: &Namespace,
-    source: &CartOwner,
-    target: &CartOwner,
+    (session, user): (&TokenHash, &UserId),
     policy: MergePolicy,
-) -> Result<MergeOutcome, Stop> {
-    let plan = plan(batch, namespace, source, target, policy)?;
-    let outcome = plan.outcome();
-    if plan.changes() {
-        let revision = batch.next_revision();
-        plan.carry_out(batch, revision);
-    }
-    Ok(outcome)
-}
-
-#[allow(dead_code, reason = "for operations that merge among other things")]
-/// Checks a merge. It is refused where either cart is frozen (a target only if it would change), where their currencies
-/// differ and both kinds of prices would have to stay, and where the target would pass a limit. Policies that keep one
-/// side are never refused for anything but a freeze.
-pub(in crate::state) fn plan<S: Store>(
-    batch: &mut Batch<'_, S>,
-    namespace: &Namespace,
-    source: &CartOwner,
-    target: &CartOwner,
-    policy: MergePolicy,
+    ending: &[TokenHash],
 ) -> Result<Plan, Stop> {
-    let plan = find(batch, namespace, source, target)?;
+    let owners = (CartOwner::Session(*session), CartOwner::User(user.clone()));
+    let own = open_own(batch, namespace, &owners.0)?;
+    let source = follow(batch, namespace, &own, ending)?;
+    // The user's cart may point at the very cart that is about to end.
+    let ending: Vec<_> = ending.iter().chain([session]).copied().collect();
+    let target = open_beside(batch, namespace, &owners.1, &ending)?;
+    let plan = compare(&own, source, target);
     if !plan.changes() {
         return Ok(plan);
     }
@@ -125,7 +116,12 @@ fn find<S: Store>(
 ) -> Result<Plan, Stop> {
     let own = open_own(batch, namespace, source)?;
     let target = open(batch, namespace, target)?;
-    let source = follow(batch, namespace, &own)?;
+    let source = follow(batch, namespace, &own, &[])?;
+    Ok(compare(&own, source, target))
+}
+
+/// `source` is the cart that the owner of `own` fills.
+fn compare(own: &Open, source: Open, target: Open) -> Plan {
     let outcome = if source.key == target.key {
         MergeOutcome::AlreadyMerged
     } else if source.key != own.key {
@@ -136,12 +132,12 @@ fn find<S: Store>(
             dropped_lines: 0,
         }
     };
-    Ok(Plan {
+    Plan {
         source,
         target,
         after: None,
         outcome,
-    })
+    }
 }
 
 /// Computes what the target will hold.
@@ -288,44 +284,30 @@ fn stored_owner(key: &Key) -> Option<pb::StoredOwner> {
     }
 }
 
-#[allow(dead_code, reason = "for operations that replace a session")]
 /// Gives the cart of a session that is replaced to the session that replaces it: frozen or merged, as it is. Nothing can
-/// refuse that. The new session has a record and no cart.
+/// refuse that. The old session has a cart that is live, the new one has a record and no cart. Returns the cart's revision.
 pub(in crate::state) fn hand_over<S: Store>(
     batch: &mut Batch<'_, S>,
     namespace: &Namespace,
     from: &TokenHash,
     to: &TokenHash,
-) -> Result<(), Fault> {
+) -> Result<u64, Fault> {
     let old_session = batch.load(&Key::Session(namespace.clone(), *from))?;
-    let has_cart = batch
-        .read::<pb::SessionRecord>(old_session)
-        .is_some_and(|session| session.has_cart);
-    if !has_cart {
-        return Ok(());
-    }
-    let (old, new) = (
-        Key::SessionCart(namespace.clone(), *from),
-        Key::SessionCart(namespace.clone(), *to),
-    );
-    let old_cart = batch.load(&old)?;
-    let Some(cart) = batch.read::<pb::CartRecord>(old_cart).cloned() else {
-        return Ok(());
-    };
-    let now = batch.now();
+    let old = batch.load(&Key::SessionCart(namespace.clone(), *from))?;
+    let cart = batch.read::<pb::CartRecord>(old).cloned();
+    let cart = cart.unwrap_or_default();
     super::delete_with_session(batch, old_session, namespace, from)?;
     if let Some(session) = batch.change::<pb::SessionRecord>(old_session) {
         session.has_cart = false;
     }
-    if !super::is_live(&cart, now) {
-        return Ok(());
-    }
     let session = batch.load(&Key::Session(namespace.clone(), *to))?;
+    let new = Key::SessionCart(namespace.clone(), *to);
     let open = Open {
         cart: batch.load(&new)?,
         key: new,
         session: Some(session),
         is_new: false,
+        ttls: cart_policy(batch, namespace)?,
     };
     if let Some(session) = batch.change::<pb::SessionRecord>(session) {
         session.has_cart = true;
@@ -334,9 +316,10 @@ pub(in crate::state) fn hand_over<S: Store>(
         indexed_deadline: 0,
         ..cart
     };
+    let revision = cart.mod_revision;
     batch.put(open.cart, cart);
     life::renew(batch, &open);
-    Ok(())
+    Ok(revision)
 }
 
 /// Executes a merge that was asked for by itself, under conditions on source and target.
@@ -356,15 +339,15 @@ pub(super) fn operate<S: Store>(
         check_revision(batch, &plan.target, if_target)?;
         plan = fill(batch, plan, policy)?;
     }
-    let (outcome, target) = (plan.outcome, plan.target.clone());
-    if plan.changes() {
-        let revision = batch.next_revision();
-        plan.carry_out(batch, revision);
-    }
-    Ok(merged(batch, &target, outcome))
+    let revision = if plan.changes() {
+        batch.next_revision()
+    } else {
+        batch.revision()
+    };
+    Ok(Body::CartsMerged(plan.carry_out(batch, revision)))
 }
 
-fn merged<S: Store>(batch: &Batch<'_, S>, target: &Open, outcome: MergeOutcome) -> Body {
+fn merged<S: Store>(batch: &Batch<'_, S>, target: &Open, outcome: MergeOutcome) -> pb::CartsMerged {
     let (taken_lines, dropped_lines) = match outcome {
         MergeOutcome::Merged {
             taken_lines,
@@ -373,12 +356,12 @@ fn merged<S: Store>(batch: &Batch<'_, S>, target: &Open, outcome: MergeOutcome) 
         MergeOutcome::AlreadyMerged | MergeOutcome::MergedElsewhere => (0, 0),
     };
     let target = batch.read::<pb::CartRecord>(target.cart);
-    Body::CartsMerged(pb::CartsMerged {
+    pb::CartsMerged {
         already_merged: outcome == MergeOutcome::AlreadyMerged,
         mod_revision: target
             .filter(|cart| cart.merged_into.is_none() && super::is_live(cart, batch.now()))
             .map_or(0, |cart| cart.mod_revision),
         taken_lines,
         dropped_lines,
-    })
+    }
 }

@@ -33,6 +33,7 @@ use super::apply::{Outcome, Stop};
 use super::batch::{Batch, SlotId};
 use super::command::{CartOwner, LineRef};
 use super::keys::Key;
+use super::namespace::{CartPolicy, cart_policy};
 use super::{Fault, Rejection, Store, command_wire, session};
 use crate::limits;
 use crate::proto::internal::reply::Body;
@@ -50,6 +51,8 @@ struct Open {
     session: Option<SlotId>,
     /// It has no record that counts: none, one that is due, or a pointer that leads nowhere.
     is_new: bool,
+    /// How long the carts of its namespace are kept.
+    ttls: CartPolicy,
 }
 
 /// Executes a cart operation.
@@ -148,11 +151,21 @@ fn open<S: Store>(
     namespace: &Namespace,
     owner: &CartOwner,
 ) -> Result<Open, Stop> {
+    open_beside(batch, namespace, owner, &[])
+}
+
+/// The same once some sessions have ended, which still stand.
+fn open_beside<S: Store>(
+    batch: &mut Batch<'_, S>,
+    namespace: &Namespace,
+    owner: &CartOwner,
+    ending: &[TokenHash],
+) -> Result<Open, Stop> {
     let own = open_own(batch, namespace, owner)?;
     if pointer(batch, &own)?.is_none() {
         return Ok(own);
     }
-    follow(batch, namespace, &own)
+    follow(batch, namespace, &own, ending)
 }
 
 /// The slot of the cart that an owner fills, if there is one.
@@ -196,6 +209,7 @@ fn open_own<S: Store>(
         cart,
         session,
         is_new,
+        ttls: cart_policy(batch, namespace)?,
     })
 }
 
@@ -217,17 +231,19 @@ fn follow<S: Store>(
     batch: &mut Batch<'_, S>,
     namespace: &Namespace,
     own: &Open,
+    ending: &[TokenHash],
 ) -> Result<Open, Stop> {
     let mut open = own.clone();
     for _ in 0..limits::CART_POINTERS {
         let Some(target) = pointer(batch, &open)? else {
             return Ok(open);
         };
+        let is_ending = matches!(&target, CartOwner::Session(session) if ending.contains(session));
         match open_own(batch, namespace, &target) {
-            Ok(next) => open = next,
+            Ok(next) if !is_ending => open = next,
             Err(Stop::Fault(fault)) => return Err(fault.into()),
             // The session that owned the target has ended, and the lines with it.
-            Err(_) => {
+            _ => {
                 return Ok(Open {
                     is_new: true,
                     ..open
@@ -428,6 +444,17 @@ fn replace<S: Store>(
     cart.details = edited.details;
     cart.next_line_id = edited.next_line_id;
     life::renew(batch, open);
+}
+
+/// Whether a session has a cart of its own that is live, merged or not.
+pub(super) fn has_own<S: Store>(
+    batch: &mut Batch<'_, S>,
+    namespace: &Namespace,
+    token: &TokenHash,
+) -> Result<bool, Fault> {
+    let id = batch.load(&Key::SessionCart(namespace.clone(), *token))?;
+    let record = batch.read::<pb::CartRecord>(id);
+    Ok(record.is_some_and(|cart| is_live(cart, batch.now())))
 }
 
 // ---- ending -------------------------------------------------------------------------------------------------

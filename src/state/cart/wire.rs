@@ -192,7 +192,7 @@ impl TryFrom<pb::CartMerge> for CartOperation {
         Ok(Self::Merge {
             source: owner(it.source)?,
             target: owner(it.target)?,
-            policy: MergePolicy::parse(it.policy)?,
+            policy: MergePolicy::parse("policy", it.policy)?,
             if_source_revision: it.if_source_revision.map(Revision::new),
             if_target_revision: it.if_target_revision.map(Revision::new),
         })
@@ -237,18 +237,28 @@ impl TryFrom<pb::OrderComplete> for CartOperation {
 }
 
 impl MergePolicy {
-    /// From a message's field; there is no default, because every policy but one drops or adds something.
-    pub fn parse(policy: i32) -> Result<Self, Invalid> {
+    /// From a message's field, which must name one: merging is all that its request is about.
+    pub fn parse(field: &'static str, policy: i32) -> Result<Self, Invalid> {
+        Self::optional(field, policy)?.ok_or(Self::malformed(field))
+    }
+
+    /// From a message's field, which may name none.
+    pub fn optional(field: &'static str, policy: i32) -> Result<Option<Self>, Invalid> {
         match v1::CartMergePolicy::try_from(policy) {
-            Ok(v1::CartMergePolicy::Sum) => Ok(Self::Sum),
-            Ok(v1::CartMergePolicy::Max) => Ok(Self::Max),
-            Ok(v1::CartMergePolicy::KeepTarget) => Ok(Self::KeepTarget),
-            Ok(v1::CartMergePolicy::KeepSource) => Ok(Self::KeepSource),
-            Ok(v1::CartMergePolicy::SourceIfTargetEmpty) => Ok(Self::SourceIfTargetEmpty),
-            Ok(v1::CartMergePolicy::Unspecified) | Err(_) => Err(Invalid::Malformed {
-                field: "policy",
-                expected: "SUM, MAX, KEEP_TARGET, KEEP_SOURCE or SOURCE_IF_TARGET_EMPTY",
-            }),
+            Ok(v1::CartMergePolicy::Unspecified) => Ok(None),
+            Ok(v1::CartMergePolicy::Sum) => Ok(Some(Self::Sum)),
+            Ok(v1::CartMergePolicy::Max) => Ok(Some(Self::Max)),
+            Ok(v1::CartMergePolicy::KeepTarget) => Ok(Some(Self::KeepTarget)),
+            Ok(v1::CartMergePolicy::KeepSource) => Ok(Some(Self::KeepSource)),
+            Ok(v1::CartMergePolicy::SourceIfTargetEmpty) => Ok(Some(Self::SourceIfTargetEmpty)),
+            Err(_) => Err(Self::malformed(field)),
+        }
+    }
+
+    fn malformed(field: &'static str) -> Invalid {
+        Invalid::Malformed {
+            field,
+            expected: "SUM, MAX, KEEP_TARGET, KEEP_SOURCE or SOURCE_IF_TARGET_EMPTY",
         }
     }
 }

@@ -7,15 +7,14 @@ use super::{Machine, hex, rejection, tick, token};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
-use crate::state::cart::merge::{self, MergeOutcome};
 use crate::state::query::{self, CartRead};
 use crate::state::{
-    Batch, CartAction, CartOperation, CartOwner, Key, MergePolicy, Operation, Record, Rejection,
-    record,
+    CartAction, CartOperation, CartOwner, Key, MergePolicy, NamespaceOperation, Operation, Record,
+    Rejection, Rotation, SessionOperation, Settings, record,
 };
 use crate::types::{
-    Attributes, CouponCode, Fields, HolderId, LogTime, Namespace, Quantity, Sku, TextMap, Ttl,
-    UserId,
+    Attributes, ClientAttributes, CouponCode, Fields, HolderId, LogTime, Namespace, Quantity, Sku,
+    TextMap, Ttl, UserId,
 };
 
 fn user(name: &str) -> CartOwner {
@@ -65,15 +64,34 @@ fn merge(source: &CartOwner, target: &CartOwner, policy: MergePolicy) -> Operati
     })
 }
 
-fn create(nth: u8) -> Operation {
-    Operation::SessionCreate {
+fn create(nth: u8, user: Option<&str>) -> Operation {
+    let ttl = Some(Ttl::from_millis(1000));
+    let create = SessionOperation::Create {
         token: token(nth),
         sealed_token: Bytes::new(),
-        user: None,
+        user: user.map(|user| UserId::parse(user).expect("short")),
         fields: Fields::default(),
-        idle_ttl: Ttl::from_millis(1000),
-        absolute_ttl: Ttl::from_millis(1000),
-    }
+        client: ClientAttributes::default(),
+        idle_ttl: ttl,
+        absolute_ttl: ttl,
+    };
+    create.into()
+}
+
+fn rotate(from: u8, to: u8, user: Option<&str>) -> Operation {
+    let rotation = Rotation {
+        token: token(from),
+        new_token: token(to),
+        sealed_token: Bytes::new(),
+        user: user.map(|user| UserId::parse(user).expect("short")),
+        set: Fields::default(),
+        remove: Vec::new(),
+        idle_ttl: None,
+        absolute_ttl: None,
+        client: ClientAttributes::default(),
+        cart_merge: MergePolicy::Sum,
+    };
+    SessionOperation::Rotate(Box::new(rotation)).into()
 }
 
 fn cart(machine: &Machine, owner: &CartOwner) -> Option<pb::CartRecord> {
@@ -197,19 +215,14 @@ fn a_long_chain_of_merges_is_cut() {
 
 /// A session that is replaced takes its cart along as it is, held by whoever holds it.
 #[test]
-fn a_cart_can_be_handed_over_while_it_is_frozen() {
+fn a_rotation_without_a_user_takes_a_frozen_cart_along() {
     let mut machine = Machine::default();
     let (old, new) = (CartOwner::Session(token(1)), CartOwner::Session(token(2)));
-    machine.run(1, create(1));
+    machine.run(1, create(1, None));
     machine.run(1, add(&old, "tea", ""));
     machine.run(1, freeze(&old, "till", 100));
-    machine.run(1, create(2));
     let before = cart(&machine, &old).expect("it has a line");
-    let mut batch = Batch::new(&machine.store, machine.horizon);
-    merge::hand_over(&mut batch, &ns(), &token(1), &token(2)).expect("no fault");
-    let (changes, horizon) = batch.finish();
-    machine.store.commit(changes);
-    machine.horizon = horizon;
+    machine.run(1, rotate(1, 2, None));
     machine.check_invariants();
     assert_eq!(cart(&machine, &old), None);
     assert_eq!(cart(&machine, &new), Some(before));
@@ -218,41 +231,61 @@ fn a_cart_can_be_handed_over_while_it_is_frozen() {
         matches!(found, Some(Rejection::CartFrozen { .. })),
         "{found:?}"
     );
-    machine.run(2, Operation::SessionDestroy { token: token(2) });
+    let found = refused(&mut machine, rotate(2, 3, Some("ann")));
+    assert!(
+        matches!(found, Some(Rejection::CartFrozen { .. })),
+        "{found:?}"
+    );
+    machine.run(2, SessionOperation::Destroy { token: token(2) });
     assert_eq!(machine.count(|key| matches!(key, Key::SessionCart(..))), 0);
     machine.check_invariants();
 }
 
-/// A login merges among other things, under the revision of all of them.
+/// Sessions that end at the login take along what their carts hold. What the new one brings must not go the same way,
+/// although the user's cart points there.
 #[test]
-fn a_merge_can_be_part_of_another_operation() {
-    let mut machine = Machine::default();
-    let (guest, ann) = (CartOwner::Session(token(1)), user("ann"));
-    machine.run(1, create(1));
-    machine.run(1, add(&guest, "tea", ""));
-    machine.run(1, add(&ann, "mug", ""));
-    let revision = machine.revision();
-    let mut batch = Batch::new(&machine.store, machine.horizon);
-    let plan = merge::plan(&mut batch, &ns(), &guest, &ann, MergePolicy::Sum);
-    let plan = plan.expect("nothing refuses it");
-    let expected = MergeOutcome::Merged {
-        taken_lines: 1,
-        dropped_lines: 0,
+fn a_login_merges_into_a_cart_that_stays() {
+    let one_session = v1::SessionSettings {
+        max_per_user: Some(1),
+        ..v1::SessionSettings::default()
     };
-    assert_eq!(plan.outcome(), expected);
-    let next = batch.next_revision();
-    plan.carry_out(&mut batch, next);
-    let policy = MergePolicy::Sum;
-    let again = merge::merge(&mut batch, &ns(), &guest, &ann, policy).expect("no fault");
-    assert_eq!(again, MergeOutcome::AlreadyMerged);
-    let elsewhere = merge::merge(&mut batch, &ns(), &guest, &user("bob"), policy);
-    assert_eq!(elsewhere.expect("no fault"), MergeOutcome::MergedElsewhere);
-    let (changes, horizon) = batch.finish();
-    machine.store.commit(changes);
-    machine.horizon = horizon;
+    let settings = v1::NamespaceSettings {
+        session: Some(one_session),
+        ..v1::NamespaceSettings::default()
+    };
+    let set = NamespaceOperation::Set {
+        settings: Settings::parse(Some(settings)).expect("valid"),
+        if_revision: None,
+    };
+    let ann = user("ann");
+    let (device, guest) = (CartOwner::Session(token(1)), CartOwner::Session(token(2)));
+    let mut machine = Machine::default();
+    machine.run(1, set);
+    machine.run(1, create(1, Some("ann")));
+    machine.run(1, add(&ann, "tea", ""));
+    machine.run(1, merge(&ann, &device, MergePolicy::Sum));
+    machine.run(1, create(2, None));
+    machine.run(1, add(&guest, "mug", ""));
+    assert_eq!(skus(&machine, &ann), ["tea"]);
+    let revision = machine.revision();
+    let reply = machine.run(1, rotate(2, 3, Some("ann")));
+    machine.check_invariants();
+    let Some(Body::SessionRotated(rotated)) = reply.body else {
+        panic!("not rotated: {reply:?}");
+    };
+    assert_eq!(rotated.created.expect("it tells").ended.len(), 1);
+    assert_eq!(rotated.cart.expect("there was one").taken_lines, 1);
+    assert_eq!(skus(&machine, &ann), ["mug"]);
     assert_eq!(machine.revision(), revision + 1);
-    assert_eq!(skus(&machine, &ann), ["mug", "tea"]);
-    assert_eq!(skus(&machine, &guest), ["mug", "tea"]);
+    assert_eq!(machine.count(|key| matches!(key, Key::SessionCart(..))), 0);
+    // The other way round: her cart is the one of the session that logs in.
+    machine.run(2, create(4, None));
+    machine.run(
+        2,
+        merge(&ann, &CartOwner::Session(token(4)), MergePolicy::Sum),
+    );
+    machine.run(2, rotate(4, 5, Some("ann")));
+    assert_eq!(skus(&machine, &ann), ["mug"]);
     machine.check_invariants();
 }
 
@@ -263,18 +296,22 @@ fn an_add_to_an_unswept_cart_begins_anew() {
     for nth in 0..=limits::SWEEP_PER_ENTRY {
         machine.run(
             1,
-            super::put(&format!("k{nth:03}"), "v", Some(limits::CART_TTL_USER_MS)),
+            super::put(
+                &format!("k{nth:03}"),
+                "v",
+                Some(limits::CART_TTL_USER_DEFAULT_MS),
+            ),
         );
     }
     let ann = user("ann");
     machine.run(1, add(&ann, "tea", ""));
-    let reply = machine.run(1 + limits::CART_TTL_USER_MS, add(&ann, "mug", ""));
+    let reply = machine.run(1 + limits::CART_TTL_USER_DEFAULT_MS, add(&ann, "mug", ""));
     let found = cart(&machine, &ann).expect("it was just begun");
     assert_eq!(found.create_revision, reply.revision);
     assert_eq!(found.lines.len(), 1);
     assert_eq!(found.lines[0].line_id, 1);
     machine.check_invariants();
-    machine.run(2 + limits::CART_TTL_USER_MS, tick());
+    machine.run(2 + limits::CART_TTL_USER_DEFAULT_MS, tick());
     machine.check_invariants();
     assert_eq!(skus(&machine, &ann), ["mug"]);
 }

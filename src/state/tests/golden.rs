@@ -2,387 +2,23 @@
 //! to write them anew, then read the difference.
 //!
 //! A line that begins with `>` is an entry: a stamp, a verb, its arguments, and `name=value` options. `#` comments.
-//! `> dump` shows the whole state. What follows a line is what it answered.
+//! `> dump` shows the whole state, `> devices` lists a user's sessions, `> read` reads one. What follows a line is what it answered.
 
-use std::collections::BTreeMap;
+mod words;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
-use bytes::Bytes;
 use prost::Message as _;
 
+use self::words::{Words, operation, token, txn};
 use super::Machine;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
+use crate::proto::internal::txn_aborted::Refusal;
 use crate::proto::internal::txn_result::Result;
-use crate::state::{
-    CartAction, CartOperation, CartOwner, Command, Compare, Identity, Increment, Key, KeyOperation,
-    LeaseOperation, LineRef, MergePolicy, Operand, Operation, PutCondition, Record, Rejection,
-    Relation, RequestHash, Step, Store, Subject, Txn,
-};
-use crate::types::{
-    self, Attributes, Bounds, ClientId, CouponCode, Fields, HolderId, LeaseId, LineId, Money,
-    Namespace, Note, OrderId, Quantity, RequestId, Revision, Sku, TextMap, TokenHash, Ttl, UserId,
-    Value,
-};
-
-/// One line's words.
-struct Words<'a> {
-    plain: Vec<&'a str>,
-    options: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Words<'a> {
-    fn split(line: &'a str) -> Self {
-        let (options, plain): (Vec<_>, Vec<_>) =
-            line.split_whitespace().partition(|word| word.contains('='));
-        let options = options
-            .into_iter()
-            .filter_map(|word| word.split_once('='))
-            .collect();
-        Self { plain, options }
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.options
-            .get(name)
-            .map(|text| text.parse().expect("a number"))
-    }
-
-    fn ttl(&self, name: &str) -> Option<Ttl> {
-        self.number(name).map(Ttl::from_millis)
-    }
-
-    fn if_revision(&self) -> Option<Revision> {
-        self.number("if").map(Revision::new)
-    }
-
-    /// Every option `prefix.name=value`.
-    fn map(&self, prefix: &str) -> BTreeMap<String, String> {
-        let named = self.options.iter().filter_map(|(name, value)| {
-            let name = name.strip_prefix(prefix)?.strip_prefix('.')?;
-            Some((name.to_owned(), (*value).to_owned()))
-        });
-        named.collect()
-    }
-
-    fn fields(&self) -> Fields {
-        let fields = self
-            .map("set")
-            .into_iter()
-            .map(|(name, value)| (name, value.into()));
-        Fields::parse(fields.collect()).expect("small fields")
-    }
-
-    fn identity(&self) -> Identity {
-        if let Some(id) = self.options.get("id") {
-            return Identity::Request(RequestHash::of(&RequestId::parse(*id).expect("short")));
-        }
-        let Some(client) = self.options.get("client") else {
-            return Identity::Anonymous;
-        };
-        let mut parts = client
-            .split('/')
-            .map(|part| part.parse::<u64>().expect("a number"));
-        let mut next = || parts.next().expect("client=number/sequence/confirmed");
-        Identity::Client {
-            client: ClientId::new([u8::try_from(next()).expect("small"); 16]),
-            sequence: next(),
-            confirmed_below: next(),
-        }
-    }
-}
-
-/// `t7` is the token whose hash is all sevens, in ASCII.
-fn token(word: &str) -> TokenHash {
-    let nth = word
-        .strip_prefix('t')
-        .and_then(|digit| digit.bytes().next());
-    TokenHash::new([nth.expect("t and a digit"); 32])
-}
-
-fn owner(word: &str) -> CartOwner {
-    if word.starts_with('t') {
-        CartOwner::Session(token(word))
-    } else {
-        CartOwner::User(UserId::parse(word).expect("short"))
-    }
-}
-
-fn line(word: &str) -> LineRef {
-    match word.strip_prefix('#') {
-        Some(id) => LineRef::Id(LineId::new(id.parse().expect("a number"))),
-        None => LineRef::Sku(Sku::parse(word).expect("short")),
-    }
-}
-
-fn quantity(word: &str) -> Quantity {
-    Quantity::parse(word.parse().expect("a number")).expect("in range")
-}
-
-fn lease(word: &str) -> LeaseId {
-    LeaseId::parse(word.parse().expect("a number")).expect("not 0")
-}
-
-/// `COMPARE, COMPARE ? OPERATION; OPERATION : OPERATION; OPERATION`, any of it empty.
-fn txn(text: &str) -> Txn {
-    let (compares, branches) = text.split_once('?').expect("a question mark");
-    let (then, otherwise) = branches.split_once(" : ").unwrap_or((branches, ""));
-    let compares = pieces(compares, ',').map(compare).collect();
-    let branch = |text| pieces(text, ';').map(step).collect();
-    Txn::new(compares, branch(then), branch(otherwise)).expect("few")
-}
-
-fn pieces(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let pieces = text.split(separator).map(str::trim);
-    pieces.filter(|piece| !piece.is_empty())
-}
-
-fn step(text: &str) -> Step {
-    if let Some(of) = text.strip_prefix("get ") {
-        return Step::Get(subject(of));
-    }
-    let text = format!("0 {text}");
-    Step::write(operation(&Words::split(&text))).expect("it may stand there")
-}
-
-fn subject(text: &str) -> Subject {
-    match text.split_once(' ').expect("a kind and a name") {
-        ("key", name) => Subject::Key(types::Key::parse(name).expect("short")),
-        ("session", name) => Subject::Session(token(name)),
-        ("cart", name) => Subject::Cart(owner(name)),
-        (other, _) => panic!("no kind {other}"),
-    }
-}
-
-/// `key stock counter greater 1`, `cart ada exists`, `session t1 mod is 5`.
-fn compare(text: &str) -> Compare {
-    let words: Vec<_> = text.split_whitespace().collect();
-    let relation = match words.get(3) {
-        None | Some(&"is") => Relation::Equal,
-        Some(&"not") => Relation::NotEqual,
-        Some(&"less") => Relation::Less,
-        Some(&"greater") => Relation::Greater,
-        Some(other) => panic!("no relation {other}"),
-    };
-    let revision = || Revision::new(words[4].parse().expect("a number"));
-    let operand = match words[2] {
-        "exists" => Operand::Exists(true),
-        "absent" => Operand::Exists(false),
-        "mod" => Operand::ModRevision(revision()),
-        "create" => Operand::CreateRevision(revision()),
-        "counter" => Operand::Counter(words[4].parse().expect("a number")),
-        "value" => Operand::Value(Value::parse(words[4].to_owned().into()).expect("short")),
-        other => panic!("nothing is compared with {other}"),
-    };
-    let subject = subject(&format!("{} {}", words[0], words[1]));
-    Compare::new(subject, relation, operand).expect("they fit")
-}
-
-#[allow(clippy::too_many_lines, reason = "a verb after the other")]
-fn operation(words: &Words<'_>) -> Operation {
-    let at = |nth: usize| words.plain[nth + 2];
-    match words.plain[1] {
-        "create" => Operation::SessionCreate {
-            token: token(at(0)),
-            sealed_token: Bytes::from_static(b"sealed"),
-            user: words
-                .options
-                .get("user")
-                .map(|user| UserId::parse(*user).expect("short")),
-            fields: words.fields(),
-            idle_ttl: words.ttl("idle").expect("idle="),
-            absolute_ttl: words.ttl("absolute").expect("absolute="),
-        },
-        "update" => Operation::SessionUpdate {
-            token: token(at(0)),
-            set: words.fields(),
-            remove: words
-                .options
-                .get("remove")
-                .map(|name| (*name).to_owned())
-                .into_iter()
-                .collect(),
-            if_revision: words.if_revision(),
-        },
-        "touch" => Operation::SessionTouch {
-            token: token(at(0)),
-        },
-        "destroy" => Operation::SessionDestroy {
-            token: token(at(0)),
-        },
-        "add" => Operation::Cart(CartOperation::Add {
-            owner: owner(at(0)),
-            sku: Sku::parse(at(1)).expect("short"),
-            quantity: quantity(at(2)),
-            unit_price: words.options.get("price").map(|price| {
-                let (amount, currency) = price.split_once(':').expect("amount:currency");
-                Money::parse(amount.parse().expect("a number"), currency).expect("in range")
-            }),
-            attributes: Attributes::parse(words.map("with")).expect("small"),
-            if_revision: words.if_revision(),
-        }),
-        "quantity" => Operation::Cart(CartOperation::SetQuantity {
-            owner: owner(at(0)),
-            line: line(at(1)),
-            quantity: quantity(at(2)),
-            if_revision: words.if_revision(),
-        }),
-        "remove" => Operation::Cart(CartOperation::Remove {
-            owner: owner(at(0)),
-            line: line(at(1)),
-            if_revision: words.if_revision(),
-        }),
-        "clear" => Operation::Cart(CartOperation::Clear {
-            owner: owner(at(0)),
-            if_revision: words.if_revision(),
-        }),
-        "apply" | "merge" | "freeze" | "release" | "order" => {
-            Operation::Cart(cart_operation(words))
-        }
-        "put" => Operation::Key(KeyOperation::Put {
-            key: types::Key::parse(at(0)).expect("short"),
-            value: Value::parse(at(1).to_owned().into()).expect("short"),
-            ttl: words.ttl("ttl"),
-            lease: words.number("lease").and_then(LeaseId::optional),
-            condition: match words.if_revision() {
-                Some(revision) => PutCondition::IfRevision(revision),
-                None if words.options.contains_key("absent") => PutCondition::IfAbsent,
-                None => PutCondition::Always,
-            },
-        }),
-        "delete" => Operation::Key(KeyOperation::Delete {
-            key: types::Key::parse(at(0)).expect("short"),
-            if_revision: words.if_revision(),
-        }),
-        "incr" => Operation::Key(KeyOperation::Increment(Increment {
-            key: types::Key::parse(at(0)).expect("short"),
-            delta: at(1).parse().expect("a number"),
-            bounds: {
-                let bound = |name| {
-                    words
-                        .options
-                        .get(name)
-                        .map(|it| it.parse().expect("a number"))
-                };
-                Bounds::parse(bound("min"), bound("max")).expect("ordered")
-            },
-            initial: words
-                .options
-                .get("initial")
-                .map_or(0, |it| it.parse().expect("a number")),
-            ttl: words.ttl("ttl"),
-        })),
-        "grant" => Operation::Lease(LeaseOperation::Grant {
-            ttl: words.ttl("ttl").expect("ttl="),
-        }),
-        "keep-alive" => Operation::Lease(LeaseOperation::KeepAlive {
-            lease: lease(at(0)),
-        }),
-        "revoke" => Operation::Lease(LeaseOperation::Revoke {
-            lease: lease(at(0)),
-        }),
-        "tick" => Operation::Tick {
-            checkpoint: words.options.contains_key("checkpoint"),
-            expect: None,
-        },
-        other => panic!("no verb {other}"),
-    }
-}
-
-/// What is done to whole carts.
-fn cart_operation(words: &Words<'_>) -> CartOperation {
-    let at = |nth: usize| words.plain[nth + 2];
-    let holder = |word: &str| HolderId::parse(word).expect("short");
-    match words.plain[1] {
-        "apply" => CartOperation::Update {
-            owner: owner(at(0)),
-            actions: words.plain[3..]
-                .join(" ")
-                .split(';')
-                .map(|action| cart_action(&action.split_whitespace().collect::<Vec<_>>()))
-                .collect(),
-            if_revision: words.if_revision(),
-        },
-        "merge" => CartOperation::Merge {
-            source: owner(at(0)),
-            target: owner(at(1)),
-            policy: match at(2) {
-                "sum" => MergePolicy::Sum,
-                "max" => MergePolicy::Max,
-                "keep-target" => MergePolicy::KeepTarget,
-                "keep-source" => MergePolicy::KeepSource,
-                "source-if-target-empty" => MergePolicy::SourceIfTargetEmpty,
-                other => panic!("no policy {other}"),
-            },
-            if_source_revision: None,
-            if_target_revision: words.if_revision(),
-        },
-        "freeze" => CartOperation::Freeze {
-            owner: owner(at(0)),
-            holder: holder(at(1)),
-            lease: words.ttl("lease").expect("lease="),
-            if_revision: words.if_revision(),
-        },
-        "release" => CartOperation::Release {
-            owner: owner(at(0)),
-            holder: holder(at(1)),
-        },
-        "order" => CartOperation::CompleteOrder {
-            owner: owner(at(0)),
-            holder: holder(at(1)),
-            revision: Revision::new(words.number("revision").expect("revision=")),
-            order: OrderId::parse(at(2)).expect("short"),
-        },
-        other => panic!("no verb {other}"),
-    }
-}
-
-fn cart_action(words: &[&str]) -> CartAction {
-    match *words {
-        ["add", sku, pieces] => CartAction::Add {
-            sku: Sku::parse(sku).expect("short"),
-            quantity: quantity(pieces),
-            unit_price: None,
-            attributes: Attributes::default(),
-        },
-        ["add", sku, pieces, price] => {
-            let (amount, currency) = price.split_once(':').expect("amount:currency");
-            let amount = amount.parse().expect("a number");
-            CartAction::Add {
-                sku: Sku::parse(sku).expect("short"),
-                quantity: quantity(pieces),
-                unit_price: Some(Money::parse(amount, currency).expect("in range")),
-                attributes: Attributes::default(),
-            }
-        }
-        ["quantity", which, pieces] => CartAction::SetQuantity {
-            line: line(which),
-            quantity: quantity(pieces),
-        },
-        ["remove", which] => CartAction::Remove { line: line(which) },
-        ["move", which, index] => CartAction::Move {
-            line: line(which),
-            index: index.parse().expect("a number"),
-        },
-        ["clear"] => CartAction::Clear,
-        ["note", ref text @ ..] => CartAction::SetNote(Note::parse(text.join(" ")).expect("short")),
-        ["coupon", code] => CartAction::AddCouponCode(CouponCode::parse(code).expect("short")),
-        ["remove-coupon", code] => {
-            CartAction::RemoveCouponCode(CouponCode::parse(code).expect("short"))
-        }
-        ["attribute", name, value] => CartAction::SetAttributes(map(name, value)),
-        ["remove-attribute", name] => CartAction::RemoveAttributes(vec![name.to_owned()]),
-        ["shipping", name, value] => CartAction::SetShippingAddress(map(name, value)),
-        ["billing", name, value] => CartAction::SetBillingAddress(map(name, value)),
-        ref other => panic!("no action {other:?}"),
-    }
-}
-
-fn map(name: &str, value: &str) -> TextMap {
-    let entries = [(name.to_owned(), value.to_owned())];
-    TextMap::parse("attributes", entries.into()).expect("small")
-}
+use crate::state::{Command, Key, Operation, Record, Rejection, Store, query};
+use crate::types::{Namespace, UserId};
 
 fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     // What a transaction consists of comes after its own words.
@@ -393,6 +29,11 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     let words = Words::split(&entry);
     if words.plain == ["dump"] {
         return dump(machine, out);
+    }
+    match words.plain[0] {
+        "devices" => return devices(machine, &words, out),
+        "read" => return read(machine, &words, out),
+        _ => {}
     }
     let stamp = words.plain[0].parse().expect("a stamp");
     let namespace = words.options.get("namespace").copied().unwrap_or_default();
@@ -407,6 +48,48 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     let again = if applied.replayed { " replayed" } else { "" };
     let body = answer(&applied.reply.body.expect("every reply has a body"));
     writeln!(out, "  @{}{again} {body}", applied.reply.revision).expect("a string takes it");
+}
+
+/// A user's devices, as a listing shows them.
+fn devices(machine: &Machine, words: &Words<'_>, out: &mut String) {
+    let user = UserId::parse(words.plain[1]).expect("short");
+    let namespace = Namespace::default();
+    let page = query::user_sessions(&machine.store, &namespace, &user, 100, 0);
+    let page = page.expect("no fault");
+    for (_, session) in &page.items {
+        let handle = query::session_handle(session).expect("it is a user's");
+        let (birth, created) = (handle.birth(), handle.created_at());
+        let deadline = query::session_idle_deadline(session);
+        let (seen, client) = (session.last_seen, &session.client);
+        writeln!(
+            out,
+            "  {birth}/{created} last seen {seen}, until {deadline}, {client:?}"
+        )
+        .expect("a string takes it");
+    }
+    if page.items.is_empty() {
+        writeln!(out, "  none").expect("a string takes it");
+    }
+}
+
+/// A session, as it is read.
+fn read(machine: &Machine, words: &Words<'_>, out: &mut String) {
+    let namespace = Namespace::default();
+    let found = query::session(&machine.store, &namespace, &token(words.plain[1]));
+    let text = match found.expect("no fault") {
+        None => "none".to_owned(),
+        Some(it) => format!(
+            "{} at {}: {:?}",
+            if it.user_id.is_empty() {
+                "(guest)"
+            } else {
+                &it.user_id
+            },
+            it.mod_revision,
+            it.fields
+        ),
+    };
+    writeln!(out, "  {text}").expect("a string takes it");
 }
 
 /// A transaction's answer has a line for each operation.
@@ -429,7 +112,10 @@ fn answer(body: &Body) -> String {
             )
         }
         Body::TxnAborted(aborted) => {
-            let refusal = refusal(aborted.rejected.as_ref().expect("why it was aborted"));
+            let refusal = match aborted.refusal.as_ref().expect("why it was aborted") {
+                Refusal::Rejected(rejected) => refusal(rejected),
+                conflict @ Refusal::SaveConflict(_) => format!("{conflict:?}"),
+            };
             format!(
                 "TxnAborted {}[{}] {refusal}",
                 branch(aborted.succeeded),
@@ -527,6 +213,21 @@ fn replay(name: &str) {
 #[test]
 fn sessions() {
     replay("sessions.txt");
+}
+
+#[test]
+fn logins() {
+    replay("logins.txt");
+}
+
+#[test]
+fn saves() {
+    replay("saves.txt");
+}
+
+#[test]
+fn namespaces() {
+    replay("namespaces.txt");
 }
 
 #[test]

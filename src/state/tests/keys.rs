@@ -28,6 +28,8 @@ fn record_key() -> impl Strategy<Value = Key> {
         (namespace(), text())
             .prop_map(|(ns, t)| Key::UserCart(ns, UserId::parse(t).expect("a short id"))),
         (namespace(), text())
+            .prop_map(|(ns, t)| Key::User(ns, UserId::parse(t).expect("a short id"))),
+        (namespace(), text())
             .prop_map(|(ns, t)| Key::Order(ns, OrderId::parse(t).expect("a short id"))),
         (namespace(), text())
             .prop_map(|(ns, t)| Key::Kv(ns, types::Key::parse(t).expect("a short key"))),
@@ -44,6 +46,12 @@ fn record_key() -> impl Strategy<Value = Key> {
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
         1 => prop::sample::select(vec![Key::Header, Key::RaftApplied, Key::RaftMembership]),
+        1 => namespace().prop_map(Key::Settings),
+        3 => (namespace(), text(), prop::sample::select(vec![0, 1, 255, 256, u64::MAX]), 0u8..3)
+            .prop_map(|(ns, t, birth, h)| {
+                let user = UserId::parse(t).expect("a short id");
+                Key::UserSession(ns, user, birth, TokenHash::new([h; 32]))
+            }),
         6 => record_key(),
         3 => (prop::sample::select(vec![0, 1, 255, 256, u64::MAX]), record_key())
             .prop_map(|(time, target)| Key::Deadline(LogTime::from_millis(time), target.encode())),
@@ -51,20 +59,29 @@ fn any_key() -> impl Strategy<Value = Key> {
 }
 
 /// The order that the encoding must have, from the typed parts and not from the bytes.
-fn rank(key: &Key) -> (u8, u64, String, Vec<u8>) {
+fn rank(key: &Key) -> (u8, u64, String, Vec<u8>, u64, Vec<u8>) {
+    let plain =
+        |tag, ns: &Namespace, rest: Vec<u8>| (tag, 0, ns.as_str().to_owned(), rest, 0, Vec::new());
+    let unnamed = |tag, time, rest| (tag, time, String::new(), rest, 0, Vec::new());
     match key {
-        Key::Header => (0, 0, String::new(), vec![]),
-        Key::RaftApplied => (1, 0, String::new(), vec![]),
-        Key::RaftMembership => (2, 0, String::new(), vec![]),
-        Key::Session(ns, hash) => (3, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
-        Key::SessionCart(ns, hash) => (4, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
-        Key::UserCart(ns, user) => (5, 0, ns.as_str().to_owned(), user.as_str().into()),
-        Key::Order(ns, order) => (6, 0, ns.as_str().to_owned(), order.as_str().into()),
-        Key::Kv(ns, key) => (7, 0, ns.as_str().to_owned(), key.as_str().into()),
-        Key::Lease(ns, id) => (8, 0, ns.as_str().to_owned(), id.get().to_be_bytes().into()),
-        Key::Client(id) => (9, 0, String::new(), id.as_bytes().to_vec()),
-        Key::Request(ns, hash) => (10, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
-        Key::Deadline(time, target) => (11, time.as_millis(), String::new(), target.to_vec()),
+        Key::Header => unnamed(0, 0, vec![]),
+        Key::RaftApplied => unnamed(1, 0, vec![]),
+        Key::RaftMembership => unnamed(2, 0, vec![]),
+        Key::Settings(ns) => plain(3, ns, vec![]),
+        Key::Session(ns, hash) => plain(4, ns, hash.as_bytes().to_vec()),
+        Key::SessionCart(ns, hash) => plain(5, ns, hash.as_bytes().to_vec()),
+        Key::UserCart(ns, user) => plain(6, ns, user.as_str().into()),
+        Key::User(ns, user) => plain(7, ns, user.as_str().into()),
+        Key::UserSession(ns, user, birth, hash) => {
+            let (ns, user) = (ns.as_str().to_owned(), user.as_str().into());
+            (8, 0, ns, user, *birth, hash.as_bytes().to_vec())
+        }
+        Key::Order(ns, order) => plain(9, ns, order.as_str().into()),
+        Key::Kv(ns, key) => plain(10, ns, key.as_str().into()),
+        Key::Lease(ns, id) => plain(11, ns, id.get().to_be_bytes().into()),
+        Key::Client(id) => unnamed(12, 0, id.as_bytes().to_vec()),
+        Key::Request(ns, hash) => plain(13, ns, hash.as_bytes().to_vec()),
+        Key::Deadline(time, target) => unnamed(14, time.as_millis(), target.to_vec()),
     }
 }
 
@@ -73,6 +90,9 @@ proptest! {
     fn round_trip(key in any_key()) {
         let bytes = key.encode();
         prop_assert_eq!(Key::decode(&bytes).expect("own bytes"), key.clone());
+        if let Key::UserSession(ns, user, birth, token) = &key {
+            prop_assert_eq!(&Key::encode_user_session(ns, user, *birth, token), &bytes);
+        }
         if let Key::Deadline(time, target) = key {
             let target = Key::decode(&target).expect("own bytes");
             prop_assert_eq!(Key::encode_deadline(time, &target), bytes);
@@ -108,6 +128,23 @@ proptest! {
             if *other == ns && name.as_str().starts_with(&prefix) && after.as_ref().is_none_or(|a| name > a));
         prop_assert_eq!(inside, expected);
     }
+
+    #[test]
+    fn a_range_of_births_holds_exactly_the_sessions_of_its_user(
+        ns in namespace(),
+        user in text(),
+        births in (0u64..300, 0u64..300),
+        key in any_key(),
+    ) {
+        let user = UserId::parse(user).expect("a short id");
+        let births = births.0..births.1;
+        let range = KeyRange::user_sessions(&ns, &user, births.clone());
+        let bytes = key.encode();
+        let inside = range.start.as_slice() <= &bytes[..] && &bytes[..] < range.end.as_slice();
+        let expected = matches!(&key, Key::UserSession(other, whose, birth, _)
+            if *other == ns && *whose == user && births.contains(birth));
+        prop_assert_eq!(inside, expected);
+    }
 }
 
 #[test]
@@ -125,6 +162,15 @@ fn bytes_on_disk_stay_what_they_are() {
         (
             Key::UserCart(ns(), UserId::parse("u").expect("short")),
             "126e00750000".to_owned(),
+        ),
+        (Key::Settings(ns()), "036e00".to_owned()),
+        (
+            Key::User(ns(), UserId::parse("u").expect("short")),
+            "136e00750000".to_owned(),
+        ),
+        (
+            Key::UserSession(ns(), UserId::parse("u").expect("short"), 258, hash),
+            format!("146e007500000000000000000102{}", ab(32)),
         ),
         (
             Key::Order(ns(), OrderId::parse("o").expect("short")),

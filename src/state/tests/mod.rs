@@ -6,11 +6,13 @@ mod keys;
 mod model;
 mod properties;
 mod replies;
+mod sessions;
 mod steps;
 mod sweep;
 mod txn;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use crate::state::{
     Applied, Batch, Command, Identity, Key, KeyOperation, KeyRange, MemoryStore, Operation,
     PutCondition, Record, Rejection, Store, SweepHorizon, apply, digest,
 };
-use crate::types::{self, LeaseId, LogTime, Namespace, TokenHash, Ttl, Value};
+use crate::types::{self, LeaseId, LogTime, Namespace, TokenHash, Ttl, UserId, Value};
 
 /// A store with its horizon, fed one entry per batch.
 #[derive(Default)]
@@ -54,7 +56,7 @@ impl Machine {
         applied
     }
 
-    fn run(&mut self, stamp: u64, operation: Operation) -> pb::Reply {
+    fn run(&mut self, stamp: u64, operation: impl Into<Operation>) -> pb::Reply {
         self.apply(stamp, &command(operation)).reply
     }
 
@@ -111,6 +113,58 @@ impl Machine {
         expected.sort();
         indexed.sort();
         assert_eq!(indexed, expected);
+        self.check_roster();
+    }
+
+    /// Each session of a user that was not ended has its entry, each entry its session, and each user's record counts them.
+    fn check_roster(&self) {
+        let (mut entries, mut expected) = (Vec::new(), Vec::new());
+        let (mut users, mut counts) = (BTreeMap::new(), BTreeMap::<_, (u64, u64)>::new());
+        for (key, _) in self.store.iter() {
+            match Key::decode(key).expect("a stored key") {
+                Key::UserSession(ns, user, birth, token) => {
+                    entries.push((ns, user, birth, token));
+                }
+                Key::User(ns, user) => {
+                    let key = Key::User(ns.clone(), user.clone());
+                    let stored = self.store.get(&key).expect("no fault");
+                    let Some(Record::User(it)) = stored.map(|stored| stored.record) else {
+                        panic!("a user's key has another record");
+                    };
+                    users.insert((ns, user), it);
+                }
+                Key::Session(ns, token) => {
+                    let key = Key::Session(ns.clone(), token);
+                    let stored = self.store.get(&key).expect("no fault");
+                    let Some(Record::Session(it)) = stored.map(|stored| stored.record) else {
+                        panic!("a session's key has another record");
+                    };
+                    if it.birth != 0 {
+                        let user = UserId::parse(it.user_id.as_str()).expect("valid");
+                        expected.push((ns, user, it.birth, token));
+                    }
+                }
+                _ => {}
+            }
+        }
+        expected.sort();
+        entries.sort();
+        assert_eq!(entries, expected);
+        for (ns, user, birth, _) in entries {
+            let id = (ns, user);
+            let record = users.get(&id).expect("a user with entries has a record");
+            let revoked = birth < record.epoch && birth != record.kept;
+            assert!(!revoked || birth >= record.swept_below);
+            let (sessions, dead) = counts.entry(id).or_default();
+            *sessions += u64::from(!revoked);
+            *dead += u64::from(revoked);
+        }
+        for (id, record) in &users {
+            let counted = counts.get(id).copied().unwrap_or_default();
+            assert_eq!((record.sessions, record.revoked), counted, "{id:?}");
+            assert_ne!(counted, (0, 0), "{id:?} is left over");
+            assert_eq!(record.indexed_deadline != 0, record.revoked > 0);
+        }
     }
 
     /// The record of the lease that a key names.
@@ -163,9 +217,16 @@ impl Machine {
             return None;
         }
         match self.store.get(key).expect("no fault")?.record {
+            Record::Session(it) if it.tombstone_until != 0 => {
+                Some((it.indexed_deadline, it.tombstone_until))
+            }
             Record::Session(it) => {
-                let due = (it.last_seen + it.idle_ttl).min(it.absolute_deadline);
-                Some((it.indexed_deadline, due))
+                let idle = it.last_seen + it.touch_interval + it.idle_ttl;
+                Some((it.indexed_deadline, idle.min(it.absolute_deadline)))
+            }
+            Record::User(it) => {
+                let at = it.indexed_deadline;
+                (at != 0).then_some((at, at))
             }
             Record::Kv(it) if it.lease != 0 => {
                 let own = it.deadline.checked_sub(1).map_or(u64::MAX, |_| it.deadline);
@@ -181,12 +242,12 @@ impl Machine {
             Record::Request(it) => Some((it.deadline, it.deadline)),
             Record::Cart(it) => (it.deadline != 0).then_some((it.indexed_deadline, it.deadline)),
             Record::Order(it) => Some((it.deadline, it.deadline)),
-            Record::Index => None,
+            Record::Settings(_) | Record::Index => None,
         }
     }
 }
 
-fn command(operation: Operation) -> Command {
+fn command(operation: impl Into<Operation>) -> Command {
     Command::new(Namespace::default(), Identity::Anonymous, operation)
 }
 

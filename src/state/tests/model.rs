@@ -3,6 +3,8 @@
 
 mod carts;
 mod keys;
+mod merges;
+mod sessions;
 
 use std::collections::BTreeMap;
 
@@ -10,30 +12,17 @@ use bytes::Bytes;
 
 use self::carts::{Cart, Order};
 use self::keys::Lease;
+use self::sessions::User;
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
-use crate::state::{Applied, Command, Identity, Operation, Rejection, RequestHash};
-use crate::types::{ClientId, Fields, Key, LeaseId, Namespace, Revision, TokenHash, UserId};
+use crate::proto::v1;
+use crate::state::{
+    Applied, Command, Identity, NamespaceOperation, Operation, Rejection, RequestHash,
+};
+use crate::types::{ClientId, Fields, Key, LeaseId, Namespace, Revision, TokenHash};
 
-#[derive(Clone)]
-pub struct Session {
-    pub user: String,
-    pub fields: BTreeMap<String, Bytes>,
-    pub created: u64,
-    pub modified: u64,
-    created_at: u64,
-    seen: u64,
-    idle: u64,
-    pub absolute: u64,
-    pub cart: Option<Cart>,
-}
-
-impl Session {
-    pub fn due(&self) -> u64 {
-        (self.seen + self.idle).min(self.absolute)
-    }
-}
+pub use self::sessions::Session;
 
 #[derive(Clone)]
 pub struct Value {
@@ -57,6 +46,10 @@ pub struct Model {
     pub now: u64,
     pub revision: u64,
     pub sessions: BTreeMap<(Namespace, TokenHash), Session>,
+    /// Sessions that were ended, and until when nobody may have their token.
+    pub ended: BTreeMap<(Namespace, TokenHash), u64>,
+    users: BTreeMap<(Namespace, String), User>,
+    pub settings: BTreeMap<Namespace, (v1::NamespaceSettings, u64)>,
     pub carts: BTreeMap<(Namespace, String), Cart>,
     pub orders: BTreeMap<(Namespace, String), Order>,
     pub keys: BTreeMap<(Namespace, Key), Value>,
@@ -72,6 +65,21 @@ impl Model {
         self.sessions
             .get(&(ns.clone(), hash))
             .map_or(0, |it| it.modified)
+    }
+
+    pub fn settings_revision(&self, ns: &Namespace) -> u64 {
+        self.settings.get(ns).map_or(0, |(_, modified)| *modified)
+    }
+
+    /// What a caller may have loaded: the session as it is, or as somebody else changed it since.
+    pub fn loaded(&self, ns: &Namespace, hash: TokenHash, other: Fields, byte: u8) -> Fields {
+        let session = self.sessions.get(&(ns.clone(), hash));
+        match session {
+            Some(session) if byte.is_multiple_of(2) => {
+                Fields::parse(session.fields.clone()).expect("stored")
+            }
+            _ => other,
+        }
     }
 
     pub fn key_revision(&self, ns: &Namespace, key: &Key) -> u64 {
@@ -106,12 +114,14 @@ impl Model {
         let now = self.now;
         let before = self.readable();
         self.sessions.retain(|_, session| session.due() > now);
+        self.forget_users();
         let is_live = |cart: &Cart| cart.deadline.is_none_or(|deadline| deadline > now);
         self.carts.retain(|_, cart| is_live(cart));
         for session in self.sessions.values_mut() {
             session.cart = session.cart.take().filter(is_live);
         }
         self.orders.retain(|_, order| order.until > now);
+        self.ended.retain(|_, until| *until > now);
         self.keys
             .retain(|_, value| value.deadline.is_none_or(|deadline| deadline > now));
         self.leases.retain(|_, lease| lease.deadline > now);
@@ -224,94 +234,25 @@ impl Model {
             Operation::Txn(txn) => Ok(self.transact(ns, &txn)),
             Operation::Tick { .. } => Ok(Body::Ticked(pb::Ticked {})),
             Operation::Cart(operation) => self.change_cart(ns, &operation),
-            _ => self.change_session(ns, operation),
-        }
-    }
-
-    fn change_session(&mut self, ns: &Namespace, operation: &Operation) -> Result<Body, Rejection> {
-        let (now, next) = (self.now, self.next());
-        let body = match operation.clone() {
-            Operation::SessionCreate {
-                token,
-                sealed_token,
-                user,
-                fields,
-                idle_ttl,
-                absolute_ttl,
-            } => {
-                if self.sessions.contains_key(&(ns.clone(), token)) {
-                    return Err(Rejection::SessionExists);
-                }
-                let session = Session {
-                    user: user.map_or(String::new(), UserId::into_string),
-                    fields: fields.into_map(),
-                    created: next,
-                    modified: next,
-                    created_at: now,
-                    seen: now,
-                    idle: idle_ttl.as_millis(),
-                    absolute: now + absolute_ttl.as_millis(),
-                    cart: None,
-                };
-                let created = pb::SessionCreated {
-                    sealed_token,
-                    token_hash: token.as_bytes().to_vec().into(),
-                    created_at: session.created_at,
-                    idle_ttl: session.idle,
-                    idle_deadline: session.due(),
-                    absolute_deadline: session.absolute,
-                };
-                self.sessions.insert((ns.clone(), token), session);
-                Body::SessionCreated(created)
-            }
-            Operation::SessionUpdate {
-                token,
-                set,
-                remove,
+            Operation::Namespace(NamespaceOperation::Set {
+                settings,
                 if_revision,
-            } => {
-                let session = self.session(ns, token)?;
-                check(if_revision, session.modified)?;
-                let mut after = session.fields.clone();
-                after.retain(|name, _| !remove.contains(name));
-                after.extend(set.into_map());
-                if after.len() > limits::SESSION_FIELDS {
-                    return Err(Rejection::SessionFieldsLimit);
-                }
-                if Fields::size(&after) > limits::SESSION_BYTES {
-                    return Err(Rejection::SessionBytesLimit);
-                }
-                session.fields = after;
-                session.seen = now;
-                session.modified = next;
-                Body::SessionChanged(pb::SessionChanged {
-                    mod_revision: next,
-                    idle_deadline: session.due(),
-                })
+            }) => {
+                let old = self.settings.get(ns).copied().unwrap_or_default();
+                check(if_revision, old.1)?;
+                let modified = self.bump();
+                let new = settings.into_message();
+                let settings = v1::NamespaceSettings {
+                    session: new.session.or(old.0.session),
+                    cart: new.cart.or(old.0.cart),
+                };
+                self.settings.insert(ns.clone(), (settings, modified));
+                Ok(Body::NamespaceChanged(pb::NamespaceChanged {
+                    mod_revision: modified,
+                }))
             }
-            Operation::SessionTouch { token } => {
-                let session = self.session(ns, token)?;
-                session.seen = now;
-                Body::SessionChanged(pb::SessionChanged {
-                    mod_revision: session.modified,
-                    idle_deadline: session.due(),
-                })
-            }
-            Operation::SessionDestroy { token } => {
-                self.session(ns, token)?;
-                self.sessions.remove(&(ns.clone(), token));
-                Body::SessionDestroyed(pb::SessionDestroyed {})
-            }
-            other => panic!("{other:?} is no session operation"),
-        };
-        self.bump();
-        Ok(body)
-    }
-
-    pub fn session(&mut self, ns: &Namespace, token: TokenHash) -> Result<&mut Session, Rejection> {
-        self.sessions
-            .get_mut(&(ns.clone(), token))
-            .ok_or(Rejection::SessionNotFound)
+            Operation::Session(operation) => self.change_session(ns, operation),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::sample::Index;
 
 use super::Machine;
 use super::model::Model;
-use super::steps::{Script, steps};
+use super::steps::{Script, TOKENS, steps};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::state::{CartOwner, Command, MemoryStore, Store, SweepHorizon, query};
@@ -51,7 +51,7 @@ fn compare_reads(machine: &Machine, model: &Model) {
             .map(|id| id.1.clone())
             .collect();
         assert_eq!(listed, expected);
-        for nth in 0..3 {
+        for nth in 0..TOKENS {
             let hash = super::token(nth);
             let found = query::session(store, &ns, &hash).expect("no fault");
             let expected = model.sessions.get(&(ns.clone(), hash));
@@ -59,6 +59,8 @@ fn compare_reads(machine: &Machine, model: &Model) {
             if let (Some(found), Some(expected)) = (found, expected) {
                 assert_eq!(found.fields, expected.fields);
                 assert_eq!(found.user_id, expected.user);
+                assert_eq!(found.client, expected.client);
+                assert_eq!(query::session_handle(&found), expected.handle());
                 assert_eq!(found.create_revision, expected.created);
                 assert_eq!(found.mod_revision, expected.modified);
                 assert_eq!(
@@ -76,6 +78,7 @@ fn compare_reads(machine: &Machine, model: &Model) {
         let found = query::lease(store, ns, *lease).expect("no fault");
         assert_eq!(found.expect("the model has it").deadline, expected.deadline);
     }
+    compare_listings(store, model);
     for ((ns, key), expected) in &model.keys {
         let found = query::key(store, ns, key)
             .expect("no fault")
@@ -83,6 +86,28 @@ fn compare_reads(machine: &Machine, model: &Model) {
         assert_eq!(query::key_value(&found), expected.shown());
         assert_eq!(found.mod_revision, expected.modified);
         assert_eq!(found.deadline, expected.deadline.unwrap_or(0));
+    }
+}
+
+/// A user's devices, in pages of two.
+fn compare_listings(store: &MemoryStore, model: &Model) {
+    for ns in ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name")) {
+        for user in ["u0", "u1"].map(|name| UserId::parse(name).expect("short")) {
+            let (mut listed, mut after) = (Vec::new(), 0);
+            loop {
+                let page = query::user_sessions(store, &ns, &user, 2, after).expect("no fault");
+                assert!(page.items.len() <= 2);
+                listed.extend(page.items.into_iter().map(|(token, _)| token));
+                match page.next {
+                    Some(next) => after = next,
+                    None => break,
+                }
+            }
+            assert_eq!(listed, model.sessions_of(&ns, user.as_str()));
+        }
+        let found = query::namespace(store, &ns).expect("no fault");
+        let found = found.map(|it| (it.settings.unwrap_or_default(), it.mod_revision));
+        assert_eq!(found.as_ref(), model.settings.get(&ns));
     }
 }
 
@@ -266,7 +291,7 @@ proptest! {
 fn compare_visible(machine: &Machine, model: &Model) {
     let store = &machine.store;
     for ns in ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name")) {
-        for nth in 0..3 {
+        for nth in 0..TOKENS {
             let hash = super::token(nth);
             let found = query::session(store, &ns, &hash).expect("no fault");
             let expected = model.sessions.get(&(ns.clone(), hash));

@@ -7,9 +7,9 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::{
     Applied, Command, Identity, Key, KeyOperation, Operation, Record, Rejection, RequestHash,
-    Store, seal,
+    SessionOperation, Store, seal,
 };
-use crate::types::{ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
+use crate::types::{ClientAttributes, ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
 
 fn client() -> ClientId {
     ClientId::new([7; 16])
@@ -220,13 +220,14 @@ fn a_drawn_token_is_in_no_stored_byte_and_in_every_replay() {
         namespace.clone(),
         Identity::Request(RequestHash::of(&request("a random request id"))),
         1,
-        Operation::SessionCreate {
+        SessionOperation::Create {
             token: drawn.hash(),
             sealed_token: seal::seal(&namespace, &request("a random request id"), &drawn),
             user: None,
             fields: Fields::default(),
-            idle_ttl: Ttl::from_millis(10),
-            absolute_ttl: Ttl::from_millis(10),
+            client: ClientAttributes::default(),
+            idle_ttl: Some(Ttl::from_millis(10)),
+            absolute_ttl: Some(Ttl::from_millis(10)),
         },
     );
     let mut machine = Machine::default();

@@ -2,6 +2,7 @@
 
 mod carts;
 mod keys;
+mod sessions;
 
 use std::collections::BTreeMap;
 
@@ -9,16 +10,18 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::model::Model;
-use super::token;
 use crate::limits;
 use crate::state::{
-    Applied, CartOperation, Command, Identity, KeyOperation, LineRef, Operation, PutCondition,
-    RequestHash,
+    Applied, CartOperation, Command, Identity, KeyOperation, LineRef, NamespaceOperation,
+    Operation, PutCondition, RequestHash,
 };
 use crate::types::{
     Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
-    UserId, Value,
+    Value,
 };
+
+/// Tokens that scripts use: enough that some are free although the ended ones stay blocked.
+pub const TOKENS: u8 = 8;
 
 /// One random step, not yet a command: what it means depends on the steps before.
 pub type Step = [u8; 10];
@@ -28,7 +31,7 @@ pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> 
 }
 
 /// Kinds of operations; a transaction, made of the others, is the last.
-const KINDS: u8 = 31;
+const KINDS: u8 = 40;
 
 /// Turns steps into commands, with the model's answer to each.
 #[derive(Default)]
@@ -57,9 +60,9 @@ impl Script {
         let [time, whose, kind, rest @ ..] = step;
         let later = match time {
             255 => limits::REPLY_WINDOW_MS,
-            254 => limits::CART_TTL_EMPTY_MS,
-            253 => limits::CART_TTL_GUEST_MS,
-            252 => limits::CART_TTL_USER_MS,
+            254 => limits::CART_TTL_EMPTY_DEFAULT_MS,
+            253 => limits::CART_TTL_GUEST_DEFAULT_MS,
+            252 => limits::CART_TTL_USER_DEFAULT_MS,
             _ => pick(&[0, 0, 0, 1, 1, 3, 7, 40], time),
         };
         self.now += later;
@@ -115,9 +118,6 @@ impl Script {
     )]
     fn operation(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> Operation {
         let [a, b, c, d, e, f, _] = rest;
-        let hash = token(a % 3);
-        let ttl =
-            |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000, limits::TTL_MAX_MS], byte));
         let owner = carts::owner(a, b);
         let sku = || Sku::parse(format!("s{}", c % 3)).expect("short");
         let key = || Key::parse(format!("k{}", a % 5)).expect("short");
@@ -127,24 +127,7 @@ impl Script {
             n => LineRef::Id(LineId::new(n.into())),
         };
         match kind % KINDS {
-            0 | 1 => Operation::SessionCreate {
-                token: hash,
-                sealed_token: Bytes::copy_from_slice(&[c]),
-                user: b
-                    .is_multiple_of(2)
-                    .then(|| UserId::parse("u").expect("short")),
-                fields: fields(c, d),
-                idle_ttl: ttl(e),
-                absolute_ttl: ttl(f),
-            },
-            2 | 3 => Operation::SessionUpdate {
-                token: hash,
-                set: fields(c, d),
-                remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
-                if_revision: condition(f, self.model.session_revision(ns, hash)),
-            },
-            4 => Operation::SessionTouch { token: hash },
-            5 => Operation::SessionDestroy { token: hash },
+            kind @ (0..=5 | 30..=37) => self.session(ns, kind, rest).into(),
             6..=8 => Operation::Cart(CartOperation::Add {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
@@ -189,6 +172,7 @@ impl Script {
             },
             kind @ 16..=21 => self.key_operation(kind - 16, ns, rest),
             kind @ 22..=29 => Operation::Cart(carts::operation(&self.model, ns, kind - 22, rest)),
+            38 => self.settings(ns, rest).into(),
             _ => Operation::Txn(Box::new(self.txn(ns, rest))),
         }
     }
@@ -199,13 +183,10 @@ fn names_a_revision(operation: &Operation) -> bool {
     match operation {
         // A lease's id is a revision.
         Operation::Txn(_) | Operation::Lease(_) => true,
-        Operation::SessionUpdate { if_revision, .. }
+        Operation::Session(operation) => sessions::names_a_revision(operation),
+        Operation::Namespace(NamespaceOperation::Set { if_revision, .. })
         | Operation::Key(KeyOperation::Delete { if_revision, .. }) => if_revision.is_some(),
-        Operation::SessionCreate { .. }
-        | Operation::SessionTouch { .. }
-        | Operation::SessionDestroy { .. }
-        | Operation::Key(KeyOperation::Increment(_))
-        | Operation::Tick { .. } => false,
+        Operation::Key(KeyOperation::Increment(_)) | Operation::Tick { .. } => false,
         Operation::Cart(operation) => carts::names_a_revision(operation),
         Operation::Key(KeyOperation::Put {
             condition, lease, ..
@@ -221,6 +202,10 @@ pub fn condition(byte: u8, current: u64) -> Option<Revision> {
         2 => Some(Revision::new(current + 1)),
         _ => None,
     }
+}
+
+fn ttl(byte: u8) -> Ttl {
+    Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000, limits::TTL_MAX_MS], byte))
 }
 
 pub fn price(byte: u8) -> Option<Money> {

@@ -5,23 +5,26 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
-    Batch, CartOperation, CartOwner, Fault, Key, MemoryStore, Operation, Rejection, Store,
-    SweepHorizon, apply, query,
+    Batch, CartOperation, CartOwner, Fault, Key, MemoryStore, Operation, Rejection,
+    SessionOperation, Store, SweepHorizon, apply, query,
 };
-use crate::types::{Attributes, Fields, KeyPrefix, LogTime, Namespace, Quantity, Sku, Ttl};
+use crate::types::{
+    Attributes, ClientAttributes, Fields, KeyPrefix, LogTime, Namespace, Quantity, Sku, Ttl,
+};
 
 fn is_kv(key: &Key) -> bool {
     matches!(key, Key::Kv(..))
 }
 
-fn create(idle: u64, absolute: u64) -> Operation {
-    Operation::SessionCreate {
+fn create(idle: u64, absolute: u64) -> SessionOperation {
+    SessionOperation::Create {
         token: token(1),
         sealed_token: bytes::Bytes::new(),
         user: None,
         fields: Fields::default(),
-        idle_ttl: Ttl::from_millis(idle),
-        absolute_ttl: Ttl::from_millis(absolute),
+        client: ClientAttributes::default(),
+        idle_ttl: Some(Ttl::from_millis(idle)),
+        absolute_ttl: Some(Ttl::from_millis(absolute)),
     }
 }
 
@@ -87,12 +90,13 @@ fn nothing_dies_early_and_log_time_never_goes_back() {
 fn a_touched_session_keeps_its_index_entry_until_the_sweep_meets_it() {
     let mut machine = Machine::default();
     machine.run(0, create(100, 1000));
-    machine.run(60, Operation::SessionTouch { token: token(1) });
+    machine.run(60, SessionOperation::Touch { token: token(1) });
     let key = Key::Session(Namespace::default(), token(1));
-    assert_eq!(machine.deadline(&key), Some((100, 160)));
+    // A tenth of the idle TTL is the touch interval, from whose end it counts.
+    assert_eq!(machine.deadline(&key), Some((110, 170)));
     let revision = machine.revision();
-    machine.run(100, tick());
-    assert_eq!(machine.deadline(&key), Some((160, 160)));
+    machine.run(110, tick());
+    assert_eq!(machine.deadline(&key), Some((170, 170)));
     assert_eq!(
         machine.revision(),
         revision,
@@ -100,9 +104,9 @@ fn a_touched_session_keeps_its_index_entry_until_the_sweep_meets_it() {
     );
     assert_eq!(
         machine.horizon.next_deadline(),
-        Some(LogTime::from_millis(160))
+        Some(LogTime::from_millis(170))
     );
-    machine.run(160, tick());
+    machine.run(170, tick());
     assert_eq!(machine.deadline(&key), None);
     assert_eq!(machine.revision(), revision + 1);
     machine.check_invariants();
@@ -113,16 +117,22 @@ fn the_absolute_deadline_wins_over_any_number_of_touches() {
     let mut machine = Machine::default();
     machine.run(0, create(100, 250));
     for at in [90, 180, 249] {
-        machine.run(at, Operation::SessionTouch { token: token(1) });
+        machine.run(at, SessionOperation::Touch { token: token(1) });
     }
-    let reply = machine.run(250, Operation::SessionTouch { token: token(1) });
+    let reply = machine.run(250, SessionOperation::Touch { token: token(1) });
     assert_eq!(rejection(&reply), Some(Rejection::SessionNotFound));
 }
 
 #[test]
 fn a_session_and_its_cart_end_together_and_are_not_inherited() {
     let ends: [fn(&mut Machine); 3] = [
-        |machine| drop(machine.run(5, Operation::SessionDestroy { token: token(1) })),
+        // Its tombstone is gone after the absolute TTL, and was not swept either.
+        |machine| {
+            machine.run(5, SessionOperation::Destroy { token: token(1) });
+            for nth in 0..limits::SWEEP_PER_ENTRY {
+                machine.run(5, put(&format!("k{nth}"), "v", Some(1)));
+            }
+        },
         |machine| drop(machine.run(100, tick())),
         // So much is due before the session that one entry does not reach it: its successor finds it unswept.
         |machine| {
@@ -133,7 +143,7 @@ fn a_session_and_its_cart_end_together_and_are_not_inherited() {
     ];
     for end in ends {
         let mut machine = Machine::default();
-        machine.run(0, create(50, 1000));
+        machine.run(0, create(50, 100));
         machine.run(1, add_to_session_cart());
         end(&mut machine);
         let reply = machine.run(100, create(50, 1000));

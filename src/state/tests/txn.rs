@@ -7,6 +7,7 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::reply::Body;
+use crate::proto::internal::txn_aborted::Refusal;
 use crate::state::{
     CartOperation, CartOwner, Command, Compare, Fault, Key, KeyOperation, LeaseOperation, Operand,
     Operation, PutCondition, Rejection, Relation, Step, Subject, Txn, query,
@@ -69,7 +70,10 @@ fn what_a_transaction_answers_is_bounded() {
     let Some(Body::TxnAborted(aborted)) = reply.body else {
         panic!("not aborted: {reply:?}");
     };
-    let rejected = aborted.rejected.as_ref().and_then(Rejection::from_stored);
+    let Some(Refusal::Rejected(rejected)) = &aborted.refusal else {
+        panic!("not refused: {aborted:?}");
+    };
+    let rejected = Rejection::from_stored(rejected);
     assert_eq!(
         (aborted.index, rejected),
         (2, Some(Rejection::TxnResultLimit))

@@ -8,8 +8,8 @@ use prost::Message as _;
 
 use super::steps::{Script, steps};
 use crate::proto::internal as pb;
-use crate::state::{Command, Fault, Identity, Operation, RequestHash};
-use crate::types::{Fields, Namespace, Ttl};
+use crate::state::{Command, Fault, Identity, RequestHash, SessionOperation};
+use crate::types::{ClientAttributes, Fields, Namespace, Ttl};
 
 proptest! {
     #[test]
@@ -113,13 +113,14 @@ fn an_encoded_command_stays_what_it_is() {
         Namespace::default(),
         Identity::Request(RequestHash::new([2; 16])),
         3,
-        Operation::SessionCreate {
+        SessionOperation::Create {
             token: super::token(1),
             sealed_token: Bytes::from_static(b"sealed"),
             user: None,
             fields: Fields::parse(fields).expect("a small field"),
-            idle_ttl: Ttl::from_millis(4),
-            absolute_ttl: Ttl::from_millis(5),
+            client: ClientAttributes::default(),
+            idle_ttl: Some(Ttl::from_millis(4)),
+            absolute_ttl: Some(Ttl::from_millis(5)),
         },
     );
     let hex = super::hex(&command.encode());

@@ -17,12 +17,13 @@ pub use operation::{Compare, Operand, Relation, Step, Subject, Txn};
 
 use prost::Message as _;
 
-use super::apply::{self, Outcome, Stop};
+use super::apply::{self, Outcome, Refusal, Stop};
 use super::batch::{Batch, SlotId};
 use super::{Fault, Rejection, Store, cart, kv, session};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
+use crate::proto::internal::txn_aborted::Refusal as Told;
 use crate::proto::internal::txn_result::Result as Answer;
 use crate::types::Namespace;
 
@@ -41,9 +42,9 @@ pub(super) fn operate<S: Store>(
         match execute(batch, namespace, step, &mut bytes) {
             Ok(result) => results.push(result),
             Err(stop) => {
-                let rejected = stop.into_refusal()?;
+                let refusal = stop.into_refusal()?;
                 batch.roll_back();
-                return Ok(aborted(succeeded, index, rejected));
+                return Ok(aborted(succeeded, index, refusal));
             }
         }
     }
@@ -51,11 +52,15 @@ pub(super) fn operate<S: Store>(
     Ok(Body::TxnDone(pb::TxnDone { succeeded, results }))
 }
 
-fn aborted(succeeded: bool, index: usize, rejected: pb::Rejected) -> Body {
+fn aborted(succeeded: bool, index: usize, refusal: Refusal) -> Body {
+    let refusal = match refusal {
+        Refusal::Rejected(rejected) => Told::Rejected(rejected),
+        Refusal::Conflict(conflict) => Told::SaveConflict(conflict),
+    };
     Body::TxnAborted(pb::TxnAborted {
         succeeded,
         index: u32::try_from(index).expect("limits::TXN_OPERATIONS is far below"),
-        rejected: Some(rejected),
+        refusal: Some(refusal),
     })
 }
 

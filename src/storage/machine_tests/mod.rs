@@ -21,12 +21,12 @@ use crate::proto::internal as pb;
 use crate::raft::{Entry, Member, Membership, Proposal};
 use crate::state::{
     CartOperation, CartOwner, Command, Identity, KeyOperation, KeyRange, Operation, PutCondition,
-    RequestHash, Store as _,
+    RequestHash, SessionOperation, Store as _,
 };
 use crate::storage::LogConfig;
 use crate::types::{
-    Attributes, ClientId, Fields, InstanceId, Key, LogTime, Namespace, NodeId, Quantity, RequestId,
-    Sku, TokenHash, Ttl, UserId, Value,
+    Attributes, ClientAttributes, ClientId, Fields, InstanceId, Key, LogTime, Namespace, NodeId,
+    Quantity, RequestId, Sku, TokenHash, Ttl, UserId, Value,
 };
 
 const CLUSTER: [u8; 16] = [7; 16];
@@ -164,26 +164,31 @@ impl Random {
                 key: self.key(),
                 if_revision: None,
             }),
-            4 | 5 => Operation::SessionCreate {
+            4 | 5 => SessionOperation::Create {
                 token: self.token(),
                 sealed_token: Bytes::new(),
-                user: None,
+                user: (self.below(3) > 0).then(|| UserId::parse("u").expect("short")),
                 fields: self.fields(),
-                idle_ttl: self.ttl(),
-                absolute_ttl: Ttl::from_millis(10_000),
-            },
-            6 => Operation::SessionUpdate {
+                client: ClientAttributes::default(),
+                idle_ttl: Some(self.ttl()),
+                absolute_ttl: Some(Ttl::from_millis(10_000)),
+            }
+            .into(),
+            6 => SessionOperation::Update {
                 token: self.token(),
                 set: self.fields(),
                 remove: vec!["field-0".to_owned()],
                 if_revision: None,
-            },
-            7 => Operation::SessionTouch {
+            }
+            .into(),
+            7 => SessionOperation::Touch {
                 token: self.token(),
-            },
-            8 => Operation::SessionDestroy {
+            }
+            .into(),
+            8 => SessionOperation::Destroy {
                 token: self.token(),
-            },
+            }
+            .into(),
             9 | 10 => Operation::Cart(CartOperation::Add {
                 owner: self.owner(),
                 sku: Sku::parse(format!("sku-{}", self.below(6))).expect("short"),

@@ -216,6 +216,97 @@ async fn a_checkout_is_all_or_nothing() {
     assert_eq!(done(&completed).results.len(), 2);
 }
 
+/// The new token, its cart and whatever else belongs to a login come together, also for a retry.
+#[tokio::test]
+async fn a_login_can_be_part_of_a_transaction() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let guest = v1::CartOwner {
+        owner: Some(Owner::SessionToken(token(1))),
+    };
+    let line = v1::AddCartLineRequest {
+        owner: Some(guest),
+        sku: "hat".to_owned(),
+        quantity: 1,
+        ..Default::default()
+    };
+    client
+        .send(vec![
+            create_session(1, 1, ""),
+            operation(2, Op::AddCartLine(line)),
+        ])
+        .await;
+    client.outcomes(2).await;
+    let login = inner(Op::RotateSession(v1::RotateSessionRequest {
+        user_id: "ada".to_owned(),
+        ..rotate(2)
+    }));
+    let cart = inner(Op::GetCart(v1::GetCartRequest {
+        owner: Some(user()),
+        ..Default::default()
+    }));
+    let request = txn(vec![login, put(0, "seen", "ada"), cart]);
+    let first = one(&mut client, 3, request.clone()).await;
+    let [login, _, cart] = &done(&first).results[..] else {
+        panic!("{first:?}");
+    };
+    let Some(Body::RotateSession(login)) = &login.response else {
+        panic!("{login:?}");
+    };
+    assert_eq!(login.token, token(2));
+    let merged = login.cart.as_ref().expect("there was a cart");
+    assert_eq!(
+        (merged.taken_lines, merged.mod_revision),
+        (1, first.revision)
+    );
+    let Some(Body::GetCart(cart)) = &cart.response else {
+        panic!("{cart:?}");
+    };
+    assert_eq!(cart.cart.as_ref().map_or(0, |cart| cart.lines.len()), 1);
+    let again = one(&mut client, 3, request).await;
+    assert!(again.replayed);
+    assert_eq!(again.response, first.response);
+
+    let late = inner(Op::RotateSession(rotate(3)));
+    let refused = one(&mut client, 4, txn(vec![put(0, "seen", "bob"), late])).await;
+    assert_eq!(failure(&refused).reason, "SESSION_NOT_FOUND");
+    assert_eq!(failure(&refused).metadata["operation_index"], "1");
+}
+
+#[tokio::test]
+async fn a_save_that_conflicts_undoes_all() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let fields = |value: &str| [("lang".to_owned(), Bytes::from(value.to_owned()))].into();
+    let update = |value: &str| {
+        inner(Op::UpdateSession(v1::UpdateSessionRequest {
+            token: token(1),
+            set: fields(value),
+            ..Default::default()
+        }))
+    };
+    let save = inner(Op::SaveSession(v1::SaveSessionRequest {
+        token: token(1),
+        loaded_revision: 1,
+        fields: fields("fr"),
+        ..Default::default()
+    }));
+    client.send(vec![create_session(1, 1, "")]).await;
+    client.outcomes(1).await;
+    let request = txn(vec![update("de"), save.clone()]);
+    let refused = one(&mut client, 2, request.clone()).await;
+    let told = failure(&refused);
+    assert_eq!(told.reason, "SAVE_CONFLICT");
+    assert_eq!(told.metadata["fields"], r#"["lang"]"#);
+    assert_eq!(told.metadata["operation_index"], "1");
+    assert_eq!(told.metadata["branch"], "then");
+    let again = one(&mut client, 2, request).await;
+    assert_eq!(failure(&again), told);
+    let saved = one(&mut client, 3, txn(vec![save])).await;
+    let Some(Body::SaveSession(saved)) = &done(&saved).results[0].response else {
+        panic!("{saved:?}");
+    };
+    assert!(!saved.merged, "nobody had changed it");
+}
+
 #[tokio::test]
 async fn comparisons_choose_the_branch() {
     let mut client = Client::connect(MemoryNode::leader()).await;
@@ -297,6 +388,25 @@ async fn what_may_not_stand_in_a_transaction_is_named() {
                 ..Default::default()
             })),
             "MALFORMED",
+        ),
+        (get_session(0, 1, true), "MALFORMED"),
+        (
+            inner(Op::ListSessions(v1::ListSessionsRequest {
+                user_id: "ada".to_owned(),
+                ..Default::default()
+            })),
+            "MALFORMED",
+        ),
+        (
+            inner(Op::GetNamespace(v1::GetNamespaceRequest::default())),
+            "MALFORMED",
+        ),
+        (
+            inner(Op::RotateSession(v1::RotateSessionRequest {
+                new_token: String::new(),
+                ..rotate(2)
+            })),
+            "EMPTY_FIELD",
         ),
         (Operation::default(), "EMPTY_FIELD"),
     ];

@@ -4,13 +4,13 @@ use super::{Model, check};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
-use crate::state::{CartAction, CartOperation, CartOwner, LineRef, MergePolicy, Rejection};
-use crate::types::{HolderId, LogTime, Money, Namespace, OrderId, Revision};
+use crate::state::{CartAction, CartOperation, CartOwner, LineRef, Rejection};
+use crate::types::{HolderId, LogTime, Money, Namespace, OrderId, Revision, TokenHash};
 
 #[derive(Clone, Default, PartialEq)]
 pub struct Cart {
     pub lines: Vec<v1::CartLine>,
-    last_line: u64,
+    pub last_line: u64,
     pub created: u64,
     pub modified: u64,
     pub details: v1::CartDetails,
@@ -102,7 +102,23 @@ impl Model {
     }
 
     /// The cart that an owner fills, and whose it is.
-    fn find_cart(&self, ns: &Namespace, owner: &CartOwner) -> Result<(CartOwner, Cart), Rejection> {
+    pub fn find_cart(
+        &self,
+        ns: &Namespace,
+        owner: &CartOwner,
+    ) -> Result<(CartOwner, Cart), Rejection> {
+        self.find_cart_without(ns, owner, &[])
+    }
+
+    /// The same as if some sessions had ended.
+    pub fn find_cart_without(
+        &self,
+        ns: &Namespace,
+        owner: &CartOwner,
+        gone: &[TokenHash],
+    ) -> Result<(CartOwner, Cart), Rejection> {
+        let is_gone =
+            |owner: &CartOwner| matches!(owner, CartOwner::Session(token) if gone.contains(token));
         if !self.has_owner(ns, owner) {
             return Err(Rejection::SessionNotFound);
         }
@@ -111,7 +127,7 @@ impl Model {
             let cart = self.own_cart(ns, &at).cloned().unwrap_or_default();
             match cart.merged_into.clone() {
                 None => return Ok((at, cart)),
-                Some(next) if self.has_owner(ns, &next) => at = next,
+                Some(next) if self.has_owner(ns, &next) && !is_gone(&next) => at = next,
                 Some(_) => return Ok((at, Cart::default())),
             }
         }
@@ -132,13 +148,16 @@ impl Model {
     }
 
     /// Puts a changed copy in place, with its deadline.
-    fn store_cart(&mut self, ns: &Namespace, owner: &CartOwner, mut cart: Cart) {
+    pub fn store_cart(&mut self, ns: &Namespace, owner: &CartOwner, mut cart: Cart) {
         let is_empty = cart.lines.is_empty() && cart.merged_into.is_none();
+        let settings = self.settings.get(ns).and_then(|(set, _)| set.cart);
+        let settings = settings.unwrap_or_default();
         let ttl = match owner {
-            _ if is_empty => limits::CART_TTL_EMPTY_MS,
-            CartOwner::User(_) => limits::CART_TTL_USER_MS,
-            CartOwner::Session(_) => limits::CART_TTL_GUEST_MS,
+            _ if is_empty => (settings.empty_ttl_ms, limits::CART_TTL_EMPTY_DEFAULT_MS),
+            CartOwner::User(_) => (settings.user_ttl_ms, limits::CART_TTL_USER_DEFAULT_MS),
+            CartOwner::Session(_) => (settings.guest_ttl_ms, limits::CART_TTL_GUEST_DEFAULT_MS),
         };
+        let ttl = ttl.0.map_or(ttl.1, i64::cast_unsigned);
         let until = cart.freeze.as_ref().map_or(0, |freeze| freeze.until);
         let deadline = (self.now + ttl).max(until);
         cart.deadline = Some(deadline);
@@ -317,82 +336,6 @@ impl Model {
         }))
     }
 
-    fn merge_carts(
-        &mut self,
-        ns: &Namespace,
-        source: &CartOwner,
-        target: &CartOwner,
-        policy: MergePolicy,
-        (if_source, if_target): (Option<Revision>, Option<Revision>),
-    ) -> Result<Body, Rejection> {
-        let (source_at, from) = self.find_cart(ns, source)?;
-        let (target_at, into) = self.find_cart(ns, target)?;
-        if source_at == target_at {
-            return Ok(Body::CartsMerged(pb::CartsMerged {
-                already_merged: true,
-                mod_revision: into.modified,
-                ..pb::CartsMerged::default()
-            }));
-        }
-        if source_at != *source {
-            return Err(Rejection::CartMergedElsewhere);
-        }
-        check(if_source, from.modified)?;
-        check(if_target, into.modified)?;
-        thawed(&from, self.now)?;
-        let policy = match policy {
-            MergePolicy::SourceIfTargetEmpty if into.lines.is_empty() => MergePolicy::KeepSource,
-            MergePolicy::SourceIfTargetEmpty => MergePolicy::KeepTarget,
-            policy => policy,
-        };
-        let policy = match policy {
-            MergePolicy::KeepSource if from.lines.is_empty() => MergePolicy::KeepTarget,
-            policy => policy,
-        };
-        let mut after = into.clone();
-        let (mut taken, mut dropped) = (from.lines.len(), 0);
-        match policy {
-            MergePolicy::KeepTarget => (taken, dropped) = (0, taken),
-            MergePolicy::KeepSource => {
-                dropped = into.lines.len();
-                after.lines = Vec::new();
-                after.details = from.details.clone();
-                for line in &from.lines {
-                    push(&mut after, line);
-                }
-            }
-            _ => join(&mut after, &from, policy == MergePolicy::Sum)?,
-        }
-        if after != into {
-            thawed(&into, self.now)?;
-        }
-        let revision = self.bump();
-        let is_void = self
-            .own_cart(ns, &target_at)
-            .is_some_and(|own| own.merged_into.is_some());
-        let mut mod_revision = into.modified;
-        if after != into || is_void {
-            after.order = String::new();
-            after.modified = revision;
-            mod_revision = revision;
-            self.store_cart(ns, &target_at, after);
-        }
-        let pointer = Cart {
-            created: from.created,
-            modified: revision,
-            last_line: from.last_line,
-            merged_into: Some(target_at),
-            ..Cart::default()
-        };
-        self.store_cart(ns, source, pointer);
-        Ok(Body::CartsMerged(pb::CartsMerged {
-            already_merged: false,
-            mod_revision,
-            taken_lines: u32::try_from(taken).expect("few lines"),
-            dropped_lines: u32::try_from(dropped).expect("few lines"),
-        }))
-    }
-
     fn freeze_cart(
         &mut self,
         ns: &Namespace,
@@ -516,7 +459,7 @@ impl Model {
     }
 }
 
-fn thawed(cart: &Cart, now: u64) -> Result<(), Rejection> {
+pub fn thawed(cart: &Cart, now: u64) -> Result<(), Rejection> {
     match cart.held(now) {
         None => Ok(()),
         Some(freeze) => Err(Rejection::CartFrozen {
@@ -537,7 +480,7 @@ fn total(cart: &Cart) -> i128 {
     cart.lines.iter().map(of).sum()
 }
 
-fn check_total(cart: &Cart) -> Result<(), Rejection> {
+pub fn check_total(cart: &Cart) -> Result<(), Rejection> {
     i64::try_from(total(cart))
         .map(drop)
         .map_err(|_| Rejection::CartTotalLimit)
@@ -626,7 +569,7 @@ fn find(cart: &Cart, wanted: &LineRef) -> Result<usize, Rejection> {
     }
 }
 
-fn push<'c>(cart: &'c mut Cart, line: &v1::CartLine) -> &'c mut v1::CartLine {
+pub fn push<'c>(cart: &'c mut Cart, line: &v1::CartLine) -> &'c mut v1::CartLine {
     cart.last_line += 1;
     cart.lines.push(v1::CartLine {
         line_id: cart.last_line,
@@ -661,65 +604,13 @@ fn add(
     Ok(line.clone())
 }
 
-fn same_currency(cart: &Cart, currency: &str) -> Result<(), Rejection> {
+pub fn same_currency(cart: &Cart, currency: &str) -> Result<(), Rejection> {
     let mut priced = cart
         .lines
         .iter()
         .filter_map(|line| line.unit_price.as_ref());
     if priced.any(|price| price.currency != currency) {
         return Err(Rejection::CurrencyMismatch);
-    }
-    Ok(())
-}
-
-/// All of both carts.
-fn join(into: &mut Cart, from: &Cart, sums: bool) -> Result<(), Rejection> {
-    for line in &from.lines {
-        if let Some(price) = &line.unit_price {
-            same_currency(into, &price.currency)?;
-        }
-    }
-    for line in &from.lines {
-        let same = |other: &&mut v1::CartLine| {
-            other.sku == line.sku && other.attributes == line.attributes
-        };
-        match into.lines.iter_mut().find(same) {
-            None => drop(push(into, line)),
-            Some(found) => {
-                found.quantity = if sums {
-                    found.quantity + line.quantity
-                } else {
-                    found.quantity.max(line.quantity)
-                };
-                if found.quantity > limits::QUANTITY_MAX {
-                    return Err(Rejection::QuantityLimit);
-                }
-                found.unit_price = line.unit_price.clone().or(found.unit_price.take());
-            }
-        }
-    }
-    if into.lines.len() > limits::CART_LINES {
-        return Err(Rejection::CartLinesLimit);
-    }
-    check_total(into)?;
-    let (ours, theirs) = (&mut into.details, &from.details);
-    if ours.note.is_empty() {
-        ours.note.clone_from(&theirs.note);
-    }
-    for code in &theirs.coupon_codes {
-        if !ours.coupon_codes.contains(code) {
-            ours.coupon_codes.push(code.clone());
-        }
-    }
-    for (name, value) in &theirs.attributes {
-        let entry = ours.attributes.entry(name.clone());
-        entry.or_insert_with(|| value.clone());
-    }
-    if ours.shipping_address.is_empty() {
-        ours.shipping_address.clone_from(&theirs.shipping_address);
-    }
-    if ours.billing_address.is_empty() {
-        ours.billing_address.clone_from(&theirs.billing_address);
     }
     Ok(())
 }

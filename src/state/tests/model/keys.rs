@@ -7,6 +7,7 @@ use super::{Model, Value, check};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
+use crate::proto::internal::txn_aborted::Refusal;
 use crate::proto::internal::txn_result::Result as Answer;
 use crate::state::{
     Compare, Increment, KeyOperation, LeaseOperation, Operand, PutCondition, Rejection, Relation,
@@ -196,12 +197,13 @@ impl Model {
         for (index, step) in txn.branch(succeeded).iter().enumerate() {
             let answer = match step {
                 Step::Write(operation) => match self.operate(ns, operation) {
-                    Ok(Body::Rejected(rejected)) => Err(rejected),
+                    Ok(Body::Rejected(rejected)) => Err(Refusal::Rejected(rejected)),
+                    Ok(Body::SaveConflict(conflict)) => Err(Refusal::SaveConflict(conflict)),
                     Ok(body) => Ok(Answer::Reply(pb::Reply {
                         revision: 0,
                         body: Some(body),
                     })),
-                    Err(rejection) => Err(rejection.to_stored()),
+                    Err(rejection) => Err(Refusal::Rejected(rejection.to_stored())),
                 },
                 Step::Get(subject) => Ok(self.get(ns, subject)),
             };
@@ -211,16 +213,16 @@ impl Model {
                 });
                 let bytes: usize = results.iter().map(pb::TxnResult::encoded_len).sum();
                 if bytes > limits::TXN_RESULT_BYTES {
-                    return Err(Rejection::TxnResultLimit.to_stored());
+                    return Err(Refusal::Rejected(Rejection::TxnResultLimit.to_stored()));
                 }
                 Ok(())
             });
-            if let Err(rejected) = answer {
+            if let Err(refusal) = answer {
                 *self = before;
                 return Body::TxnAborted(pb::TxnAborted {
                     succeeded,
                     index: u32::try_from(index).expect("few steps"),
-                    rejected: Some(rejected),
+                    refusal: Some(refusal),
                 });
             }
         }
@@ -241,20 +243,10 @@ impl Model {
                     indexed_deadline: 0,
                 })
             }),
-            Subject::Session(token) => self.sessions.get(&(ns.clone(), *token)).map(|it| {
-                Answer::Session(pb::SessionRecord {
-                    user_id: it.user.clone(),
-                    fields: it.fields.clone(),
-                    create_revision: it.created,
-                    mod_revision: it.modified,
-                    created_at: it.created_at,
-                    last_seen: it.seen,
-                    idle_ttl: it.idle,
-                    absolute_deadline: it.absolute,
-                    indexed_deadline: 0,
-                    has_cart: it.cart.is_some(),
-                })
-            }),
+            Subject::Session(token) => self
+                .sessions
+                .get(&(ns.clone(), *token))
+                .map(|it| Answer::Session(it.record())),
             Subject::Cart(owner) => self
                 .cart(ns, owner)
                 .map(|it| Answer::Cart(it.record(self.now))),

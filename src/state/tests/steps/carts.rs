@@ -2,7 +2,7 @@
 
 use super::super::model::Model;
 use super::super::token;
-use super::{attributes, condition, pick, price};
+use super::{TOKENS, attributes, condition, pick, price};
 use crate::limits;
 use crate::state::{CartAction, CartOperation, CartOwner, LineRef, MergePolicy};
 use crate::types::{
@@ -89,7 +89,7 @@ pub fn names_a_revision(operation: &CartOperation) -> bool {
 
 pub fn owner(a: u8, b: u8) -> CartOwner {
     if b.is_multiple_of(2) {
-        CartOwner::Session(token(a % 3))
+        CartOwner::Session(token(a % TOKENS))
     } else {
         CartOwner::User(UserId::parse(format!("u{}", a % 3)).expect("short"))
     }

@@ -1,6 +1,6 @@
 //! Steps that are about counters, leases and transactions.
 
-use super::{KINDS, Script, condition, pick};
+use super::{KINDS, Script, TOKENS, condition, pick};
 use crate::state::{
     CartOperation, CartOwner, Command, Compare, Identity, Increment, KeyOperation, LeaseOperation,
     Operand, Operation, Relation, Step, Subject, Txn,
@@ -147,7 +147,7 @@ fn key(byte: u8) -> Key {
 fn subject(bytes: &mut Bytes) -> Subject {
     let (kind, byte) = (bytes.next(), bytes.next());
     let user = || UserId::parse(format!("u{}", byte % 3)).expect("short");
-    let token = super::super::token(byte % 3);
+    let token = super::super::token(byte % TOKENS);
     match kind % 4 {
         0 => Subject::Session(token),
         1 => Subject::Cart(CartOwner::Session(token)),
