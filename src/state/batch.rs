@@ -21,6 +21,7 @@ use super::keys::Key;
 use super::record::{self, Content};
 use super::store::{Change, Changes, Record, Stored};
 use super::sweep::{Entry, Index};
+use super::window::ClientWindow;
 use super::{Fault, Store, SweepHorizon, cart, digest, replies, session};
 use crate::proto::internal as pb;
 use crate::types::{LogTime, Revision};
@@ -269,7 +270,7 @@ impl<'a, S: Store> Batch<'a, S> {
                 .read::<pb::SessionRecord>(id)
                 .map(|it| (it.indexed_deadline, session::deadline(it).as_millis())),
             Key::Client(..) => self
-                .read::<pb::ClientWindow>(id)
+                .read::<ClientWindow>(id)
                 .map(|it| (it.indexed_deadline, it.deadline)),
             Key::Kv(..) => self
                 .read::<pb::KvRecord>(id)

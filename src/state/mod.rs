@@ -7,7 +7,7 @@
 //! | [`Command`] (`command`, `command_wire`) | what an entry asks for, and its bytes |
 //! | [`apply`] (`apply`) | one entry: time, sweep, replay, operation, reply |
 //! | [`Batch`] (`batch`, `sweep`) | the overlay over a store, log time, the deadline index |
-//! | `replies` | exactly-once: the replies of clients and of request ids |
+//! | `replies`, `window` | exactly-once: the replies of clients and of request ids |
 //! | `session`, `cart`, `kv` | what the operations do |
 //! | [`keys`], [`record`], [`digest`] | stored bytes |
 //! | [`store`], [`MemoryStore`] | what lies below |
@@ -63,6 +63,7 @@ pub mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use apply::{Applied, apply};
 pub use batch::Batch;
@@ -75,3 +76,4 @@ pub use memory::MemoryStore;
 pub use rejection::Rejection;
 pub use store::{Change, Changes, Record, Store, Stored};
 pub use sweep::SweepHorizon;
+pub use window::ClientWindow;

@@ -15,7 +15,7 @@ use super::Machine;
 use crate::proto::internal as pb;
 use crate::state::{
     CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record, Rejection,
-    RequestHash, Store,
+    RequestHash, Store, record,
 };
 use crate::types::{
     self, Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision,
@@ -238,13 +238,17 @@ fn describe(machine: &Machine, key: &Key) -> String {
         .expect("no fault")
         .expect("just listed");
     let record = match stored.record {
-        Record::Client(window) => format!(
-            "confirmed_below {} deadline {} indexed {}{}",
-            window.confirmed_below,
-            window.deadline,
-            window.indexed_deadline,
-            window.replies.iter().map(reply).collect::<String>(),
-        ),
+        Record::Client(_) => {
+            let value = record::encode(&stored.record);
+            let window = pb::ClientWindow::decode(value).expect("just encoded");
+            format!(
+                "confirmed_below {} deadline {} indexed {}{}",
+                window.confirmed_below,
+                window.deadline,
+                window.indexed_deadline,
+                window.replies.iter().map(reply).collect::<String>(),
+            )
+        }
         Record::Request(request) => format!(
             "deadline {}{}",
             request.deadline,

@@ -7,6 +7,7 @@ mod properties;
 mod replies;
 mod steps;
 mod sweep;
+mod window;
 mod wire;
 
 use std::fmt::Write as _;
