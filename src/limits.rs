@@ -25,6 +25,14 @@ pub const SESSION_FIELDS: usize = 256;
 pub const FIELD_NAME_BYTES: usize = 256;
 /// Largest session, all names and values together.
 pub const SESSION_BYTES: usize = 256 << 10;
+/// Most keys of one lease.
+pub const LEASE_KEYS: usize = 128;
+/// Most comparisons of one transaction.
+pub const TXN_COMPARES: usize = 64;
+/// Most operations in one branch of a transaction.
+pub const TXN_OPERATIONS: usize = 64;
+/// What the operations of one transaction answer, all together. Replies are kept for replays, gets among them.
+pub const TXN_RESULT_BYTES: usize = 64 << 10;
 /// Longest SKU.
 pub const SKU_BYTES: usize = 128;
 /// Most lines of one cart.
@@ -130,6 +138,7 @@ const _: () = {
     assert!(SNAPSHOT_CHUNK_BYTES < PEER_MESSAGE_BYTES);
     assert!(SESSION_IDLE_TTL_DEFAULT_MS <= SESSION_ABSOLUTE_TTL_DEFAULT_MS);
     assert!(SESSION_ABSOLUTE_TTL_DEFAULT_MS <= TTL_MAX_MS);
+    assert!(LEASE_KEYS * KEY_BYTES < VALUE_BYTES);
     assert!(CLIENT_WINDOW <= STREAM_IN_FLIGHT);
     assert!(FRAME_OPERATIONS <= STREAM_IN_FLIGHT);
 };

@@ -8,7 +8,7 @@ use crate::state::{Fault, Rejection, query, seal};
 use crate::types::{Revision, TokenHash};
 
 use super::Error;
-use super::parse::{CreateEcho, Echo};
+use super::parse::{CreateEcho, Echo, StepEcho, TxnEcho};
 
 /// A response without a header, and what stands for the header.
 #[derive(Debug)]
@@ -111,8 +111,113 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
         (Echo::KeyDelete, Body::KeyDeleted(_)) => {
             Response::DeleteKey(v1::DeleteKeyResponse { header: None })
         }
+        (Echo::KeyIncrement, Body::KeyIncremented(it)) => {
+            Response::IncrementKey(v1::IncrementKeyResponse {
+                header: None,
+                value: it.value,
+                create_revision: it.create_revision,
+                mod_revision: it.mod_revision,
+                deadline_ms: it.deadline,
+            })
+        }
+        (Echo::LeaseGrant, Body::LeaseGranted(it)) => {
+            Response::GrantLease(v1::GrantLeaseResponse {
+                header: None,
+                lease_id: it.lease,
+                ttl_ms: it.ttl,
+                deadline_ms: it.deadline,
+            })
+        }
+        (Echo::LeaseKeepAlive, Body::LeaseRenewed(it)) => {
+            Response::KeepLeaseAlive(v1::KeepLeaseAliveResponse {
+                header: None,
+                ttl_ms: it.ttl,
+                deadline_ms: it.deadline,
+            })
+        }
+        (Echo::LeaseRevoke, Body::LeaseRevoked(it)) => {
+            Response::RevokeLease(v1::RevokeLeaseResponse {
+                header: None,
+                deleted_keys: it.deleted_keys,
+            })
+        }
+        (Echo::Txn(echo), Body::TxnDone(done)) => Response::Txn(txn(*echo, done, revision)?),
+        (Echo::Txn(_), Body::TxnAborted(aborted)) => return Err(txn_aborted(aborted)),
         _ => return Err(Error::ForeignReply("it answers another kind of request")),
     })
+}
+
+/// Each result is encoded as the reply to the operation alone would be.
+fn txn(echo: TxnEcho, done: pb::TxnDone, revision: Revision) -> Result<v1::TxnResponse, Error> {
+    let pb::TxnDone { succeeded, results } = done;
+    let echoes = if succeeded { echo.then } else { echo.otherwise };
+    if echoes.len() != results.len() {
+        return Err(Error::ForeignReply("it has another number of results"));
+    }
+    let results = echoes.into_iter().zip(results).map(|(echo, result)| {
+        Ok(v1::Outcome {
+            response: Some(txn_result(echo, result, revision)?),
+            ..v1::Outcome::default()
+        })
+    });
+    Ok(v1::TxnResponse {
+        header: None,
+        succeeded,
+        results: results.collect::<Result<_, Error>>()?,
+    })
+}
+
+fn txn_result(
+    echo: StepEcho,
+    result: pb::TxnResult,
+    revision: Revision,
+) -> Result<Response, Error> {
+    use pb::txn_result::Result::{Cart, Key, Nothing, Reply, Session};
+    const FOREIGN: Error = Error::ForeignReply("a result answers another kind of operation");
+    let result = result.result.ok_or(FOREIGN)?;
+    Ok(match (echo, result) {
+        (StepEcho::Write(echo), Reply(reply)) => {
+            response(echo, reply.body.ok_or(FOREIGN)?, revision)?
+        }
+        (StepEcho::GetSession, found @ (Session(_) | Nothing(_))) => {
+            let session = match found {
+                Session(record) => Some(session(&record)),
+                _ => None,
+            };
+            Response::GetSession(v1::GetSessionResponse {
+                header: None,
+                session,
+            })
+        }
+        (StepEcho::GetCart, found @ (Cart(_) | Nothing(_))) => {
+            let cart = match found {
+                Cart(record) => Some(cart(&record)),
+                _ => None,
+            };
+            Response::GetCart(v1::GetCartResponse { header: None, cart })
+        }
+        (StepEcho::GetKey(name), found @ (Key(_) | Nothing(_))) => {
+            let item = match found {
+                Key(record) => Some(key_value(name.as_str(), &record)),
+                _ => None,
+            };
+            Response::GetKey(v1::GetKeyResponse { header: None, item })
+        }
+        _ => return Err(FOREIGN),
+    })
+}
+
+fn txn_aborted(aborted: pb::TxnAborted) -> Error {
+    let rejected = aborted.rejected.unwrap_or_default();
+    Error::InTxn {
+        branch: if aborted.succeeded {
+            "then"
+        } else {
+            "otherwise"
+        },
+        index: aborted.index as usize,
+        source: Box::new(rejection(rejected)),
+    }
 }
 
 fn rejection(rejected: pb::Rejected) -> Error {
@@ -185,9 +290,11 @@ pub(crate) fn cart(record: &pb::CartRecord) -> v1::Cart {
 pub(crate) fn key_value(key: &str, record: &pb::KvRecord) -> v1::KeyValue {
     v1::KeyValue {
         key: key.to_owned(),
-        value: record.value.clone(),
+        value: query::key_value(record),
         create_revision: record.create_revision,
         mod_revision: record.mod_revision,
         deadline_ms: record.deadline,
+        counter: record.counter,
+        lease_id: record.lease,
     }
 }

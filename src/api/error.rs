@@ -14,14 +14,24 @@ pub enum Error {
     /// A cursor that no page of this listing ended with.
     #[error("the cursor is not one that this listing returned; start again with an empty one")]
     BadCursor,
-    /// A creation over `Exchange` that leaves the drawing of the token to the server.
+    /// A creation over `Exchange`, or in a transaction, that leaves the drawing of the token to the server.
     #[error(
-        "token must not be empty over Exchange: the client draws it itself, so that a retry brings the same one"
+        "token must not be empty over Exchange or in a transaction: the client draws it itself, so that a retry brings the same one"
     )]
     TokenRequired,
     /// A valid command was refused, or a valid read found nothing.
     #[error("{0}")]
     Rejected(Rejection),
+    /// Something in a transaction is not valid or was refused, and nothing of the transaction was done.
+    #[error("{branch}[{index}]: {source}; nothing of the transaction was done")]
+    InTxn {
+        /// The list that it stands in, as the API calls it.
+        branch: &'static str,
+        /// Its place there, from 0.
+        index: usize,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// The node could not serve the request.
     #[error(transparent)]
     Node(#[from] node::Error),

@@ -47,7 +47,9 @@ use crate::proto::v1::cart_service_server::CartServiceServer;
 use crate::proto::v1::cluster_service_server::ClusterServiceServer;
 use crate::proto::v1::exchange_service_server::ExchangeServiceServer;
 use crate::proto::v1::kv_service_server::KvServiceServer;
+use crate::proto::v1::lease_service_server::LeaseServiceServer;
 use crate::proto::v1::session_service_server::SessionServiceServer;
+use crate::proto::v1::txn_service_server::TxnServiceServer;
 
 /// Every public service over one node. Cloning shares it.
 #[derive(Clone)]
@@ -68,6 +70,10 @@ pub struct Services<B: Backend> {
     pub cart: CartServiceServer<Api<B>>,
     /// Keys.
     pub kv: KvServiceServer<Api<B>>,
+    /// What keeps keys alive.
+    pub lease: LeaseServiceServer<Api<B>>,
+    /// Several operations as one.
+    pub txn: TxnServiceServer<Api<B>>,
     /// The cluster itself.
     pub cluster: ClusterServiceServer<Api<B>>,
     /// The exchange stream.
@@ -94,6 +100,8 @@ impl<B: Backend> Api<B> {
                 .max_decoding_message_size(message_bytes),
             cart: CartServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
             kv: KvServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
+            lease: LeaseServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
+            txn: TxnServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
             cluster: ClusterServiceServer::new(self.clone())
                 .max_decoding_message_size(message_bytes),
             exchange: ExchangeServiceServer::new(self.clone())

@@ -58,6 +58,17 @@ pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
             after,
             limit,
         } => list(view, namespace, prefix, after.as_ref(), *limit).map(Ok),
+        Query::Lease { namespace, lease } => {
+            let found = query::lease(view, namespace, *lease)?;
+            Ok(found.ok_or(Rejection::LeaseNotFound).map(|record| {
+                Response::GetLease(v1::GetLeaseResponse {
+                    header: None,
+                    ttl_ms: record.ttl,
+                    deadline_ms: record.deadline,
+                    keys: record.keys,
+                })
+            }))
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use tonic::{Request, Response, Status};
 use super::{Api, Backend};
 use crate::proto::v1::cart_service_server::CartService;
 use crate::proto::v1::kv_service_server::KvService;
+use crate::proto::v1::lease_service_server::LeaseService;
 use crate::proto::v1::session_service_server::SessionService;
+use crate::proto::v1::txn_service_server::TxnService;
 use crate::proto::v1::{
     AddCartLineRequest, AddCartLineResponse, ClearCartRequest, ClearCartResponse,
     CreateSessionRequest, CreateSessionResponse, DeleteKeyRequest, DeleteKeyResponse,
@@ -14,6 +16,11 @@ use crate::proto::v1::{
     PutKeyRequest, PutKeyResponse, RemoveCartLineRequest, RemoveCartLineResponse,
     SetCartLineQuantityRequest, SetCartLineQuantityResponse, TouchSessionRequest,
     TouchSessionResponse, UpdateSessionRequest, UpdateSessionResponse,
+};
+use crate::proto::v1::{
+    GetLeaseRequest, GetLeaseResponse, GrantLeaseRequest, GrantLeaseResponse, IncrementKeyRequest,
+    IncrementKeyResponse, KeepLeaseAliveRequest, KeepLeaseAliveResponse, RevokeLeaseRequest,
+    RevokeLeaseResponse, TxnRequest, TxnResponse,
 };
 
 macro_rules! service {
@@ -51,4 +58,16 @@ service!(KvService {
     put: PutKeyRequest -> PutKeyResponse;
     delete: DeleteKeyRequest -> DeleteKeyResponse;
     list: ListKeysRequest -> ListKeysResponse;
+    increment: IncrementKeyRequest -> IncrementKeyResponse;
+});
+
+service!(LeaseService {
+    grant: GrantLeaseRequest -> GrantLeaseResponse;
+    keep_alive: KeepLeaseAliveRequest -> KeepLeaseAliveResponse;
+    revoke: RevokeLeaseRequest -> RevokeLeaseResponse;
+    get: GetLeaseRequest -> GetLeaseResponse;
+});
+
+service!(TxnService {
+    txn: TxnRequest -> TxnResponse;
 });

@@ -85,6 +85,7 @@ reasons! {
     SESSION_NOT_FOUND: NotFound, final, NotApplied, "No live session has this token, or the token is malformed.";
     CART_LINE_NOT_FOUND: NotFound, final, NotApplied, "The cart has no such line.";
     KEY_NOT_FOUND: NotFound, final, NotApplied, "No live key has this name.";
+    LEASE_NOT_FOUND: NotFound, final, NotApplied, "No live lease has this id: it ran out or was revoked.";
     SESSION_EXISTS: AlreadyExists, final, NotApplied, "The token that the caller brought is in use.";
     KEY_EXISTS: AlreadyExists, final, NotApplied, "`if_absent` was asked for; metadata `actual_revision`.";
     REVISION_MISMATCH: Aborted, final, NotApplied, "`if_revision` does not hold: read again, then decide; metadata `actual_revision`.";
@@ -94,6 +95,11 @@ reasons! {
     SESSION_BYTES_LIMIT: FailedPrecondition, final, NotApplied, "The session would be too large; metadata `limit`.";
     CART_LINES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many lines; metadata `limit`.";
     QUANTITY_LIMIT: FailedPrecondition, final, NotApplied, "The line would have too many pieces; metadata `limit`.";
+    COUNTER_BELOW_MIN: FailedPrecondition, final, NotApplied, "The counter would fall below `min`; metadata `actual_value`.";
+    COUNTER_ABOVE_MAX: FailedPrecondition, final, NotApplied, "The counter would rise above `max`; metadata `actual_value`.";
+    NOT_A_COUNTER: FailedPrecondition, final, NotApplied, "The key holds a plain value, to which nothing can be added.";
+    LEASE_KEYS_LIMIT: FailedPrecondition, final, NotApplied, "The lease would have too many keys; metadata `limit`.";
+    TXN_RESULT_LIMIT: FailedPrecondition, final, NotApplied, "The transaction would answer with too many bytes; metadata `limit`.";
     REQUEST_ID_REUSED: FailedPrecondition, final, NotApplied, "The request id was used before with another request.";
     SEQUENCE_CONFIRMED: FailedPrecondition, final, Unknown, "The client had confirmed this sequence: the first reply is forgotten.";
     CLIENT_WINDOW_FULL: ResourceExhausted, retry, NotApplied, "The client confirms too little: raise `confirmed_below`; metadata `limit`.";
@@ -128,6 +134,11 @@ impl Told {
     fn of(error: &Error) -> Self {
         let mut metadata = Metadata::new();
         let reason = match error {
+            Error::InTxn {
+                branch,
+                index,
+                source,
+            } => return Self::of(source).within(branch, *index, error),
             Error::Invalid(invalid) => tell_invalid(invalid, &mut metadata),
             Error::BadCursor => BAD_CURSOR,
             Error::TokenRequired => EMPTY_FIELD,
@@ -150,6 +161,14 @@ impl Told {
             message: error.to_string(),
             metadata,
         }
+    }
+
+    /// The failure of what stands in a transaction: its own reason, and where it stands.
+    fn within(mut self, branch: &str, index: usize, whole: &Error) -> Self {
+        note(&mut self.metadata, "branch", branch);
+        note(&mut self.metadata, "operation_index", index);
+        self.message = whole.to_string();
+        self
     }
 }
 
@@ -219,6 +238,18 @@ fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
             note(metadata, "actual_revision", actual);
             REVISION_MISMATCH
         }
+        Rejection::CounterBelowMin { actual } => {
+            note(metadata, "actual_value", actual);
+            COUNTER_BELOW_MIN
+        }
+        Rejection::CounterAboveMax { actual } => {
+            note(metadata, "actual_value", actual);
+            COUNTER_ABOVE_MAX
+        }
+        Rejection::NotACounter => NOT_A_COUNTER,
+        Rejection::LeaseNotFound => LEASE_NOT_FOUND,
+        Rejection::LeaseKeysLimit => limited(LEASE_KEYS_LIMIT, limits::LEASE_KEYS),
+        Rejection::TxnResultLimit => limited(TXN_RESULT_LIMIT, limits::TXN_RESULT_BYTES),
         Rejection::RequestIdReused => REQUEST_ID_REUSED,
         Rejection::SequenceConfirmed => SEQUENCE_CONFIRMED,
         Rejection::ClientWindowFull => limited(CLIENT_WINDOW_FULL, limits::CLIENT_WINDOW),

@@ -70,6 +70,12 @@ data_methods! {
     write "KvService" / "Put": PutKeyRequest -> PutKeyResponse as PutKey;
     write "KvService" / "Delete": DeleteKeyRequest -> DeleteKeyResponse as DeleteKey;
     read "KvService" / "List": ListKeysRequest -> ListKeysResponse as ListKeys;
+    write "KvService" / "Increment": IncrementKeyRequest -> IncrementKeyResponse as IncrementKey;
+    write "LeaseService" / "Grant": GrantLeaseRequest -> GrantLeaseResponse as GrantLease;
+    write "LeaseService" / "KeepAlive": KeepLeaseAliveRequest -> KeepLeaseAliveResponse as KeepLeaseAlive;
+    write "LeaseService" / "Revoke": RevokeLeaseRequest -> RevokeLeaseResponse as RevokeLease;
+    read "LeaseService" / "Get": GetLeaseRequest -> GetLeaseResponse as GetLease;
+    write "TxnService" / "Txn": TxnRequest -> TxnResponse as Txn;
 }
 
 impl<B: Backend> Api<B> {

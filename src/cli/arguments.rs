@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::Failure;
-use super::{bench, cart, cluster, demo, kv, session};
+use super::{bench, cart, cluster, demo, kv, lease, session, txn};
 use crate::client::{Client, ClientConfig, Consistency};
 use crate::types::Revision;
 
@@ -76,6 +76,22 @@ pub(super) enum ClientVerb {
         target: Target,
         #[command(subcommand)]
         verb: kv::Verb,
+    },
+    /// Grant, keep alive, revoke and read leases, which keep keys alive
+    #[command(subcommand_required = true, arg_required_else_help = true)]
+    Lease {
+        #[command(flatten)]
+        target: Target,
+        #[command(subcommand)]
+        verb: lease::Verb,
+    },
+    /// Carry out several operations as one: all of them or none
+    #[command(after_help = txn::EXAMPLES)]
+    Txn {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        args: txn::TxnArgs,
     },
     /// Look at the cluster, move its leader, make snapshots
     #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -169,6 +185,8 @@ impl ClientVerb {
             Self::Session { target, .. }
             | Self::Cart { target, .. }
             | Self::Kv { target, .. }
+            | Self::Lease { target, .. }
+            | Self::Txn { target, .. }
             | Self::Cluster { target, .. }
             | Self::Bench { target, .. }
             | Self::Demo { target, .. } => target,
@@ -184,6 +202,8 @@ impl ClientVerb {
             Self::Session { target, verb } => verb.run(&target).await?,
             Self::Cart { target, verb } => verb.run(&target).await?,
             Self::Kv { target, verb } => verb.run(&target).await?,
+            Self::Lease { target, verb } => verb.run(&target).await?,
+            Self::Txn { target, args } => args.run(&target).await?,
             Self::Cluster { target, verb } => verb.run(&target).await?,
             Self::Bench { target, args } => bench::show(&args, &target).await?,
             Self::Demo { target, args } => return demo::run(&args, &target).await,

@@ -35,6 +35,17 @@ impl Input {
         Ok(bytes.into())
     }
 
+    /// A file's content, or standard input if the name is `-`.
+    pub fn file(&mut self, name: &str) -> Result<Bytes, Failure> {
+        if name == STDIN {
+            return self.value(name.to_owned());
+        }
+        match std::fs::read(name) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => Err(Failure::Usage(format!("{name}: {error}"))),
+        }
+    }
+
     /// A session's token: the argument, standard input if it is `-`, or else the environment.
     pub fn token(&mut self, argument: Option<String>) -> Result<String, Failure> {
         let Some(argument) = argument.or_else(|| std::env::var(TOKEN_VARIABLE).ok()) else {

@@ -36,6 +36,9 @@ pub(super) enum Verb {
         /// How long it lives; until it is deleted without
         #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
         ttl: Option<Duration>,
+        /// The key dies with this lease
+        #[arg(long, value_name = "LEASE")]
+        lease: Option<u64>,
         #[command(flatten)]
         condition: Condition,
         #[command(flatten)]
@@ -53,6 +56,35 @@ pub(super) enum Verb {
     },
     /// List keys in byte order
     List(ListArgs),
+    /// Add to a counter, and print the sum
+    #[command(
+        after_help = "Examples:\n  trolley kv incr stock/SKU-1 -2 --min 0       # fails, with exit code 4, rather than sell what is not there\n  trolley kv incr stock/SKU-1 100 --max 500\n  trolley kv incr visits/10.0.0.1 --ttl 1m --max 60\n\nThe sum must keep to the bounds; the failure tells what the counter holds."
+    )]
+    Incr(IncrArgs),
+}
+
+/// What to add.
+#[derive(Debug, Args)]
+pub(super) struct IncrArgs {
+    /// The counter
+    key: String,
+    /// What to add; negative to take away
+    #[arg(default_value_t = 1, allow_negative_numbers = true)]
+    delta: i64,
+    /// The sum must not be below
+    #[arg(long, allow_negative_numbers = true)]
+    min: Option<i64>,
+    /// The sum must not be above
+    #[arg(long, allow_negative_numbers = true)]
+    max: Option<i64>,
+    /// What a counter that is not there counts from
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    initial: i64,
+    /// How long a counter that is not there will live; until it is deleted without
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    write: WriteArgs,
 }
 
 /// At most one.
@@ -105,11 +137,13 @@ impl Verb {
                 key,
                 value,
                 ttl,
+                lease,
                 condition,
                 write,
             } => {
                 let put = keys.put(key, Input::default().value(value)?);
                 let put = optional!(put, ttl, ttl);
+                let put = optional!(put, lease, lease);
                 let put = optional!(put, if_revision, condition.if_revision);
                 let put = if condition.if_absent {
                     put.if_absent()
@@ -144,6 +178,7 @@ impl Verb {
                 );
             }
             Self::List(args) => list(args, target).await?,
+            Self::Incr(args) => increment(args, target).await?,
         }
         Ok(())
     }
@@ -157,6 +192,27 @@ fn show_value(value: &bytes::Bytes) {
     } else {
         output::raw(value);
     }
+}
+
+async fn increment(args: IncrArgs, target: &Target) -> Result<(), Failure> {
+    let client = target.connect()?;
+    let increment = client.keys().increment(args.key, args.delta);
+    let increment = increment.initial(args.initial);
+    let increment = optional!(increment, min, args.min);
+    let increment = optional!(increment, max, args.max);
+    let increment = optional!(increment, ttl, args.ttl);
+    let done = identified!(increment, args.write).send().await?;
+    let json = || {
+        let fields = json!({
+            "value": done.value.value,
+            "create_revision": done.create_revision,
+            "mod_revision": done.mod_revision,
+            "deadline_ms": done.deadline_ms,
+        });
+        reply(&done, fields)
+    };
+    show(target.form(), json, || done.value.value.to_string());
+    Ok(())
 }
 
 async fn list(args: ListArgs, target: &Target) -> Result<(), Failure> {

@@ -15,8 +15,11 @@ mod demo;
 mod failure;
 mod input;
 mod kv;
+mod lease;
+mod message;
 mod output;
 mod session;
+mod txn;
 
 use std::process::ExitCode;
 

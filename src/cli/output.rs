@@ -143,6 +143,8 @@ pub(super) fn key_value(item: &v1::KeyValue) -> Value {
         "create_revision": item.create_revision,
         "mod_revision": item.mod_revision,
         "deadline_ms": item.deadline_ms,
+        "counter": item.counter,
+        "lease_id": item.lease_id,
     })
 }
 

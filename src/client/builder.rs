@@ -39,6 +39,22 @@ macro_rules! read_options {
 }
 pub(super) use read_options;
 
+/// Lets a write's builder stand in a transaction.
+macro_rules! in_txn {
+    ($builder:ident as $variant:ident) => {
+        impl crate::client::InTxn for $builder<'_> {
+            fn into_request(mut self) -> crate::proto::v1::operation::Request {
+                self.request.request_id = self.options.request_id.unwrap_or_default();
+                crate::proto::v1::operation::Request::$variant(self.request)
+            }
+        }
+    };
+    ($builder:ident) => {
+        crate::client::builder::in_txn!($builder as $builder);
+    };
+}
+pub(super) use in_txn;
+
 /// The response of one kind, out of the outcome of any.
 macro_rules! pick {
     ($variant:ident) => {

@@ -77,6 +77,7 @@ impl Kind {
             Request::GetCart(get) => &get.read,
             Request::GetKey(get) => &get.read,
             Request::ListKeys(list) => &list.read,
+            Request::GetLease(get) => &get.read,
             Request::CreateSession(_)
             | Request::UpdateSession(_)
             | Request::TouchSession(_)
@@ -86,7 +87,12 @@ impl Kind {
             | Request::RemoveCartLine(_)
             | Request::ClearCart(_)
             | Request::PutKey(_)
-            | Request::DeleteKey(_) => return Self::Write,
+            | Request::DeleteKey(_)
+            | Request::IncrementKey(_)
+            | Request::GrantLease(_)
+            | Request::KeepLeaseAlive(_)
+            | Request::RevokeLease(_)
+            | Request::Txn(_) => return Self::Write,
         };
         if Consistency::of_options(options.as_ref()).needs_leader() {
             Self::LeaderRead

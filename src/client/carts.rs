@@ -1,8 +1,8 @@
 //! Carts.
 
-use super::builder::{pick, read_options, write_options};
+use super::builder::{in_txn, pick, read_options, write_options};
 use super::call::Options;
-use super::{Client, Consistency, Error, Reply};
+use super::{Client, Consistency, Error, InTxn, Reply};
 use crate::proto::v1;
 use crate::proto::v1::cart_line_ref::Line;
 use crate::proto::v1::cart_owner::Owner;
@@ -155,6 +155,8 @@ pub struct AddLine<'a> {
     request: v1::AddCartLineRequest,
 }
 
+in_txn!(AddLine as AddCartLine);
+
 impl AddLine<'_> {
     write_options!();
     if_revision!();
@@ -191,6 +193,8 @@ pub struct SetQuantity<'a> {
     request: v1::SetCartLineQuantityRequest,
 }
 
+in_txn!(SetQuantity as SetCartLineQuantity);
+
 impl SetQuantity<'_> {
     write_options!();
     if_revision!();
@@ -211,6 +215,8 @@ pub struct RemoveLine<'a> {
     options: Options,
     request: v1::RemoveCartLineRequest,
 }
+
+in_txn!(RemoveLine as RemoveCartLine);
 
 impl RemoveLine<'_> {
     write_options!();
@@ -233,6 +239,8 @@ pub struct ClearCart<'a> {
     request: v1::ClearCartRequest,
 }
 
+in_txn!(ClearCart);
+
 impl ClearCart<'_> {
     write_options!();
     if_revision!();
@@ -253,6 +261,16 @@ pub struct GetCart<'a> {
     options: Options,
     consistency: Option<Consistency>,
     owner: v1::CartOwner,
+}
+
+impl InTxn for GetCart<'_> {
+    fn into_request(self) -> Request {
+        Request::GetCart(v1::GetCartRequest {
+            namespace: self.client.namespace_field(),
+            read: self.consistency.and_then(Consistency::to_options),
+            owner: Some(self.owner),
+        })
+    }
 }
 
 impl GetCart<'_> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, stream};
 
-use super::builder::{millis, pick, read_options, write_options};
+use super::builder::{in_txn, millis, pick, read_options, write_options};
 use super::call::Options;
-use super::{Client, Consistency, Error, Reply};
+use super::{Client, Consistency, Error, InTxn, Reply};
 use crate::proto::v1;
 use crate::proto::v1::operation::Request;
 use crate::types::Revision;
@@ -58,6 +58,21 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// Adds to a counter; what is negative is taken away.
+    pub fn increment(&self, key: impl Into<String>, delta: i64) -> IncrementKey<'a> {
+        let request = v1::IncrementKeyRequest {
+            namespace: self.client.namespace_field(),
+            key: key.into(),
+            delta,
+            ..Default::default()
+        };
+        IncrementKey {
+            client: self.client,
+            options: Options::default(),
+            request,
+        }
+    }
+
     /// Lists keys in byte order.
     pub fn list(&self) -> ListKeys<'a> {
         ListKeys {
@@ -76,6 +91,16 @@ pub struct GetKey<'a> {
     options: Options,
     consistency: Option<Consistency>,
     key: String,
+}
+
+impl InTxn for GetKey<'_> {
+    fn into_request(self) -> Request {
+        Request::GetKey(v1::GetKeyRequest {
+            namespace: self.client.namespace_field(),
+            read: self.consistency.and_then(Consistency::to_options),
+            key: self.key,
+        })
+    }
 }
 
 impl GetKey<'_> {
@@ -104,6 +129,8 @@ pub struct PutKey<'a> {
     request: v1::PutKeyRequest,
 }
 
+in_txn!(PutKey);
+
 impl PutKey<'_> {
     write_options!();
 
@@ -116,6 +143,12 @@ impl PutKey<'_> {
     /// Only if the key is at this revision.
     pub fn if_revision(mut self, revision: Revision) -> Self {
         self.request.if_revision = Some(revision.get());
+        self
+    }
+
+    /// The key dies with this lease.
+    pub fn lease(mut self, lease_id: u64) -> Self {
+        self.request.lease_id = lease_id;
         self
     }
 
@@ -140,6 +173,8 @@ pub struct DeleteKey<'a> {
     request: v1::DeleteKeyRequest,
 }
 
+in_txn!(DeleteKey);
+
 impl DeleteKey<'_> {
     write_options!();
 
@@ -157,6 +192,52 @@ impl DeleteKey<'_> {
             .call(request, self.options, pick!(DeleteKey))
             .await?;
         Ok(reply.map(|_| ()))
+    }
+}
+
+/// See [`Keys::increment`].
+#[must_use]
+pub struct IncrementKey<'a> {
+    client: &'a Client,
+    options: Options,
+    request: v1::IncrementKeyRequest,
+}
+
+in_txn!(IncrementKey);
+
+impl IncrementKey<'_> {
+    write_options!();
+
+    /// The sum must not be below; else the reason is `COUNTER_BELOW_MIN`.
+    pub fn min(mut self, min: i64) -> Self {
+        self.request.min = Some(min);
+        self
+    }
+
+    /// The sum must not be above; else the reason is `COUNTER_ABOVE_MAX`.
+    pub fn max(mut self, max: i64) -> Self {
+        self.request.max = Some(max);
+        self
+    }
+
+    /// What a counter that is not there counts from; 0 without.
+    pub fn initial(mut self, initial: i64) -> Self {
+        self.request.initial = initial;
+        self
+    }
+
+    /// How long a counter that is not there will live; until it is deleted without.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.request.ttl_ms = millis(ttl);
+        self
+    }
+
+    /// Sends the request.
+    pub async fn send(self) -> Result<Reply<v1::IncrementKeyResponse>, Error> {
+        let request = Request::IncrementKey(self.request);
+        self.client
+            .call(request, self.options, pick!(IncrementKey))
+            .await
     }
 }
 

@@ -56,12 +56,15 @@ mod directory;
 mod error;
 mod frame;
 mod keys;
+mod leases;
 mod ledger;
+mod lock;
 mod node;
 mod outbound;
 mod sessions;
 mod supervisor;
 mod sweep;
+mod txn;
 mod unary;
 
 #[cfg(test)]
@@ -76,11 +79,14 @@ pub use self::carts::{
 pub use self::cluster::Cluster;
 pub use self::config::{ClientConfig, Consistency, Transport};
 pub use self::error::{Error, Outcome, Rejected};
-pub use self::keys::{DeleteKey, GetKey, Keys, ListKeys, PutKey};
+pub use self::keys::{DeleteKey, GetKey, IncrementKey, Keys, ListKeys, PutKey};
+pub use self::leases::{GetLease, GrantLease, KeepLeaseAlive, Leases, RevokeLease};
+pub use self::lock::{AcquireLock, Lock};
 pub use self::sessions::{
     CreateSession, CreatedSession, DestroySession, GetSession, Sessions, TouchSession,
     UpdateSession,
 };
+pub use self::txn::{Compare, Compared, InTxn, Txn};
 
 use self::supervisor::Core;
 use crate::proto::v1;
@@ -210,6 +216,12 @@ impl Client {
     #[must_use]
     pub fn keys(&self) -> Keys<'_> {
         Keys { client: self }
+    }
+
+    /// Leases, which keep keys alive.
+    #[must_use]
+    pub fn leases(&self) -> Leases<'_> {
+        Leases { client: self }
     }
 
     /// The cluster itself.

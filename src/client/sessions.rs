@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::builder::{millis, pick, read_options, write_options};
+use super::builder::{in_txn, millis, pick, read_options, write_options};
 use super::call::Options;
-use super::{Client, Consistency, Error, Reply};
+use super::{Client, Consistency, Error, InTxn, Reply};
 use crate::proto::v1;
 use crate::proto::v1::operation::Request;
 use crate::types::{Revision, SessionToken};
@@ -110,6 +110,8 @@ pub struct CreateSession<'a> {
     request: v1::CreateSessionRequest,
 }
 
+in_txn!(CreateSession);
+
 impl CreateSession<'_> {
     write_options!();
 
@@ -175,6 +177,16 @@ pub struct GetSession<'a> {
     token: String,
 }
 
+impl InTxn for GetSession<'_> {
+    fn into_request(self) -> Request {
+        Request::GetSession(v1::GetSessionRequest {
+            namespace: self.client.namespace_field(),
+            read: self.consistency.and_then(Consistency::to_options),
+            token: self.token,
+        })
+    }
+}
+
 impl GetSession<'_> {
     read_options!();
 
@@ -200,6 +212,8 @@ pub struct UpdateSession<'a> {
     options: Options,
     request: v1::UpdateSessionRequest,
 }
+
+in_txn!(UpdateSession);
 
 impl UpdateSession<'_> {
     write_options!();
@@ -239,6 +253,8 @@ pub struct TouchSession<'a> {
     request: v1::TouchSessionRequest,
 }
 
+in_txn!(TouchSession);
+
 impl TouchSession<'_> {
     write_options!();
 
@@ -258,6 +274,8 @@ pub struct DestroySession<'a> {
     options: Options,
     request: v1::DestroySessionRequest,
 }
+
+in_txn!(DestroySession);
 
 impl DestroySession<'_> {
     write_options!();

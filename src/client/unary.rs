@@ -18,9 +18,11 @@ use crate::limits;
 use crate::proto::v1::ResponseHeader;
 use crate::proto::v1::cart_service_client::CartServiceClient;
 use crate::proto::v1::kv_service_client::KvServiceClient;
+use crate::proto::v1::lease_service_client::LeaseServiceClient;
 use crate::proto::v1::operation::Request;
 use crate::proto::v1::outcome::Response;
 use crate::proto::v1::session_service_client::SessionServiceClient;
+use crate::proto::v1::txn_service_client::TxnServiceClient;
 use crate::types::Revision;
 
 /// A listing's page is the largest answer.
@@ -131,6 +133,12 @@ calls! {
     PutKey: KvServiceClient.put,
     DeleteKey: KvServiceClient.delete,
     ListKeys: KvServiceClient.list,
+    IncrementKey: KvServiceClient.increment,
+    GrantLease: LeaseServiceClient.grant,
+    KeepLeaseAlive: LeaseServiceClient.keep_alive,
+    RevokeLease: LeaseServiceClient.revoke,
+    GetLease: LeaseServiceClient.get,
+    Txn: TxnServiceClient.txn,
 }
 
 macro_rules! names {
@@ -142,7 +150,8 @@ macro_rules! names {
                 Request::GetSession(_)
                 | Request::GetCart(_)
                 | Request::GetKey(_)
-                | Request::ListKeys(_) => {}
+                | Request::ListKeys(_)
+                | Request::GetLease(_) => {}
             }
         }
     };
@@ -151,4 +160,5 @@ macro_rules! names {
 names! {
     CreateSession, UpdateSession, TouchSession, DestroySession, AddCartLine, SetCartLineQuantity,
     RemoveCartLine, ClearCart, PutKey, DeleteKey,
+    IncrementKey, GrantLease, KeepLeaseAlive, RevokeLease, Txn,
 }

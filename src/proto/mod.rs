@@ -6,6 +6,7 @@
 #![allow(
     missing_docs,
     clippy::pedantic,
+    clippy::large_enum_variant,
     reason = "generated from the protos, which carry the documentation"
 )]
 

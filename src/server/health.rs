@@ -13,6 +13,8 @@ const SERVICES: &[&str] = &[
     "trolley.v1.SessionService",
     "trolley.v1.CartService",
     "trolley.v1.KvService",
+    "trolley.v1.LeaseService",
+    "trolley.v1.TxnService",
     "trolley.v1.ClusterService",
     "trolley.v1.ExchangeService",
 ];

@@ -151,6 +151,8 @@ async fn routes<N: Served>(
         .add_service(services.session)
         .add_service(services.cart)
         .add_service(services.kv)
+        .add_service(services.lease)
+        .add_service(services.txn)
         .add_service(services.cluster)
         .add_service(services.exchange)
         .add_service(health_service)

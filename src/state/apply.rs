@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::batch::Batch;
 use super::command::{Command, Operation};
-use super::{Fault, Rejection, Store, cart, digest, kv, replies, session};
+use super::{Fault, Rejection, Store, cart, digest, kv, lease, replies, session, txn};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::types::{LogTime, Namespace};
@@ -73,7 +73,8 @@ pub(super) fn reply<S: Store>(batch: &Batch<'_, S>, body: Body) -> pb::Reply {
     }
 }
 
-fn operate<S: Store>(
+/// Executes an operation of its own or of a transaction.
+pub(super) fn operate<S: Store>(
     batch: &mut Batch<'_, S>,
     namespace: &Namespace,
     operation: &Operation,
@@ -87,9 +88,9 @@ fn operate<S: Store>(
         | Operation::CartSetQuantity { .. }
         | Operation::CartRemove { .. }
         | Operation::CartClear { .. } => cart::operate(batch, namespace, operation),
-        Operation::KeyPut { .. } | Operation::KeyDelete { .. } => {
-            kv::operate(batch, namespace, operation)
-        }
+        Operation::Key(operation) => kv::operate(batch, namespace, operation),
+        Operation::Lease(operation) => lease::operate(batch, namespace, *operation),
+        Operation::Txn(txn) => txn::operate(batch, namespace, txn),
         Operation::Tick { checkpoint, expect } => tick(batch, *checkpoint, expect.as_ref()),
     }
 }

@@ -8,10 +8,14 @@
 //! 2. The digest is owed for dirty records only; [`Batch::settle`] pays, at the end and before it is compared.
 //! 3. The order of the hash map reaches no result: sums commute, and writes are sorted.
 //!
-//! Deliberately absent: undo. An operation checks everything before it changes anything, and after a fault the
-//! batch is dropped whole.
+//! 4. Between [`Batch::begin`] and [`Batch::keep`] or [`Batch::roll_back`] nothing is swept and nothing settles, and every
+//!    change has one revision. Rolled back, the batch gives the bytes, digests and replies of one where none of it
+//!    was tried.
+//!
+//! Outside transactions there is no undo: an operation checks everything before it changes anything, and after a
+//! fault the batch is dropped whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,7 +26,7 @@ use super::record::{self, Content};
 use super::store::{Change, Changes, Record, Stored};
 use super::sweep::{Entry, Index};
 use super::window::ClientWindow;
-use super::{Fault, Store, SweepHorizon, cart, digest, replies, session};
+use super::{Fault, Store, SweepHorizon, cart, digest, kv, lease, replies, session};
 use crate::proto::internal as pb;
 use crate::types::{LogTime, Revision};
 
@@ -31,7 +35,7 @@ use crate::types::{LogTime, Revision};
 pub(super) struct SlotId(usize);
 
 /// What the digest knows of a slot.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Standing {
     /// The record is as the store has it.
     Clean,
@@ -65,6 +69,17 @@ pub struct Batch<'a, S> {
     now: LogTime,
     digest: u128,
     checkpoint: Option<pb::DigestCheckpoint>,
+    /// Set while a transaction runs. Boxed, so that the others carry one word for it.
+    undo: Option<Box<Undo>>,
+}
+
+/// What takes a transaction back. The index keeps its own.
+#[derive(Debug)]
+struct Undo {
+    revision: Revision,
+    digest: u128,
+    /// Of each slot that was changed: what it held before the first change. Records are shared, not copied.
+    slots: BTreeMap<usize, (Option<Record>, Standing)>,
 }
 
 impl<'a, S: Store> Batch<'a, S> {
@@ -82,6 +97,42 @@ impl<'a, S: Store> Batch<'a, S> {
             digest: digest::from_bytes(&header.digest)
                 .expect("a store's header was decoded by record::decode_header"),
             checkpoint: header.checkpoint,
+            undo: None,
+        }
+    }
+
+    /// Begins a transaction: what is changed from here on is kept or rolled back as a whole. There is no
+    /// transaction within another.
+    pub(super) fn begin(&mut self) {
+        self.index.begin();
+        self.undo = Some(Box::new(Undo {
+            revision: self.revision,
+            digest: self.digest,
+            slots: BTreeMap::new(),
+        }));
+    }
+
+    /// Ends a transaction and keeps what it did.
+    pub(super) fn keep(&mut self) {
+        self.index.keep();
+        self.undo = None;
+    }
+
+    /// Ends a transaction and takes back what it did. What it has loaded stays loaded.
+    pub(super) fn roll_back(&mut self) {
+        self.index.roll_back();
+        let Some(undo) = self.undo.take() else {
+            return;
+        };
+        self.revision = undo.revision;
+        self.digest = undo.digest;
+        for (at, (record, standing)) in undo.slots {
+            let slot = self
+                .slots
+                .get_mut(at)
+                .expect("it was changed, so it is there");
+            slot.record = record;
+            slot.standing = standing;
         }
     }
 
@@ -120,9 +171,13 @@ impl<'a, S: Store> Batch<'a, S> {
         self.revision
     }
 
-    /// Counts a change and returns the revision that it makes.
+    /// Counts a change and returns the revision that it makes. All changes of a transaction make one.
     pub(super) fn next_revision(&mut self) -> Revision {
-        self.revision = self.revision.next();
+        let last = self
+            .undo
+            .as_ref()
+            .map_or(self.revision, |undo| undo.revision);
+        self.revision = last.next();
         self.revision
     }
 
@@ -172,7 +227,7 @@ impl<'a, S: Store> Batch<'a, S> {
         Some(C::of(record).expect("a key decides its record's kind"))
     }
 
-    /// The same, to change. Never undone, so everything was checked before.
+    /// The same, to change. Undone only by a transaction, so everything was checked before.
     pub(super) fn change<C: Content>(&mut self, id: SlotId) -> Option<&mut C> {
         let slot = self.slot_mut(id);
         let record = slot.record.as_mut()?;
@@ -252,6 +307,8 @@ impl<'a, S: Store> Batch<'a, S> {
             self.index(deadline, &target);
             match &target {
                 Key::Session(..) => session::note_indexed(self, id, deadline),
+                Key::Kv(..) => kv::note_indexed(self, id, deadline),
+                Key::Lease(..) => lease::note_indexed(self, id, deadline),
                 _ => replies::note_indexed(self, id, deadline),
             }
             return Ok(false);
@@ -259,12 +316,18 @@ impl<'a, S: Store> Batch<'a, S> {
         if let Key::Session(namespace, token) = &target {
             cart::delete_with_session(self, id, namespace, token)?;
         }
+        if let Key::Kv(namespace, name) = &target {
+            kv::leave_lease(self, namespace, name, id)?;
+        }
         self.delete(id);
-        Ok(matches!(target, Key::Session(..) | Key::Kv(..)))
+        Ok(matches!(
+            target,
+            Key::Session(..) | Key::Kv(..) | Key::Lease(..)
+        ))
     }
 
     /// Where the index holds a record, and when it is really due.
-    fn deadlines(&self, key: &Key, id: SlotId) -> Result<(LogTime, LogTime), Fault> {
+    fn deadlines(&mut self, key: &Key, id: SlotId) -> Result<(LogTime, LogTime), Fault> {
         let found = match key {
             Key::Session(..) => self
                 .read::<pb::SessionRecord>(id)
@@ -272,9 +335,10 @@ impl<'a, S: Store> Batch<'a, S> {
             Key::Client(..) => self
                 .read::<ClientWindow>(id)
                 .map(|it| (it.indexed_deadline, it.deadline)),
-            Key::Kv(..) => self
-                .read::<pb::KvRecord>(id)
-                .map(|it| (it.deadline, it.deadline)),
+            Key::Kv(namespace, _) => kv::deadlines(self, namespace, id)?,
+            Key::Lease(..) => self
+                .read::<pb::LeaseRecord>(id)
+                .map(|it| (it.indexed_deadline, it.deadline)),
             Key::Request(..) => self
                 .read::<pb::RequestRecord>(id)
                 .map(|it| (it.deadline, it.deadline)),
@@ -309,8 +373,14 @@ impl<'a, S: Store> Batch<'a, S> {
         }
     }
 
+    /// A slot that is about to be changed.
     fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
-        self.slots.get_mut(id.0).expect("ids name slots")
+        let slot = self.slots.get_mut(id.0).expect("ids name slots");
+        if let Some(undo) = &mut self.undo {
+            let before = || (slot.record.clone(), slot.standing.clone());
+            undo.slots.entry(id.0).or_insert_with(before);
+        }
+        slot
     }
 }
 

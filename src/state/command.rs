@@ -7,11 +7,11 @@ use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Fault, command_wire};
+use super::{Fault, KeyOperation, LeaseOperation, Txn, command_wire};
 use crate::proto::internal as pb;
 use crate::types::{
-    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, RequestId, Revision,
-    Sku, TokenHash, Ttl, UserId, Value,
+    Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision, Sku,
+    TokenHash, Ttl, UserId,
 };
 
 /// One replicated command.
@@ -93,17 +93,6 @@ pub enum LineRef {
     Sku(Sku),
 }
 
-/// What a put requires of the key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PutCondition {
-    /// Nothing.
-    Always,
-    /// The key exists at this revision.
-    IfRevision(Revision),
-    /// The key does not exist.
-    IfAbsent,
-}
-
 /// What a command does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(
@@ -155,16 +144,10 @@ pub enum Operation {
         owner: CartOwner,
         if_revision: Option<Revision>,
     },
-    KeyPut {
-        key: Key,
-        value: Value,
-        ttl: Option<Ttl>,
-        condition: PutCondition,
-    },
-    KeyDelete {
-        key: Key,
-        if_revision: Option<Revision>,
-    },
+    Key(KeyOperation),
+    Lease(LeaseOperation),
+    /// Several operations as one.
+    Txn(Box<Txn>),
     /// Moves log time on, sweeps, and now and then compares digests.
     Tick {
         checkpoint: bool,

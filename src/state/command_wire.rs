@@ -3,15 +3,15 @@
 
 use bytes::Bytes;
 
-use super::command::{CartOwner, Identity, LineRef, Operation, PutCondition, RequestHash};
+use super::command::{CartOwner, Identity, LineRef, Operation, RequestHash};
 use super::digest;
 use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::stored_owner::Owner;
 use crate::proto::v1::cart_line_ref::Line;
 use crate::proto::{internal as pb, v1};
 use crate::types::{
-    Attributes, ClientId, Fields, Invalid, Key, LineId, Money, Namespace, Quantity, Revision, Sku,
-    TokenHash, Ttl, UserId, Value,
+    Attributes, ClientId, Fields, Invalid, LineId, Money, Namespace, Quantity, Revision, Sku,
+    TokenHash, Ttl, UserId,
 };
 
 impl From<&Operation> for Wire {
@@ -25,25 +25,9 @@ impl From<&Operation> for Wire {
             | Operation::CartSetQuantity { .. }
             | Operation::CartRemove { .. }
             | Operation::CartClear { .. } => cart_to_wire(operation),
-            Operation::KeyPut {
-                key,
-                value,
-                ttl,
-                condition,
-            } => Wire::KeyPut(pb::KeyPutCommand {
-                key: key.as_str().to_owned(),
-                value: value.as_bytes().clone(),
-                ttl: ttl.map_or(0, Ttl::as_millis),
-                if_revision: match condition {
-                    PutCondition::IfRevision(revision) => Some(revision.get()),
-                    PutCondition::Always | PutCondition::IfAbsent => None,
-                },
-                if_absent: *condition == PutCondition::IfAbsent,
-            }),
-            Operation::KeyDelete { key, if_revision } => Wire::KeyDelete(pb::KeyDeleteCommand {
-                key: key.as_str().to_owned(),
-                if_revision: if_revision.map(Revision::get),
-            }),
+            Operation::Key(operation) => operation.into(),
+            Operation::Lease(operation) => operation.into(),
+            Operation::Txn(txn) => Self::Txn((&**txn).into()),
             Operation::Tick { checkpoint, expect } => Wire::Tick(pb::Tick {
                 checkpoint: *checkpoint,
                 expect: expect.clone(),
@@ -141,7 +125,7 @@ fn cart_to_wire(operation: &Operation) -> Wire {
     }
 }
 
-fn hash_bytes(token: &TokenHash) -> Bytes {
+pub(super) fn hash_bytes(token: &TokenHash) -> Bytes {
     Bytes::copy_from_slice(token.as_bytes())
 }
 
@@ -239,16 +223,13 @@ impl TryFrom<Wire> for Operation {
                 owner: owner(it.owner)?,
                 if_revision: it.if_revision.map(Revision::new),
             }),
-            Wire::KeyPut(it) => Ok(Self::KeyPut {
-                condition: condition(it.if_revision, it.if_absent)?,
-                key: Key::parse(it.key)?,
-                value: Value::parse(it.value)?,
-                ttl: ttl("ttl", it.ttl)?,
-            }),
-            Wire::KeyDelete(it) => Ok(Self::KeyDelete {
-                key: Key::parse(it.key)?,
-                if_revision: it.if_revision.map(Revision::new),
-            }),
+            Wire::KeyPut(it) => Ok(Self::Key(it.try_into()?)),
+            Wire::KeyDelete(it) => Ok(Self::Key(it.try_into()?)),
+            Wire::KeyIncrement(it) => Ok(Self::Key(it.try_into()?)),
+            Wire::LeaseGrant(it) => Ok(Self::Lease(it.try_into()?)),
+            Wire::LeaseKeepAlive(it) => Ok(Self::Lease(it.try_into()?)),
+            Wire::LeaseRevoke(it) => Ok(Self::Lease(it.try_into()?)),
+            Wire::Txn(it) => Ok(Self::Txn(Box::new(it.try_into()?))),
             Wire::Tick(it) => tick(it),
         }
     }
@@ -297,7 +278,7 @@ fn tick(it: pb::Tick) -> Result<Operation, Invalid> {
     })
 }
 
-fn owner(owner: Option<pb::StoredOwner>) -> Result<CartOwner, Invalid> {
+pub(super) fn owner(owner: Option<pb::StoredOwner>) -> Result<CartOwner, Invalid> {
     match owner.and_then(|owner| owner.owner) {
         Some(Owner::UserId(user)) => Ok(CartOwner::User(UserId::parse(user)?)),
         Some(Owner::TokenHash(hash)) => Ok(CartOwner::Session(TokenHash::parse(&hash)?)),
@@ -313,23 +294,11 @@ fn line(line: Option<v1::CartLineRef>) -> Result<LineRef, Invalid> {
     }
 }
 
-fn condition(if_revision: Option<u64>, if_absent: bool) -> Result<PutCondition, Invalid> {
-    match (if_revision, if_absent) {
-        (None, false) => Ok(PutCondition::Always),
-        (Some(revision), false) => Ok(PutCondition::IfRevision(Revision::new(revision))),
-        (None, true) => Ok(PutCondition::IfAbsent),
-        (Some(_), true) => Err(Invalid::Exclusive {
-            first: "if_revision",
-            second: "if_absent",
-        }),
-    }
-}
-
 /// A TTL as the log holds it: 0 stands for none.
-fn ttl(field: &'static str, millis: u64) -> Result<Option<Ttl>, Invalid> {
+pub(super) fn ttl(field: &'static str, millis: u64) -> Result<Option<Ttl>, Invalid> {
     Ttl::parse(field, i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
-fn given_ttl(field: &'static str, millis: u64) -> Result<Ttl, Invalid> {
+pub(super) fn given_ttl(field: &'static str, millis: u64) -> Result<Ttl, Invalid> {
     ttl(field, millis)?.ok_or(Invalid::Empty { field })
 }

@@ -9,6 +9,7 @@
 //! SessionCart     11   namespace 00 | token hash (32)
 //! UserCart        12   namespace 00 | user id, escaped | 00 00
 //! Kv              20   namespace 00 | key, escaped | 00 00
+//! Lease           21   namespace 00 | lease id (8, big-endian)
 //! Client          30   client id (16)
 //! Request         31   namespace 00 | request hash (16)
 //! Deadline        40   time (8, big-endian) | the target's whole key
@@ -35,7 +36,7 @@ use bytes::Bytes;
 
 use super::Fault;
 use super::command::RequestHash;
-use crate::types::{self, ClientId, KeyPrefix, LogTime, Namespace, TokenHash, UserId};
+use crate::types::{self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, TokenHash, UserId};
 
 const HEADER: u8 = 0x00;
 const RAFT_APPLIED: u8 = 0x01;
@@ -44,6 +45,7 @@ const SESSION: u8 = 0x10;
 const SESSION_CART: u8 = 0x11;
 const USER_CART: u8 = 0x12;
 const KV: u8 = 0x20;
+const LEASE: u8 = 0x21;
 const CLIENT: u8 = 0x30;
 const REQUEST: u8 = 0x31;
 const DEADLINE: u8 = 0x40;
@@ -74,6 +76,8 @@ pub enum Key {
     UserCart(Namespace, UserId),
     /// A key of the key space.
     Kv(Namespace, types::Key),
+    /// What keeps keys alive.
+    Lease(Namespace, LeaseId),
     /// The replies that a client has not confirmed.
     Client(ClientId),
     /// The reply to a plain request id.
@@ -143,6 +147,7 @@ impl Key {
                 .len()
                 .saturating_add(key.as_str().len())
                 .saturating_add(3),
+            Self::Lease(namespace, _) => namespace.as_str().len().saturating_add(9),
             Self::Client(_) => 16,
             Self::Request(namespace, _) => namespace.as_str().len().saturating_add(17),
             Self::Deadline(_, target) => target.len().saturating_add(TIME_BYTES),
@@ -170,6 +175,10 @@ impl Key {
             Self::Kv(namespace, key) => {
                 write_namespace(out, KV, namespace);
                 write_text(out, key.as_str());
+            }
+            Self::Lease(namespace, lease) => {
+                write_namespace(out, LEASE, namespace);
+                out.extend_from_slice(&lease.get().to_be_bytes());
             }
             Self::Client(client) => {
                 out.push(CLIENT);
@@ -208,6 +217,11 @@ impl Key {
             KV => {
                 let (namespace, text) = read_namespace(rest)?;
                 Self::Kv(namespace, types::Key::parse(read_text(text)?).ok()?)
+            }
+            LEASE => {
+                let (namespace, id) = read_namespace(rest)?;
+                let id = u64::from_be_bytes(id.try_into().ok()?);
+                Self::Lease(namespace, LeaseId::optional(id)?)
             }
             CLIENT => Self::Client(ClientId::parse(rest).ok()?),
             REQUEST => {

@@ -8,7 +8,8 @@
 //! | [`apply`] (`apply`) | one entry: time, sweep, replay, operation, reply |
 //! | [`Batch`] (`batch`, `sweep`) | the overlay over a store, log time, the deadline index |
 //! | `replies`, `window` | exactly-once: the replies of clients and of request ids |
-//! | `session`, `cart`, `kv` | what the operations do |
+//! | `session`, `cart`, `kv`, `lease` | what the operations do |
+//! | `txn` | several of them as one |
 //! | [`keys`], [`record`], [`digest`] | stored bytes |
 //! | [`store`], [`MemoryStore`] | what lies below |
 //! | [`query`] | reads |
@@ -27,7 +28,7 @@
 //!    most [`crate::limits::SWEEP_PER_ENTRY`] of them.
 //! 7. No token is stored: only its hash, and a drawn one sealed under its request id.
 //!
-//! Deliberately absent: watch events, and any way to undo part of a batch.
+//! Deliberately absent: watch events.
 
 #![deny(
     clippy::indexing_slicing,
@@ -52,6 +53,7 @@ pub mod digest;
 mod fault;
 pub mod keys;
 mod kv;
+mod lease;
 mod memory;
 pub mod query;
 pub mod record;
@@ -63,17 +65,19 @@ pub mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod txn;
 mod window;
 
 pub use apply::{Applied, apply};
 pub use batch::Batch;
-pub use command::{
-    CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash, fingerprint,
-};
+pub use command::{CartOwner, Command, Identity, LineRef, Operation, RequestHash, fingerprint};
 pub use fault::Fault;
 pub use keys::{Key, KeyRange};
+pub use kv::{Increment, KeyOperation, PutCondition};
+pub use lease::LeaseOperation;
 pub use memory::MemoryStore;
 pub use rejection::Rejection;
 pub use store::{Change, Changes, Record, Store, Stored};
 pub use sweep::SweepHorizon;
+pub use txn::{Compare, Operand, Relation, Step, Subject, Txn};
 pub use window::ClientWindow;

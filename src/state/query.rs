@@ -9,10 +9,10 @@ use prost::Message as _;
 use super::command::CartOwner;
 use super::keys::{Key, KeyRange};
 use super::store::Record;
-use super::{Fault, Store, kv, record::Content, session as sessions};
+use super::{Fault, Store, kv, lease as leases, record::Content, session as sessions};
 use crate::limits;
 use crate::proto::internal as pb;
-use crate::types::{self, KeyPrefix, LogTime, Namespace, TokenHash};
+use crate::types::{self, KeyPrefix, LeaseId, LogTime, Namespace, TokenHash};
 
 /// What a cart's owner has.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,8 +74,46 @@ pub fn key(
     namespace: &Namespace,
     key: &types::Key,
 ) -> Result<Option<Arc<pb::KvRecord>>, Fault> {
-    let found = get::<pb::KvRecord>(store, &Key::Kv(namespace.clone(), key.clone()))?;
-    Ok(found.filter(|found| kv::is_live(found, now(store))))
+    let Some(found) = get::<pb::KvRecord>(store, &Key::Kv(namespace.clone(), key.clone()))? else {
+        return Ok(None);
+    };
+    Ok(is_live(store, namespace, &found)?.then_some(found))
+}
+
+/// Looks for the lease only of a key that names one.
+fn is_live(store: &impl Store, namespace: &Namespace, kv: &pb::KvRecord) -> Result<bool, Fault> {
+    let lease = match LeaseId::optional(kv.lease) {
+        Some(lease) => get::<pb::LeaseRecord>(store, &Key::Lease(namespace.clone(), lease))?,
+        None => None,
+    };
+    Ok(kv::due(kv, lease.as_deref()) > now(store))
+}
+
+/// A key's value as callers see it.
+#[must_use]
+pub fn key_value(record: &pb::KvRecord) -> Bytes {
+    kv::value(record)
+}
+
+/// A live lease, with its live keys alone.
+pub fn lease(
+    store: &impl Store,
+    namespace: &Namespace,
+    lease: LeaseId,
+) -> Result<Option<pb::LeaseRecord>, Fault> {
+    let found = get::<pb::LeaseRecord>(store, &Key::Lease(namespace.clone(), lease))?;
+    let live = found.filter(|found| LogTime::from_millis(found.deadline) > now(store));
+    let Some(live) = live else {
+        return Ok(None);
+    };
+    let mut live = (*live).clone();
+    let mut keys = Vec::with_capacity(live.keys.len());
+    for name in std::mem::take(&mut live.keys) {
+        if key(store, namespace, &leases::key_name(&name)?)?.is_some() {
+            keys.push(name);
+        }
+    }
+    Ok(Some(pb::LeaseRecord { keys, ..live }))
 }
 
 /// The live keys with a prefix, in byte order, from the first one after `after`: at most `limit`, and no more than
@@ -87,7 +125,6 @@ pub fn list(
     limit: usize,
     after: Option<&types::Key>,
 ) -> Result<KeyPage, Fault> {
-    let now = now(store);
     let limit = limit.clamp(1, limits::LIST_MAX);
     let mut page = KeyPage::default();
     let (mut bytes, mut seen) = (0usize, 0usize);
@@ -107,7 +144,7 @@ pub fn list(
                 .map_err(|e| Fault::corrupt("a key's value", e.to_string()))?;
             last = Some(name.clone());
             seen = seen.saturating_add(1);
-            if kv::is_live(&record, now) {
+            if is_live(store, namespace, &record)? {
                 bytes = bytes.saturating_add(key.len()).saturating_add(value.len());
                 page.items.push((name, record));
             }

@@ -18,6 +18,7 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
         Key::Session(..) => Record::Session(message("a session", value)?),
         Key::SessionCart(..) | Key::UserCart(..) => Record::Cart(message("a cart", value)?),
         Key::Kv(..) => Record::Kv(message("a key's value", value)?),
+        Key::Lease(..) => Record::Lease(message("a lease", value)?),
         Key::Client(..) => Record::Client(window(value)?),
         Key::Request(..) => Record::Request(message("a request's reply", value)?),
         Key::Deadline(..) if value.is_empty() => Record::Index,
@@ -36,6 +37,7 @@ pub fn encode(record: &Record) -> Bytes {
         Record::Session(session) => session.encode_to_vec(),
         Record::Cart(cart) => cart.encode_to_vec(),
         Record::Kv(kv) => kv.encode_to_vec(),
+        Record::Lease(lease) => lease.encode_to_vec(),
         Record::Client(window) => window.encode(),
         Record::Request(request) => request.encode_to_vec(),
         Record::Index => Vec::new(),
@@ -102,6 +104,7 @@ content!(
     pb::SessionRecord => Session,
     pb::CartRecord => Cart,
     pb::KvRecord => Kv,
+    pb::LeaseRecord => Lease,
     ClientWindow => Client,
     pb::RequestRecord => Request,
 );

@@ -49,6 +49,33 @@ pub enum Rejection {
         /// The record's mod revision; 0 when there is no record.
         actual: Revision,
     },
+    /// The sum would be below the lower bound.
+    #[error("the counter would fall below its bound; it is at {actual}")]
+    CounterBelowMin {
+        /// What the counter holds.
+        actual: i64,
+    },
+    /// The sum would be above the upper bound.
+    #[error("the counter would rise above its bound; it is at {actual}")]
+    CounterAboveMax {
+        /// What the counter holds.
+        actual: i64,
+    },
+    /// The key is a plain one.
+    #[error("the key holds a value that is not a counter's")]
+    NotACounter,
+    /// No live lease has this id.
+    #[error("there is no such lease; it may have run out or been revoked")]
+    LeaseNotFound,
+    /// The lease is full.
+    #[error("the lease would have more than {} keys", limits::LEASE_KEYS)]
+    LeaseKeysLimit,
+    /// What the transaction's operations answer would be too large to be kept for replays.
+    #[error(
+        "the transaction would answer with more than {} bytes; read what is large outside of it",
+        limits::TXN_RESULT_BYTES
+    )]
+    TxnResultLimit,
     /// The request id was used before with another body.
     #[error("this request id was used before with another request; use a new id for a new request")]
     RequestIdReused,
@@ -83,6 +110,12 @@ impl Rejection {
             Self::RequestIdReused => (13, 0),
             Self::SequenceConfirmed => (14, 0),
             Self::ClientWindowFull => (15, 0),
+            Self::CounterBelowMin { actual } => (60, actual.cast_unsigned()),
+            Self::CounterAboveMax { actual } => (61, actual.cast_unsigned()),
+            Self::NotACounter => (62, 0),
+            Self::LeaseNotFound => (63, 0),
+            Self::LeaseKeysLimit => (64, 0),
+            Self::TxnResultLimit => (65, 0),
         };
         pb::Rejected { code, detail }
     }
@@ -107,6 +140,16 @@ impl Rejection {
             13 => Self::RequestIdReused,
             14 => Self::SequenceConfirmed,
             15 => Self::ClientWindowFull,
+            60 => Self::CounterBelowMin {
+                actual: stored.detail.cast_signed(),
+            },
+            61 => Self::CounterAboveMax {
+                actual: stored.detail.cast_signed(),
+            },
+            62 => Self::NotACounter,
+            63 => Self::LeaseNotFound,
+            64 => Self::LeaseKeysLimit,
+            65 => Self::TxnResultLimit,
             _ => return None,
         })
     }

@@ -24,6 +24,8 @@ pub enum Record {
     Cart(Arc<pb::CartRecord>),
     /// Under [`Key::Kv`].
     Kv(Arc<pb::KvRecord>),
+    /// Under [`Key::Lease`].
+    Lease(Arc<pb::LeaseRecord>),
     /// Under [`Key::Client`].
     Client(Arc<ClientWindow>),
     /// Under [`Key::Request`].

@@ -5,7 +5,8 @@
 //!    deadline moves on keeps its entry, and the sweep moves it when it meets it: touching a session costs no
 //!    index write.
 //! 2. [`SweepHorizon`] is at or before every entry. It saves scans and never changes a result.
-//! 3. Within a batch the store's index is read once, ascending; what lies behind was removed or is known.
+//! 3. Within a batch the store's index is read once, ascending; what lies behind was removed or is known. It is read
+//!    between transactions only, so that undoing one never has to give back what was read.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -83,6 +84,23 @@ pub(super) struct Index {
     ahead: VecDeque<Bytes>,
     /// What of the store's index was not read; `None` before the first read.
     unread: Option<KeyRange>,
+    /// Set while a transaction runs.
+    undo: Option<IndexUndo>,
+}
+
+/// What takes a transaction's changes of the index back.
+#[derive(Debug)]
+struct IndexUndo {
+    horizon: SweepHorizon,
+    /// Of each change, in order: the entry's key, and what stood there before.
+    before: Vec<(Bytes, Standing)>,
+}
+
+/// Where an entry's key stands in the overlay.
+#[derive(Debug)]
+struct Standing {
+    live: Option<Origin>,
+    removed: bool,
 }
 
 impl Index {
@@ -93,6 +111,49 @@ impl Index {
             removed: BTreeSet::new(),
             ahead: VecDeque::new(),
             unread: None,
+            undo: None,
+        }
+    }
+
+    /// Begins to note what [`Index::roll_back`] takes back.
+    pub fn begin(&mut self) {
+        self.undo = Some(IndexUndo {
+            horizon: self.horizon,
+            before: Vec::new(),
+        });
+    }
+
+    /// Keeps what was done since [`Index::begin`].
+    pub fn keep(&mut self) {
+        self.undo = None;
+    }
+
+    /// Makes the index what it was at [`Index::begin`].
+    pub fn roll_back(&mut self) {
+        let Some(undo) = self.undo.take() else {
+            return;
+        };
+        self.horizon = undo.horizon;
+        for (key, Standing { live, removed }) in undo.before.into_iter().rev() {
+            match live {
+                Some(origin) => drop(self.live.insert(key.clone(), origin)),
+                None => drop(self.live.remove(&key)),
+            }
+            if removed {
+                self.removed.insert(key);
+            } else {
+                self.removed.remove(&key);
+            }
+        }
+    }
+
+    fn note(&mut self, key: &Bytes) {
+        if let Some(undo) = &mut self.undo {
+            let standing = Standing {
+                live: self.live.get(key).copied(),
+                removed: self.removed.contains(key),
+            };
+            undo.before.push((key.clone(), standing));
         }
     }
 
@@ -108,6 +169,7 @@ impl Index {
     /// Adds an entry, which is not there, and returns its key.
     pub fn insert(&mut self, time: LogTime, target: &Key) -> Bytes {
         let key = Key::encode_deadline(time, target);
+        self.note(&key);
         let origin = if self.removed.remove(&key) {
             Origin::Restored
         } else {
@@ -120,6 +182,7 @@ impl Index {
 
     /// Removes an entry, which is there.
     pub fn remove(&mut self, key: Bytes) {
+        self.note(&key);
         if self.live.remove(&key) != Some(Origin::New) {
             self.removed.insert(key);
         }

@@ -80,6 +80,35 @@ impl fmt::Display for Revision {
     }
 }
 
+/// A lease's number: the revision that granted it, so that no two have the same. Never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(u64);
+
+impl LeaseId {
+    /// From a message's field.
+    pub fn parse(id: u64) -> Result<Self, Invalid> {
+        Self::optional(id).ok_or(Invalid::Empty { field: "lease_id" })
+    }
+
+    /// From a field in which 0 stands for no lease.
+    #[must_use]
+    pub fn optional(id: u64) -> Option<Self> {
+        (id != 0).then_some(Self(id))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 macro_rules! sixteen_bytes {
     ($(#[$doc:meta])* $name:ident, $field:literal) => {
         $(#[$doc])*

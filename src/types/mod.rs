@@ -4,6 +4,7 @@
 //! Deliberately absent: serialization. `proto` and `state` convert.
 
 mod cart;
+mod counter;
 mod id;
 mod invalid;
 mod name;
@@ -11,7 +12,8 @@ mod time;
 mod token;
 
 pub use cart::{Attributes, Currency, LineId, Money, Quantity, Sku};
-pub use id::{ClientId, ClusterId, InstanceId, NodeId, Revision, ShardId};
+pub use counter::Bounds;
+pub use id::{ClientId, ClusterId, InstanceId, LeaseId, NodeId, Revision, ShardId};
 pub use invalid::Invalid;
 pub use name::{Fields, Key, KeyPrefix, Namespace, RequestId, UserId, Value};
 pub use time::{LogTime, Ttl};

@@ -29,7 +29,22 @@ async fn mistakes_are_named_and_change_nothing() {
     let before = cluster.wait_for_agreement().await[0].revision;
 
     let long = "x".repeat(2000);
-    let cases: [(i32, &[&str]); 11] = [
+    let bad_txn = cluster.folder().join("bad.json");
+    std::fs::write(&bad_txn, r#"{ "then": [{ "put_kye": {} }] }"#).expect("writable");
+    let bad_txn = bad_txn.to_str().expect("the folder's name is text");
+    let late_txn = cluster.folder().join("late.json");
+    let late = r#"{ "then": [{ "put_key": { "key": "k", "value": "w" } }, { "delete_key": { "key": "absent" } }] }"#;
+    std::fs::write(&late_txn, late).expect("writable");
+    let late_txn = late_txn.to_str().expect("the folder's name is text");
+    let cases: [(i32, &[&str]); 19] = [
+        (2, &["txn", bad_txn]),
+        (2, &["txn", "no such file"]),
+        (3, &["txn", late_txn]),
+        (4, &["kv", "incr", "k"]),
+        (4, &["kv", "incr", "stock", "-1", "--min", "0"]),
+        (2, &["kv", "incr", "stock", "1", "--min", "2", "--max", "1"]),
+        (3, &["kv", "put", "k", "w", "--lease", "999"]),
+        (3, &["lease", "keep-alive", "999"]),
         (2, &["kv", "put", "", "v"]),
         (2, &["kv", "put", &long, "v"]),
         (2, &["kv", "list", "--cursor", "nonsense"]),

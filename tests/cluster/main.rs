@@ -19,6 +19,7 @@ mod expiry;
 mod failover;
 mod harness;
 mod linearizable;
+mod locks;
 mod pause;
 mod reasons;
 mod restart;

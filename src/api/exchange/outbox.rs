@@ -114,13 +114,27 @@ pub(super) fn weight(response: &Response) -> usize {
                 .map(|item| item.key.len() + item.value.len() + 64)
                 .sum()
         }
+        Response::GetLease(r) => r.keys.iter().map(|key| key.len() + 8).sum(),
+        Response::Txn(r) => {
+            let responses = r
+                .results
+                .iter()
+                .filter_map(|result| result.response.as_ref());
+            responses
+                .map(|response| BASE_BYTES + weight(response))
+                .sum()
+        }
         Response::Failure(_)
         | Response::UpdateSession(_)
         | Response::TouchSession(_)
         | Response::DestroySession(_)
         | Response::ClearCart(_)
         | Response::PutKey(_)
-        | Response::DeleteKey(_) => 0,
+        | Response::DeleteKey(_)
+        | Response::IncrementKey(_)
+        | Response::GrantLease(_)
+        | Response::KeepLeaseAlive(_)
+        | Response::RevokeLease(_) => 0,
     }
 }
 

@@ -90,6 +90,13 @@ fn payload_bytes(request: &Request) -> usize {
         Request::CreateSession(r) => Fields::size(&r.fields),
         Request::UpdateSession(r) => Fields::size(&r.set),
         Request::PutKey(r) => r.value.len(),
+        Request::Txn(r) => {
+            let requests = r.then.iter().chain(&r.otherwise);
+            let requests = requests.filter_map(|operation| operation.request.as_ref());
+            requests
+                .map(|request| BASE_BYTES + payload_bytes(request))
+                .sum()
+        }
         _ => 0,
     }
 }

@@ -1,5 +1,7 @@
 //! The stream against a node in memory.
 
+mod txn;
+
 use bytes::Bytes;
 use futures::channel::mpsc;
 use futures::{FutureExt as _, SinkExt as _};

@@ -8,7 +8,7 @@ use crate::state::{CartOwner, Command, LineRef, Operation};
 use crate::types::{Attributes, Invalid, LineId, Money, Namespace, Quantity, Sku, UserId};
 
 /// Last of a request's fields to be checked, because it may hold a token.
-fn owner(owner: Option<v1::CartOwner>) -> Result<CartOwner, Error> {
+pub(super) fn owner(owner: Option<v1::CartOwner>) -> Result<CartOwner, Error> {
     match owner.and_then(|owner| owner.owner) {
         None => Err(Error::Invalid(Invalid::Empty { field: "owner" })),
         Some(Owner::UserId(user)) => Ok(CartOwner::User(UserId::parse(user)?)),

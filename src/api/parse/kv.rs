@@ -4,8 +4,8 @@ use super::{Echo, Origin, Query, Read, Write, identity, read_mode, revision};
 use crate::api::{Error, cursor};
 use crate::limits;
 use crate::proto::v1;
-use crate::state::{Command, Operation, PutCondition};
-use crate::types::{Invalid, Key, KeyPrefix, Namespace, Revision, Ttl, Value};
+use crate::state::{Command, Increment, KeyOperation, Operation, PutCondition};
+use crate::types::{Bounds, Invalid, Key, KeyPrefix, LeaseId, Namespace, Revision, Ttl, Value};
 
 pub(super) fn get(r: v1::GetKeyRequest) -> Result<Read, Error> {
     Ok(Read {
@@ -20,12 +20,13 @@ pub(super) fn get(r: v1::GetKeyRequest) -> Result<Read, Error> {
 pub(super) fn put(r: v1::PutKeyRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let operation = Operation::KeyPut {
+    let operation = Operation::Key(KeyOperation::Put {
         key: Key::parse(r.key)?,
         value: Value::parse(r.value)?,
         ttl: Ttl::parse("ttl_ms", r.ttl_ms)?,
+        lease: LeaseId::optional(r.lease_id),
         condition: condition(r.if_revision, r.if_absent)?,
-    };
+    });
     Ok(Write {
         command: Command::new(namespace, identity, operation),
         echo: Echo::KeyPut,
@@ -47,13 +48,29 @@ fn condition(if_revision: Option<u64>, if_absent: bool) -> Result<PutCondition, 
 pub(super) fn delete(r: v1::DeleteKeyRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let operation = Operation::KeyDelete {
+    let operation = Operation::Key(KeyOperation::Delete {
         key: Key::parse(r.key)?,
         if_revision: revision(r.if_revision),
-    };
+    });
     Ok(Write {
         command: Command::new(namespace, identity, operation),
         echo: Echo::KeyDelete,
+    })
+}
+
+pub(super) fn increment(r: v1::IncrementKeyRequest, origin: Origin) -> Result<Write, Error> {
+    let namespace = Namespace::parse(r.namespace)?;
+    let identity = identity(r.request_id, origin)?;
+    let operation = Operation::Key(KeyOperation::Increment(Increment {
+        key: Key::parse(r.key)?,
+        delta: r.delta,
+        bounds: Bounds::parse(r.min, r.max)?,
+        initial: r.initial,
+        ttl: Ttl::parse("ttl_ms", r.ttl_ms)?,
+    }));
+    Ok(Write {
+        command: Command::new(namespace, identity, operation),
+        echo: Echo::KeyIncrement,
     })
 }
 

@@ -6,15 +6,20 @@
 
 mod cart;
 mod kv;
+mod lease;
 mod session;
+mod txn;
 
 use crate::api::Error;
 use crate::node::ReadMode;
 use crate::proto::v1::{self, operation::Request};
 use crate::state::{CartOwner, Command, Identity, RequestHash};
-use crate::types::{ClientId, Invalid, Key, KeyPrefix, Namespace, RequestId, Revision, TokenHash};
+use crate::types::{
+    ClientId, Invalid, Key, KeyPrefix, LeaseId, Namespace, RequestId, Revision, TokenHash,
+};
 
 pub(crate) use session::CreateEcho;
+pub(crate) use txn::{StepEcho, TxnEcho};
 
 /// Where a request came in, which decides how its retries are recognised.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +32,8 @@ pub(crate) enum Origin {
         sequence: u64,
         confirmed_below: u64,
     },
+    /// A transaction, which is what a retry repeats: its operations have no identity of their own.
+    Txn,
 }
 
 /// A valid request.
@@ -63,6 +70,11 @@ pub(crate) enum Echo {
     CartClear,
     KeyPut,
     KeyDelete,
+    KeyIncrement,
+    LeaseGrant,
+    LeaseKeepAlive,
+    LeaseRevoke,
+    Txn(Box<TxnEcho>),
 }
 
 /// What to look up.
@@ -86,6 +98,10 @@ pub(crate) enum Query {
         after: Option<Key>,
         limit: usize,
     },
+    Lease {
+        namespace: Namespace,
+        lease: LeaseId,
+    },
 }
 
 /// Checks a request.
@@ -105,6 +121,12 @@ pub(crate) fn operation(request: Request, origin: Origin) -> Result<Parsed, Erro
         Request::PutKey(r) => kv::put(r, origin).map(Parsed::Write),
         Request::DeleteKey(r) => kv::delete(r, origin).map(Parsed::Write),
         Request::ListKeys(r) => kv::list(r).map(Parsed::Read),
+        Request::IncrementKey(r) => kv::increment(r, origin).map(Parsed::Write),
+        Request::GrantLease(r) => lease::grant(r, origin).map(Parsed::Write),
+        Request::KeepLeaseAlive(r) => lease::keep_alive(r, origin).map(Parsed::Write),
+        Request::RevokeLease(r) => lease::revoke(r, origin).map(Parsed::Write),
+        Request::GetLease(r) => lease::get(r).map(Parsed::Read),
+        Request::Txn(r) => txn::txn(r, origin).map(Parsed::Write),
     }
 }
 
@@ -133,6 +155,11 @@ fn identity(text: String, origin: Origin) -> Result<Identity, Error> {
             sequence,
             confirmed_below,
         }),
+        Origin::Txn if !text.is_empty() => Err(Error::Invalid(Invalid::Exclusive {
+            first: "request_id",
+            second: "a transaction's own",
+        })),
+        Origin::Txn => Ok(Identity::Anonymous),
     }
 }
 

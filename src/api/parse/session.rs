@@ -97,7 +97,7 @@ fn own_token(text: &str, origin: Origin) -> Result<Option<SessionToken>, Error> 
         (false, _) => Ok(Some(SessionToken::parse(text)?)),
         (true, Origin::Unary) => Ok(None),
         // The sequence cannot unseal a drawn token for a replay, unlike a request id.
-        (true, Origin::Exchange { .. }) => Err(Error::TokenRequired),
+        (true, Origin::Exchange { .. } | Origin::Txn) => Err(Error::TokenRequired),
     }
 }
 

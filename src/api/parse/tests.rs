@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::limits;
 use crate::proto::v1::{cart_line_ref::Line, cart_owner::Owner};
-use crate::state::{Operation, PutCondition, seal};
+use crate::state::{KeyOperation, Operation, PutCondition, seal};
 use crate::types::SessionToken;
 
 fn exchange() -> Origin {
@@ -580,7 +580,7 @@ fn an_own_token_is_part_of_the_fingerprint() {
 #[test]
 fn conditions_of_a_put() {
     let condition = |request| match write(request, Origin::Unary).command.operation {
-        Operation::KeyPut { condition, .. } => condition,
+        Operation::Key(KeyOperation::Put { condition, .. }) => condition,
         other => panic!("not a put: {other:?}"),
     };
     assert_eq!(condition(put()), PutCondition::Always);

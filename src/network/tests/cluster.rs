@@ -18,7 +18,7 @@ use crate::clock::{Clock, LogClock};
 use crate::limits;
 use crate::network::{Dialer, Gate, LeaderContact, Local, Pool, RaftEndpoint, Timing};
 use crate::raft::{Member, Proposal, TypeConfig};
-use crate::state::{Command, Identity, Operation, PutCondition};
+use crate::state::{Command, Identity, KeyOperation, Operation, PutCondition};
 use crate::types::{ClusterId, InstanceId, Key, LogTime, Namespace, NodeId, Value};
 
 /// Longest wait for anything. Generous, because machines that run tests are busy.
@@ -178,12 +178,13 @@ impl Node {
 }
 
 pub(super) fn proposal(key: &str) -> Proposal {
-    let operation = Operation::KeyPut {
+    let operation = Operation::Key(KeyOperation::Put {
         key: Key::parse(key).expect("a key"),
         value: Value::parse(bytes::Bytes::from_static(&[42; 256])).expect("a value"),
         ttl: None,
+        lease: None,
         condition: PutCondition::Always,
-    };
+    });
     let namespace = Namespace::parse("").expect("the default");
     let command = Command::new(namespace, Identity::Anonymous, operation);
     Proposal::new(LogTime::from_millis(1), vec![command])

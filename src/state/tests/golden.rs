@@ -13,13 +13,16 @@ use prost::Message as _;
 
 use super::Machine;
 use crate::proto::internal as pb;
+use crate::proto::internal::reply::Body;
+use crate::proto::internal::txn_result::Result;
 use crate::state::{
-    CartOwner, Command, Identity, Key, LineRef, Operation, PutCondition, Record, Rejection,
-    RequestHash, Store, record,
+    CartOwner, Command, Compare, Identity, Increment, Key, KeyOperation, LeaseOperation, LineRef,
+    Operand, Operation, PutCondition, Record, Rejection, Relation, RequestHash, Step, Store,
+    Subject, Txn, record,
 };
 use crate::types::{
-    self, Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision,
-    Sku, TokenHash, Ttl, UserId, Value,
+    self, Attributes, Bounds, ClientId, Fields, LeaseId, LineId, Money, Namespace, Quantity,
+    RequestId, Revision, Sku, TokenHash, Ttl, UserId, Value,
 };
 
 /// One line's words.
@@ -116,6 +119,66 @@ fn quantity(word: &str) -> Quantity {
     Quantity::parse(word.parse().expect("a number")).expect("in range")
 }
 
+fn lease(word: &str) -> LeaseId {
+    LeaseId::parse(word.parse().expect("a number")).expect("not 0")
+}
+
+/// `COMPARE, COMPARE ? OPERATION; OPERATION : OPERATION; OPERATION`, any of it empty.
+fn txn(text: &str) -> Txn {
+    let (compares, branches) = text.split_once('?').expect("a question mark");
+    let (then, otherwise) = branches.split_once(" : ").unwrap_or((branches, ""));
+    let compares = pieces(compares, ',').map(compare).collect();
+    let branch = |text| pieces(text, ';').map(step).collect();
+    Txn::new(compares, branch(then), branch(otherwise)).expect("few")
+}
+
+fn pieces(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let pieces = text.split(separator).map(str::trim);
+    pieces.filter(|piece| !piece.is_empty())
+}
+
+fn step(text: &str) -> Step {
+    if let Some(of) = text.strip_prefix("get ") {
+        return Step::Get(subject(of));
+    }
+    let text = format!("0 {text}");
+    Step::write(operation(&Words::split(&text))).expect("it may stand there")
+}
+
+fn subject(text: &str) -> Subject {
+    match text.split_once(' ').expect("a kind and a name") {
+        ("key", name) => Subject::Key(types::Key::parse(name).expect("short")),
+        ("session", name) => Subject::Session(token(name)),
+        ("cart", name) => Subject::Cart(owner(name)),
+        (other, _) => panic!("no kind {other}"),
+    }
+}
+
+/// `key stock counter greater 1`, `cart ada exists`, `session t1 mod is 5`.
+fn compare(text: &str) -> Compare {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let relation = match words.get(3) {
+        None | Some(&"is") => Relation::Equal,
+        Some(&"not") => Relation::NotEqual,
+        Some(&"less") => Relation::Less,
+        Some(&"greater") => Relation::Greater,
+        Some(other) => panic!("no relation {other}"),
+    };
+    let revision = || Revision::new(words[4].parse().expect("a number"));
+    let operand = match words[2] {
+        "exists" => Operand::Exists(true),
+        "absent" => Operand::Exists(false),
+        "mod" => Operand::ModRevision(revision()),
+        "create" => Operand::CreateRevision(revision()),
+        "counter" => Operand::Counter(words[4].parse().expect("a number")),
+        "value" => Operand::Value(Value::parse(words[4].to_owned().into()).expect("short")),
+        other => panic!("nothing is compared with {other}"),
+    };
+    let subject = subject(&format!("{} {}", words[0], words[1]));
+    Compare::new(subject, relation, operand).expect("they fit")
+}
+
+#[allow(clippy::too_many_lines, reason = "a verb after the other")]
 fn operation(words: &Words<'_>) -> Operation {
     let at = |nth: usize| words.plain[nth + 2];
     match words.plain[1] {
@@ -173,20 +236,48 @@ fn operation(words: &Words<'_>) -> Operation {
             owner: owner(at(0)),
             if_revision: words.if_revision(),
         },
-        "put" => Operation::KeyPut {
+        "put" => Operation::Key(KeyOperation::Put {
             key: types::Key::parse(at(0)).expect("short"),
             value: Value::parse(at(1).to_owned().into()).expect("short"),
             ttl: words.ttl("ttl"),
+            lease: words.number("lease").and_then(LeaseId::optional),
             condition: match words.if_revision() {
                 Some(revision) => PutCondition::IfRevision(revision),
                 None if words.options.contains_key("absent") => PutCondition::IfAbsent,
                 None => PutCondition::Always,
             },
-        },
-        "delete" => Operation::KeyDelete {
+        }),
+        "delete" => Operation::Key(KeyOperation::Delete {
             key: types::Key::parse(at(0)).expect("short"),
             if_revision: words.if_revision(),
-        },
+        }),
+        "incr" => Operation::Key(KeyOperation::Increment(Increment {
+            key: types::Key::parse(at(0)).expect("short"),
+            delta: at(1).parse().expect("a number"),
+            bounds: {
+                let bound = |name| {
+                    words
+                        .options
+                        .get(name)
+                        .map(|it| it.parse().expect("a number"))
+                };
+                Bounds::parse(bound("min"), bound("max")).expect("ordered")
+            },
+            initial: words
+                .options
+                .get("initial")
+                .map_or(0, |it| it.parse().expect("a number")),
+            ttl: words.ttl("ttl"),
+        })),
+        "grant" => Operation::Lease(LeaseOperation::Grant {
+            ttl: words.ttl("ttl").expect("ttl="),
+        }),
+        "keep-alive" => Operation::Lease(LeaseOperation::KeepAlive {
+            lease: lease(at(0)),
+        }),
+        "revoke" => Operation::Lease(LeaseOperation::Revoke {
+            lease: lease(at(0)),
+        }),
         "tick" => Operation::Tick {
             checkpoint: words.options.contains_key("checkpoint"),
             expect: None,
@@ -196,22 +287,62 @@ fn operation(words: &Words<'_>) -> Operation {
 }
 
 fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
-    let words = Words::split(entry);
+    // What a transaction consists of comes after its own words.
+    let (entry, parts) = match entry.split_once(" txn ") {
+        Some((stamp, parts)) => (format!("{stamp} txn"), Some(parts)),
+        None => (entry.to_owned(), None),
+    };
+    let words = Words::split(&entry);
     if words.plain == ["dump"] {
         return dump(machine, out);
     }
     let stamp = words.plain[0].parse().expect("a stamp");
     let namespace = words.options.get("namespace").copied().unwrap_or_default();
     let namespace = Namespace::parse(namespace).expect("a valid name");
-    let command = Command::new(namespace, words.identity(), operation(&words));
+    let operation = match parts {
+        Some(parts) => Operation::Txn(Box::new(txn(parts))),
+        None => operation(&words),
+    };
+    let command = Command::new(namespace, words.identity(), operation);
     let applied = machine.apply(stamp, &command);
     machine.check_invariants();
     let again = if applied.replayed { " replayed" } else { "" };
     let rejection =
         super::rejection(&applied.reply).map(|rejection: Rejection| format!("{rejection:?}"));
     let body = applied.reply.body.expect("every reply has a body");
-    let body = rejection.unwrap_or_else(|| format!("{body:?}"));
+    let body = rejection.unwrap_or_else(|| answer(&body));
     writeln!(out, "  @{}{again} {body}", applied.reply.revision).expect("a string takes it");
+}
+
+/// A transaction's answer has a line for each operation.
+fn answer(body: &Body) -> String {
+    let branch = |succeeded| if succeeded { "then" } else { "otherwise" };
+    match body {
+        Body::TxnDone(done) => {
+            let lines = done.results.iter().enumerate().map(|(nth, result)| {
+                let result = match result.result.as_ref().expect("every step has a result") {
+                    Result::Reply(reply) => format!("{:?}", reply.body.as_ref().expect("a body")),
+                    read => format!("{read:?}"),
+                };
+                format!("\n    {}[{nth}] {result}", branch(done.succeeded))
+            });
+            format!(
+                "TxnDone {}{}",
+                branch(done.succeeded),
+                lines.collect::<String>()
+            )
+        }
+        Body::TxnAborted(aborted) => {
+            let rejection = aborted.rejected.and_then(Rejection::from_stored);
+            let rejection = rejection.expect("a rejection of this version");
+            format!(
+                "TxnAborted {}[{}] {rejection:?}",
+                branch(aborted.succeeded),
+                aborted.index
+            )
+        }
+        body => format!("{body:?}"),
+    }
 }
 
 fn dump(machine: &Machine, out: &mut String) {
@@ -309,6 +440,21 @@ fn carts() {
 #[test]
 fn keys() {
     replay("keys.txt");
+}
+
+#[test]
+fn stock() {
+    replay("stock.txt");
+}
+
+#[test]
+fn leases() {
+    replay("leases.txt");
+}
+
+#[test]
+fn transactions() {
+    replay("transactions.txt");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::state::{Key, KeyRange, RequestHash};
-use crate::types::{self, ClientId, KeyPrefix, LogTime, Namespace, TokenHash, UserId};
+use crate::types::{self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, TokenHash, UserId};
 
 fn namespace() -> impl Strategy<Value = Namespace> {
     "[a-c._-]{1,3}".prop_map(|text| Namespace::parse(text).expect("a valid name"))
@@ -27,6 +27,11 @@ fn record_key() -> impl Strategy<Value = Key> {
             .prop_map(|(ns, t)| Key::UserCart(ns, UserId::parse(t).expect("a short id"))),
         (namespace(), text())
             .prop_map(|(ns, t)| Key::Kv(ns, types::Key::parse(t).expect("a short key"))),
+        (
+            namespace(),
+            prop::sample::select(vec![1, 255, 256, u64::MAX])
+        )
+            .prop_map(|(ns, id)| { Key::Lease(ns, LeaseId::parse(id).expect("not 0")) }),
         hash().prop_map(|h| Key::Client(ClientId::new([h; 16]))),
         (namespace(), hash()).prop_map(|(ns, h)| Key::Request(ns, RequestHash::new([h; 16]))),
     ]
@@ -51,9 +56,10 @@ fn rank(key: &Key) -> (u8, u64, String, Vec<u8>) {
         Key::SessionCart(ns, hash) => (4, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
         Key::UserCart(ns, user) => (5, 0, ns.as_str().to_owned(), user.as_str().into()),
         Key::Kv(ns, key) => (6, 0, ns.as_str().to_owned(), key.as_str().into()),
-        Key::Client(id) => (7, 0, String::new(), id.as_bytes().to_vec()),
-        Key::Request(ns, hash) => (8, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
-        Key::Deadline(time, target) => (9, time.as_millis(), String::new(), target.to_vec()),
+        Key::Lease(ns, id) => (7, 0, ns.as_str().to_owned(), id.get().to_be_bytes().into()),
+        Key::Client(id) => (8, 0, String::new(), id.as_bytes().to_vec()),
+        Key::Request(ns, hash) => (9, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
+        Key::Deadline(time, target) => (10, time.as_millis(), String::new(), target.to_vec()),
     }
 }
 
@@ -114,6 +120,10 @@ fn bytes_on_disk_stay_what_they_are() {
         (
             Key::UserCart(ns(), UserId::parse("u").expect("short")),
             "126e00750000".to_owned(),
+        ),
+        (
+            Key::Lease(ns(), LeaseId::parse(258).expect("not 0")),
+            "216e000000000000000102".to_owned(),
         ),
         (
             Key::Client(ClientId::new([0xab; 16])),

@@ -7,19 +7,21 @@ mod properties;
 mod replies;
 mod steps;
 mod sweep;
+mod txn;
 mod window;
 mod wire;
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
-    Applied, Batch, Command, Identity, Key, KeyRange, MemoryStore, Operation, PutCondition,
-    Rejection, Store, SweepHorizon, apply, digest,
+    Applied, Batch, Command, Identity, Key, KeyOperation, KeyRange, MemoryStore, Operation,
+    PutCondition, Record, Rejection, Store, SweepHorizon, apply, digest,
 };
-use crate::types::{self, LogTime, Namespace, TokenHash, Ttl, Value};
+use crate::types::{self, LeaseId, LogTime, Namespace, TokenHash, Ttl, Value};
 
 /// A store with its horizon, fed one entry per batch.
 #[derive(Default)]
@@ -74,6 +76,7 @@ impl Machine {
         let digest = digest::from_bytes(&header.digest).expect("16 bytes");
         assert_eq!(digest, digest::recompute(&self.store).expect("no fault"));
         self.check_index();
+        self.check_leases();
     }
 
     /// One index entry per record with a deadline, at or before it; the horizon before all of them.
@@ -110,9 +113,52 @@ impl Machine {
         assert_eq!(indexed, expected);
     }
 
+    /// The record of the lease that a key names.
+    fn lease_of(&self, key: &Key, record: &pb::KvRecord) -> Option<Arc<pb::LeaseRecord>> {
+        let Key::Kv(namespace, _) = key else {
+            panic!("{key:?} is no key of the key space");
+        };
+        let lease = Key::Lease(namespace.clone(), LeaseId::optional(record.lease)?);
+        match self.store.get(&lease).expect("no fault")?.record {
+            Record::Lease(lease) => Some(lease),
+            other => panic!("{other:?} is no lease"),
+        }
+    }
+
+    /// A lease that is there names exactly the keys that name it.
+    fn check_leases(&self) {
+        let (mut named, mut naming) = (Vec::new(), Vec::new());
+        for (bytes, _) in self.store.iter() {
+            let key = Key::decode(bytes).expect("a stored key");
+            if key == Key::Header {
+                continue;
+            }
+            let record = self
+                .store
+                .get(&key)
+                .expect("no fault")
+                .expect("just listed");
+            match (&key, record.record) {
+                (Key::Lease(namespace, id), Record::Lease(lease)) => {
+                    let keys = lease.keys.iter();
+                    named.extend(keys.map(|key| (namespace.clone(), *id, key.clone())));
+                }
+                (Key::Kv(namespace, name), Record::Kv(kv))
+                    if self.lease_of(&key, &kv).is_some() =>
+                {
+                    let id = LeaseId::parse(kv.lease).expect("it names one");
+                    naming.push((namespace.clone(), id, name.to_string()));
+                }
+                _ => {}
+            }
+        }
+        named.sort();
+        naming.sort();
+        assert_eq!(named, naming);
+    }
+
     /// Where a record is indexed and when it is due.
     fn deadline(&self, key: &Key) -> Option<(u64, u64)> {
-        use crate::state::Record;
         if *key == Key::Header {
             return None;
         }
@@ -121,7 +167,16 @@ impl Machine {
                 let due = (it.last_seen + it.idle_ttl).min(it.absolute_deadline);
                 Some((it.indexed_deadline, due))
             }
+            Record::Kv(it) if it.lease != 0 => {
+                let own = it.deadline.checked_sub(1).map_or(u64::MAX, |_| it.deadline);
+                // A key whose lease has ended waits for the sweep where it is.
+                let lease = self
+                    .lease_of(key, &it)
+                    .map_or(it.indexed_deadline, |it| it.deadline);
+                Some((it.indexed_deadline, own.min(lease)))
+            }
             Record::Kv(it) => (it.deadline != 0).then_some((it.deadline, it.deadline)),
+            Record::Lease(it) => Some((it.indexed_deadline, it.deadline)),
             Record::Client(it) => Some((it.indexed_deadline, it.deadline)),
             Record::Request(it) => Some((it.deadline, it.deadline)),
             Record::Cart(_) | Record::Index => None,
@@ -131,6 +186,10 @@ impl Machine {
 
 fn command(operation: Operation) -> Command {
     Command::new(Namespace::default(), Identity::Anonymous, operation)
+}
+
+fn command_in(namespace: Namespace, operation: Operation) -> Command {
+    Command::new(namespace, Identity::Anonymous, operation)
 }
 
 fn tick() -> Operation {
@@ -145,12 +204,13 @@ fn name(text: &str) -> types::Key {
 }
 
 fn put(key: &str, value: &str, ttl: Option<u64>) -> Operation {
-    Operation::KeyPut {
+    Operation::Key(KeyOperation::Put {
         key: name(key),
         value: Value::parse(value.to_owned().into()).expect("a short value"),
         ttl: ttl.map(Ttl::from_millis),
+        lease: None,
         condition: PutCondition::Always,
-    }
+    })
 }
 
 fn token(nth: u8) -> TokenHash {

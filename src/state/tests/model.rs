@@ -1,17 +1,20 @@
 //! The naive model: plain maps, everything scanned, nothing indexed, nothing batched. It sweeps without a bound,
 //! so a script that is compared with it must not let more fall due at once than one entry sweeps.
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use self::keys::Lease;
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, Rejection, RequestHash,
+    Applied, CartOwner, Command, Identity, LineRef, Operation, Rejection, RequestHash,
 };
-use crate::types::{ClientId, Fields, Key, Money, Namespace, Revision, TokenHash, UserId};
+use crate::types::{ClientId, Fields, Key, LeaseId, Money, Namespace, Revision, TokenHash, UserId};
 
 #[derive(Clone)]
 pub struct Session {
@@ -35,32 +38,38 @@ impl Session {
 #[derive(Clone, Default)]
 pub struct Cart {
     pub lines: Vec<v1::CartLine>,
+    created: u64,
     last_line: u64,
     pub modified: u64,
 }
 
 #[derive(Clone)]
 pub struct Value {
-    pub bytes: Bytes,
+    bytes: Bytes,
+    counter: Option<i64>,
     created: u64,
     pub modified: u64,
     pub deadline: Option<u64>,
+    lease: Option<LeaseId>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Client {
     confirmed: u64,
     replies: BTreeMap<u64, (u64, pb::Reply)>,
     used: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Model {
     pub now: u64,
     pub revision: u64,
     pub sessions: BTreeMap<(Namespace, TokenHash), Session>,
     pub carts: BTreeMap<(Namespace, String), Cart>,
     pub keys: BTreeMap<(Namespace, Key), Value>,
+    pub leases: BTreeMap<(Namespace, LeaseId), Lease>,
+    /// While a transaction runs: the revision before it.
+    transaction: Option<u64>,
     clients: BTreeMap<ClientId, Client>,
     requests: BTreeMap<(Namespace, RequestHash), (u64, pb::Reply, u64)>,
 }
@@ -113,15 +122,22 @@ impl Model {
 
     fn expire(&mut self) {
         let now = self.now;
-        let before = self.sessions.len() + self.keys.len();
+        let count = |model: &Self| model.sessions.len() + model.keys.len() + model.leases.len();
+        let before = count(self);
         self.sessions.retain(|_, session| session.due() > now);
         self.keys
             .retain(|_, value| value.deadline.is_none_or(|deadline| deadline > now));
+        self.leases.retain(|_, lease| lease.deadline > now);
+        let leases = &self.leases;
+        self.keys.retain(|(ns, _), value| {
+            let lease = value.lease.map(|lease| (ns.clone(), lease));
+            lease.is_none_or(|lease| leases.contains_key(&lease))
+        });
         self.clients
             .retain(|_, client| client.used + limits::REPLY_WINDOW_MS > now);
         self.requests
             .retain(|_, (_, _, at)| *at + limits::REPLY_WINDOW_MS > now);
-        if self.sessions.len() + self.keys.len() < before {
+        if count(self) < before {
             self.revision += 1;
         }
     }
@@ -197,58 +213,21 @@ impl Model {
         }
     }
 
+    /// The revision that a change makes.
+    fn next(&self) -> u64 {
+        self.transaction.unwrap_or(self.revision) + 1
+    }
+
     fn bump(&mut self) -> u64 {
-        self.revision += 1;
+        self.revision = self.next();
         self.revision
     }
 
     fn operate(&mut self, ns: &Namespace, operation: &Operation) -> Result<Body, Rejection> {
         match operation.clone() {
-            Operation::KeyPut {
-                key,
-                value,
-                ttl,
-                condition,
-            } => {
-                let id = (ns.clone(), key);
-                let old = self.keys.get(&id).cloned();
-                let actual = Revision::new(old.as_ref().map_or(0, |it| it.modified));
-                match condition {
-                    PutCondition::IfRevision(asked) if asked != actual => {
-                        return Err(Rejection::RevisionMismatch { actual });
-                    }
-                    PutCondition::IfAbsent if old.is_some() => {
-                        return Err(Rejection::KeyExists { actual });
-                    }
-                    _ => {}
-                }
-                let modified = self.bump();
-                let created = old.map_or(modified, |it| it.created);
-                let deadline = ttl.map(|ttl| self.now + ttl.as_millis());
-                let bytes = value.into_bytes();
-                self.keys.insert(
-                    id,
-                    Value {
-                        bytes,
-                        created,
-                        modified,
-                        deadline,
-                    },
-                );
-                Ok(Body::KeyPut(pb::KeyPut {
-                    create_revision: created,
-                    mod_revision: modified,
-                    deadline: deadline.unwrap_or(0),
-                }))
-            }
-            Operation::KeyDelete { key, if_revision } => {
-                let id = (ns.clone(), key);
-                let old = self.keys.get(&id).ok_or(Rejection::KeyNotFound)?;
-                check(if_revision, old.modified)?;
-                self.keys.remove(&id);
-                self.bump();
-                Ok(Body::KeyDeleted(pb::KeyDeleted {}))
-            }
+            Operation::Key(operation) => self.change_key(ns, operation),
+            Operation::Lease(operation) => self.change_lease(ns, operation),
+            Operation::Txn(txn) => Ok(self.transact(ns, &txn)),
             Operation::Tick { .. } => Ok(Body::Ticked(pb::Ticked {})),
             Operation::CartAdd {
                 owner, if_revision, ..
@@ -267,7 +246,7 @@ impl Model {
     }
 
     fn change_session(&mut self, ns: &Namespace, operation: &Operation) -> Result<Body, Rejection> {
-        let (now, next) = (self.now, self.revision + 1);
+        let (now, next) = (self.now, self.next());
         let body = match operation.clone() {
             Operation::SessionCreate {
                 token,
@@ -365,7 +344,7 @@ impl Model {
         }
         let mut cart = self.cart(ns, owner).cloned().unwrap_or_default();
         check(if_revision, cart.modified)?;
-        let next = self.revision + 1;
+        let next = self.next();
         let line = match operation.clone() {
             Operation::CartClear { .. } => {
                 let removed_lines = u32::try_from(cart.lines.len()).expect("few lines");
@@ -407,6 +386,9 @@ impl Model {
             }
             other => panic!("{other:?} is no cart operation"),
         };
+        if cart.modified == 0 {
+            cart.created = next;
+        }
         cart.modified = next;
         self.store_cart(ns, owner, cart);
         self.bump();

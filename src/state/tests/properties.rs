@@ -7,7 +7,10 @@ use super::Machine;
 use super::model::Model;
 use super::steps::{Script, steps};
 use crate::limits;
-use crate::state::{CartOwner, Command, MemoryStore, Operation, Store, SweepHorizon, query};
+use crate::proto::internal::reply::Body;
+use crate::state::{
+    CartOwner, Command, KeyOperation, MemoryStore, Operation, Store, SweepHorizon, query,
+};
 use crate::types::{KeyPrefix, Namespace, UserId};
 
 /// Applies entries cut where the lengths say, over and over.
@@ -71,11 +74,15 @@ fn compare_reads(machine: &Machine, model: &Model) {
             }
         }
     }
+    for ((ns, lease), expected) in &model.leases {
+        let found = query::lease(store, ns, *lease).expect("no fault");
+        assert_eq!(found.expect("the model has it").deadline, expected.deadline);
+    }
     for ((ns, key), expected) in &model.keys {
         let found = query::key(store, ns, key)
             .expect("no fault")
             .expect("the model has it");
-        assert_eq!(found.value, expected.bytes);
+        assert_eq!(query::key_value(&found), expected.shown());
         assert_eq!(found.mod_revision, expected.modified);
         assert_eq!(found.deadline, expected.deadline.unwrap_or(0));
     }
@@ -154,6 +161,40 @@ proptest! {
         prop_assert_eq!(restored.store.snapshot(), original.store.snapshot());
     }
 
+    /// An aborted transaction is as if nothing had been tried, whatever stood in it and however entries are cut.
+    #[test]
+    fn an_aborted_transaction_leaves_no_trace(
+        steps in steps(1..120),
+        tried in steps(1..120),
+        lengths in prop::collection::vec(1usize..40, 1..8),
+    ) {
+        let mut script = Script::default();
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        let mut tried = tried.into_iter().cycle();
+        for step in steps {
+            let (namespace, doomed) = script.doomed(tried.next().expect("it goes round"));
+            with.push((script.now, doomed));
+            without.push((script.now, super::command_in(namespace, super::tick())));
+            let entry = script.next(step);
+            with.push(entry.clone());
+            without.push(entry);
+        }
+        let (mut tried, mut single) = (Machine::default(), Machine::default());
+        let replies = in_batches(&mut single, &without, &[1]);
+        let with = in_batches(&mut tried, &with, &lengths);
+        for (nth, (with, without)) in with.iter().zip(&replies).enumerate() {
+            if nth % 2 == 1 {
+                prop_assert_eq!(with, without);
+            } else {
+                prop_assert!(matches!(with.reply.body, Some(Body::TxnAborted(_))), "{:?}", with);
+                prop_assert_eq!(with.reply.revision, without.reply.revision);
+            }
+        }
+        prop_assert_eq!(tried.store.snapshot(), single.store.snapshot());
+        prop_assert_eq!(tried.horizon, single.horizon);
+        tried.check_invariants();
+    }
+
     /// More falls due at once than one entry sweeps, so that the unswept is met by every operation. Revisions then
     /// depend on when it is swept, and are compared between cuts instead of with the model.
     #[test]
@@ -218,15 +259,17 @@ fn compare_visible(machine: &Machine, model: &Model, entries: &[(u64, Command)])
     }
 }
 
+/// Also where a lease is granted: its id is a revision.
 fn is_conditional(operation: &Operation) -> bool {
-    matches!(
-        operation,
-        Operation::SessionUpdate {
-            if_revision: Some(_),
-            ..
-        } | Operation::KeyPut {
-            condition: crate::state::PutCondition::IfRevision(_),
-            ..
-        }
-    )
+    matches!(operation, Operation::Txn(_) | Operation::Lease(_))
+        || matches!(
+            operation,
+            Operation::SessionUpdate {
+                if_revision: Some(_),
+                ..
+            } | Operation::Key(KeyOperation::Put {
+                condition: crate::state::PutCondition::IfRevision(_),
+                ..
+            })
+        )
 }

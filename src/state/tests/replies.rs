@@ -6,8 +6,8 @@ use super::{Machine, put, rejection, tick};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::{
-    Applied, ClientWindow, Command, Identity, Key, Operation, Record, Rejection, RequestHash,
-    Store, seal,
+    Applied, ClientWindow, Command, Identity, Key, KeyOperation, Operation, Record, Rejection,
+    RequestHash, Store, seal,
 };
 use crate::types::{ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
 
@@ -80,10 +80,10 @@ fn a_retry_gets_the_first_reply_and_changes_nothing() {
 
 #[test]
 fn a_rejection_is_replayed_too() {
-    let delete = Operation::KeyDelete {
+    let delete = Operation::Key(KeyOperation::Delete {
         key: super::name("k"),
         if_revision: None,
-    };
+    });
     let mut machine = Machine::default();
     let first = machine.apply(1, &from_client(1, 0, delete.clone()));
     assert_eq!(rejection(&first.reply), Some(Rejection::KeyNotFound));

@@ -1,5 +1,7 @@
 //! Random commands that often mean something: few names, short lives, revisions that are often right, retries.
 
+mod keys;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -9,7 +11,8 @@ use super::model::Model;
 use super::token;
 use crate::limits;
 use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, PutCondition, RequestHash,
+    Applied, CartOwner, Command, Identity, KeyOperation, LineRef, Operation, PutCondition,
+    RequestHash,
 };
 use crate::types::{
     Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
@@ -114,7 +117,7 @@ impl Script {
             0 => LineRef::Sku(sku()),
             n => LineRef::Id(LineId::new(n.into())),
         };
-        match kind % 16 {
+        match kind % 23 {
             0 | 1 => Operation::SessionCreate {
                 token: hash,
                 sealed_token: Bytes::copy_from_slice(&[c]),
@@ -156,7 +159,8 @@ impl Script {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
             },
-            12 | 13 => Operation::KeyPut {
+            12 | 13 => Operation::Key(KeyOperation::Put {
+                lease: (d % 8 > 4).then(|| self.lease(ns, c)),
                 condition: match condition(f, self.model.key_revision(ns, &key())) {
                     Some(revision) => PutCondition::IfRevision(revision),
                     None if f % 8 == 4 => PutCondition::IfAbsent,
@@ -165,11 +169,12 @@ impl Script {
                 key: key(),
                 value: Value::parse(vec![c; usize::from(d % 4)].into()).expect("short"),
                 ttl: b.is_multiple_of(2).then(|| ttl(e)),
-            },
-            14 => Operation::KeyDelete {
+            }),
+            14 => Operation::Key(KeyOperation::Delete {
                 if_revision: condition(f, self.model.key_revision(ns, &key())),
                 key: key(),
-            },
+            }),
+            kind @ 16..=22 => self.key_operation(ns, kind - 16, [a, b, c, d, e, f, d]),
             _ => Operation::Tick {
                 checkpoint: a.is_multiple_of(2),
                 expect: None,

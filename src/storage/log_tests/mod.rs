@@ -16,7 +16,7 @@ use openraft::{EntryPayload, alias};
 use super::{Error, LogConfig, LogDb, LogStore};
 use crate::proto::internal as pb;
 use crate::raft::{Entry, LogId, Proposal, TypeConfig, Vote};
-use crate::state::{Command, Identity, Operation, PutCondition};
+use crate::state::{Command, Identity, KeyOperation, Operation, PutCondition};
 use crate::types::{Key, LogTime, Namespace, NodeId, ShardId, Value};
 
 fn node(id: u64) -> NodeId {
@@ -52,12 +52,13 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
         .flatten()
         .take(bytes)
         .collect();
-    let operation = Operation::KeyPut {
+    let operation = Operation::Key(KeyOperation::Put {
         key: Key::parse(format!("key-{index}")).expect("short"),
         value: Value::parse(Bytes::from(value)).expect("small"),
         ttl: None,
+        lease: None,
         condition: PutCondition::Always,
-    };
+    });
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
     Entry {
         log_id: log_id(term, index),

@@ -20,7 +20,8 @@ use super::*;
 use crate::proto::internal as pb;
 use crate::raft::{Entry, Member, Membership, Proposal};
 use crate::state::{
-    CartOwner, Command, Identity, KeyRange, Operation, PutCondition, RequestHash, Store as _,
+    CartOwner, Command, Identity, KeyOperation, KeyRange, Operation, PutCondition, RequestHash,
+    Store as _,
 };
 use crate::storage::LogConfig;
 use crate::types::{
@@ -152,16 +153,17 @@ impl Random {
 
     fn operation(&mut self) -> Operation {
         match self.below(12) {
-            0..=2 => Operation::KeyPut {
+            0..=2 => Operation::Key(KeyOperation::Put {
                 key: self.key(),
                 value: Value::parse(self.bytes(64)).expect("small"),
                 ttl: (self.below(3) == 0).then(|| self.ttl()),
+                lease: None,
                 condition: PutCondition::Always,
-            },
-            3 => Operation::KeyDelete {
+            }),
+            3 => Operation::Key(KeyOperation::Delete {
                 key: self.key(),
                 if_revision: None,
-            },
+            }),
             4 | 5 => Operation::SessionCreate {
                 token: self.token(),
                 sealed_token: Bytes::new(),
@@ -282,12 +284,13 @@ fn membership(index: u64) -> Membership {
 }
 
 fn put(index: u64, key: &str, value: Bytes) -> Entry {
-    let operation = Operation::KeyPut {
+    let operation = Operation::Key(KeyOperation::Put {
         key: Key::parse(key).expect("short"),
         value: Value::parse(value).expect("small"),
         ttl: None,
+        lease: None,
         condition: PutCondition::Always,
-    };
+    });
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
     let stamp = LogTime::from_millis(1_000_000 + index);
     entry(

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::{Key as StateKey, Record};
+use crate::state::{Key as StateKey, KeyOperation, Record};
 
 const KEYS: u64 = 8;
 
@@ -39,10 +39,10 @@ fn scanned(view: StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
 }
 
 fn delete(index: u64, key: u64) -> Entry {
-    let operation = Operation::KeyDelete {
+    let operation = Operation::Key(KeyOperation::Delete {
         key: Key::parse(format!("k{key}")).expect("short"),
         if_revision: None,
-    };
+    });
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
     let stamp = LogTime::from_millis(1_000_000 + index);
     entry(

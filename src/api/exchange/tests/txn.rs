@@ -1,0 +1,288 @@
+//! Transactions over the stream and as unary calls.
+
+use super::*;
+use crate::proto::v1::cart_owner::Owner;
+use crate::proto::v1::compare::{Operand, Target};
+use crate::proto::v1::txn_service_server::TxnService as _;
+use crate::types::SessionToken;
+
+fn inner(request: Op) -> Operation {
+    operation(0, request)
+}
+
+fn user() -> v1::CartOwner {
+    v1::CartOwner {
+        owner: Some(Owner::UserId("ada".to_owned())),
+    }
+}
+
+fn take(delta: i64) -> Operation {
+    inner(Op::IncrementKey(v1::IncrementKeyRequest {
+        key: "stock".to_owned(),
+        delta,
+        min: Some(0),
+        initial: 3,
+        ..Default::default()
+    }))
+}
+
+fn add(quantity: i64) -> Operation {
+    inner(Op::AddCartLine(v1::AddCartLineRequest {
+        owner: Some(user()),
+        sku: "mug".to_owned(),
+        quantity,
+        ..Default::default()
+    }))
+}
+
+fn look(key: &str) -> Operation {
+    inner(Op::GetKey(v1::GetKeyRequest {
+        key: key.to_owned(),
+        ..Default::default()
+    }))
+}
+
+fn compare(key: &str, operand: Operand) -> v1::Compare {
+    v1::Compare {
+        target: Some(Target::Key(key.to_owned())),
+        operand: Some(operand),
+        ..Default::default()
+    }
+}
+
+fn txn(then: Vec<Operation>) -> v1::TxnRequest {
+    v1::TxnRequest {
+        then,
+        ..Default::default()
+    }
+}
+
+async fn one(client: &mut Client, sequence: u64, request: v1::TxnRequest) -> Outcome {
+    client
+        .send(vec![operation(sequence, Op::Txn(request))])
+        .await;
+    client.outcomes(1).await.remove(0)
+}
+
+fn done(outcome: &Outcome) -> &v1::TxnResponse {
+    match &outcome.response {
+        Some(Body::Txn(response)) => response,
+        other => panic!("not done: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_purchase_is_one_revision_and_is_replayed_as_it_was() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let token = SessionToken::draw(0)
+        .expect("the system has randomness")
+        .expose();
+    let create = inner(Op::CreateSession(v1::CreateSessionRequest {
+        token: token.clone(),
+        user_id: "ada".to_owned(),
+        ..Default::default()
+    }));
+    let request = txn(vec![
+        create,
+        take(-2),
+        add(2),
+        look("stock"),
+        look("absent"),
+    ]);
+    let first = one(&mut client, 1, request.clone()).await;
+    let response = done(&first);
+    assert!(response.succeeded);
+    let [create, take, add, stock, absent] = &response.results[..] else {
+        panic!("{response:?}");
+    };
+    let Some(Body::CreateSession(created)) = &create.response else {
+        panic!("{create:?}");
+    };
+    assert_eq!(created.token, token);
+    let session = created.session.clone().expect("it was created");
+    assert_eq!(session.create_revision, first.revision);
+    let Some(Body::IncrementKey(counter)) = &take.response else {
+        panic!("{take:?}");
+    };
+    assert_eq!((counter.value, counter.mod_revision), (1, first.revision));
+    let Some(Body::AddCartLine(added)) = &add.response else {
+        panic!("{add:?}");
+    };
+    assert_eq!(added.mod_revision, first.revision);
+    let Some(Body::GetKey(v1::GetKeyResponse {
+        item: Some(item), ..
+    })) = &stock.response
+    else {
+        panic!("{stock:?}");
+    };
+    assert_eq!((&item.value[..], item.counter), (&b"1"[..], Some(1)));
+    assert!(matches!(
+        absent.response,
+        Some(Body::GetKey(v1::GetKeyResponse { item: None, .. }))
+    ));
+
+    let again = one(&mut client, 1, request).await;
+    assert!(again.replayed && !first.replayed);
+    assert_eq!(
+        (again.response, again.revision),
+        (first.response, first.revision)
+    );
+}
+
+#[tokio::test]
+async fn what_is_refused_says_where_and_undoes_all() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let refused = one(&mut client, 1, txn(vec![add(1), take(-2), take(-2)])).await;
+    let told = failure(&refused);
+    assert_eq!(told.reason, "COUNTER_BELOW_MIN");
+    assert_eq!(told.metadata["branch"], "then");
+    assert_eq!(told.metadata["operation_index"], "2");
+    assert_eq!(told.metadata["actual_value"], "1");
+    assert_eq!(told.metadata["outcome"], "not_applied");
+    assert!(told.message.starts_with("then[2]: "), "{}", told.message);
+
+    let again = one(&mut client, 1, txn(vec![add(1), take(-2), take(-2)])).await;
+    assert_eq!(failure(&again), told);
+    let cart = inner(Op::GetCart(v1::GetCartRequest {
+        owner: Some(user()),
+        ..Default::default()
+    }));
+    let seen = one(&mut client, 2, txn(vec![cart, look("stock")])).await;
+    assert_eq!(seen.revision, 0, "nothing has changed anything");
+    let results = &done(&seen).results;
+    assert!(matches!(&results[0].response, Some(Body::GetCart(cart)) if cart.cart.is_none()));
+    assert!(matches!(&results[1].response, Some(Body::GetKey(key)) if key.item.is_none()));
+}
+
+#[tokio::test]
+async fn comparisons_choose_the_branch() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    client.send(vec![put(1, "a", "x")]).await;
+    client.outcomes(1).await;
+    let holds = [
+        compare("a", Operand::Exists(true)),
+        compare("a", Operand::ModRevision(1)),
+        compare("a", Operand::CreateRevision(1)),
+        compare("a", Operand::Value(Bytes::from_static(b"x"))),
+        v1::Compare {
+            relation: v1::Relation::NotEqual.into(),
+            ..compare("a", Operand::Counter(0))
+        },
+        v1::Compare {
+            relation: v1::Relation::Less.into(),
+            ..compare("a", Operand::Value(Bytes::from_static(b"y")))
+        },
+        compare("absent", Operand::ModRevision(0)),
+    ];
+    let request = v1::TxnRequest {
+        compare: holds.to_vec(),
+        then: vec![look("a")],
+        ..Default::default()
+    };
+    assert!(done(&one(&mut client, 2, request.clone()).await).succeeded);
+    for (nth, fails) in (3..).zip([
+        compare("a", Operand::Exists(false)),
+        compare("a", Operand::ModRevision(2)),
+        compare("absent", Operand::Value(Bytes::new())),
+        v1::Compare {
+            relation: v1::Relation::Greater.into(),
+            ..compare("a", Operand::CreateRevision(1))
+        },
+    ]) {
+        let mut request = request.clone();
+        request.compare.push(fails.clone());
+        let outcome = one(&mut client, nth, request).await;
+        let response = done(&outcome);
+        assert!(!response.succeeded, "{fails:?}");
+        assert!(response.results.is_empty(), "{fails:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_not_stand_in_a_transaction_is_named() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let named = |request_id: &str, namespace: &str| {
+        inner(Op::PutKey(v1::PutKeyRequest {
+            namespace: namespace.to_owned(),
+            request_id: request_id.to_owned(),
+            key: "a".to_owned(),
+            ..Default::default()
+        }))
+    };
+    let cases = [
+        (inner(Op::Txn(v1::TxnRequest::default())), "MALFORMED"),
+        (
+            inner(Op::ListKeys(v1::ListKeysRequest::default())),
+            "MALFORMED",
+        ),
+        (
+            inner(Op::GrantLease(v1::GrantLeaseRequest::default())),
+            "MALFORMED",
+        ),
+        (
+            inner(Op::CreateSession(v1::CreateSessionRequest::default())),
+            "EMPTY_FIELD",
+        ),
+        (get(0, "a", v1::Consistency::Stale), "MALFORMED"),
+        (put(7, "a", "x"), "EXCLUSIVE_FIELDS"),
+        (named("id", ""), "EXCLUSIVE_FIELDS"),
+        (named("", "other"), "MALFORMED"),
+        (put(0, "", "x"), "EMPTY_FIELD"),
+        (Operation::default(), "EMPTY_FIELD"),
+    ];
+    for (nth, (bad, reason)) in (1..).zip(cases) {
+        let outcome = one(
+            &mut client,
+            nth,
+            txn(vec![named("", "default"), bad.clone()]),
+        )
+        .await;
+        let told = failure(&outcome);
+        assert_eq!(told.reason, reason, "{bad:?}");
+        assert_eq!(told.metadata["operation_index"], "1", "{bad:?}");
+    }
+    let many = vec![look("a"); limits::TXN_OPERATIONS + 1];
+    let outcome = one(&mut client, 50, txn(many)).await;
+    assert_eq!(failure(&outcome).reason, "TOO_MANY");
+    let bad = v1::TxnRequest {
+        compare: vec![v1::Compare {
+            target: Some(Target::Cart(user())),
+            ..compare("", Operand::Counter(1))
+        }],
+        ..Default::default()
+    };
+    let outcome = one(&mut client, 51, bad).await;
+    let told = failure(&outcome);
+    assert_eq!(
+        (told.reason.as_str(), told.metadata["branch"].as_str()),
+        ("MALFORMED", "compare")
+    );
+    assert_eq!(client.node.proposed(), 0);
+}
+
+#[tokio::test]
+async fn a_unary_transaction_is_replayed_under_its_request_id() {
+    let api = Api::new(MemoryNode::leader());
+    let request = v1::TxnRequest {
+        request_id: "purchase".to_owned(),
+        ..txn(vec![take(-2), add(2)])
+    };
+    let call = || api.txn(Request::new(request.clone()));
+    let first = call().await.expect("served").into_inner();
+    let again = call().await.expect("served").into_inner();
+    assert!(again.header.is_some_and(|header| header.replayed));
+    assert_eq!(
+        (again.succeeded, again.results),
+        (first.succeeded, first.results)
+    );
+
+    let other = v1::TxnRequest {
+        request_id: "purchase".to_owned(),
+        ..txn(vec![take(-1)])
+    };
+    let told = api
+        .txn(Request::new(other))
+        .await
+        .expect_err("another body");
+    assert_eq!(reason(&told), "REQUEST_ID_REUSED");
+}

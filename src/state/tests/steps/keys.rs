@@ -1,0 +1,153 @@
+//! Steps that are about counters, leases and transactions.
+
+use super::{Script, condition, pick};
+use crate::state::{
+    CartOwner, Command, Compare, Identity, Increment, KeyOperation, LeaseOperation, Operand,
+    Operation, Relation, Step, Subject, Txn,
+};
+use crate::types::{Bounds, Key, LeaseId, Namespace, Revision, Ttl, UserId, Value};
+
+impl Script {
+    /// A lease of the namespace, if it has any; mostly one that lives.
+    pub(super) fn lease(&self, ns: &Namespace, byte: u8) -> LeaseId {
+        let live: Vec<_> = self.model.leases.keys().filter(|id| id.0 == *ns).collect();
+        match live.get(usize::from(byte) % (live.len() + 1)) {
+            Some(id) => id.1,
+            None => LeaseId::parse(self.model.revision + 1).expect("not 0"),
+        }
+    }
+
+    pub(super) fn key_operation(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> Operation {
+        let [a, b, c, d, ttl, ..] = rest;
+        match kind {
+            0 | 1 => Operation::Key(KeyOperation::Increment(Increment {
+                key: key(a),
+                delta: pick(&[1, -1, 3, -3, i64::MAX, i64::MIN], b),
+                bounds: pick(
+                    &[(None, None), (Some(0), None), (Some(0), Some(3))]
+                        .map(|(min, max)| Bounds::parse(min, max).expect("ordered")),
+                    c,
+                ),
+                initial: pick(&[0, 0, 2, i64::MAX], d),
+                ttl: ttl
+                    .is_multiple_of(2)
+                    .then(|| Ttl::from_millis(pick(&[1, 20, 400], ttl))),
+            })),
+            2 | 3 => Operation::Lease(LeaseOperation::Grant {
+                ttl: Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], a)),
+            }),
+            4 => Operation::Lease(LeaseOperation::KeepAlive {
+                lease: self.lease(ns, a),
+            }),
+            5 => Operation::Lease(LeaseOperation::Revoke {
+                lease: self.lease(ns, a),
+            }),
+            _ => Operation::Txn(Box::new(self.txn(ns, rest))),
+        }
+    }
+
+    /// A transaction that is refused at its last operation, after others that may have changed anything. The model
+    /// does not see it.
+    pub fn doomed(&self, step: super::Step) -> (Namespace, Command) {
+        let [whose, rest @ ..] = step;
+        let names = ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name"));
+        let namespace = pick(&names, whose);
+        let mut bytes = Bytes::new(rest.split_first_chunk().expect("long enough").0.to_owned());
+        let steps = (0..whose % 8).map(|_| self.step(&namespace, &mut bytes));
+        let last = Operation::Key(KeyOperation::Delete {
+            key: Key::parse("never there").expect("short"),
+            if_revision: None,
+        });
+        let last = Step::write(last).expect("it may stand there");
+        let txn = Txn::new(Vec::new(), steps.chain([last]).collect(), Vec::new()).expect("few");
+        let operation = Operation::Txn(Box::new(txn));
+        (
+            namespace.clone(),
+            Command::new(namespace, Identity::Anonymous, operation),
+        )
+    }
+
+    fn txn(&self, ns: &Namespace, rest: [u8; 7]) -> Txn {
+        let mut bytes = Bytes::new(rest);
+        let compares = (0..rest[0] % 3)
+            .map(|_| self.compare(ns, &mut bytes))
+            .collect();
+        let mut branch = |count: u8| (0..count).map(|_| self.step(ns, &mut bytes)).collect();
+        let (then, otherwise) = (branch(rest[1] % 5), branch(rest[2] % 3));
+        Txn::new(compares, then, otherwise).expect("few")
+    }
+
+    fn step(&self, ns: &Namespace, bytes: &mut Bytes) -> Step {
+        let kind = bytes.next();
+        if kind.is_multiple_of(4) {
+            return Step::Get(subject(bytes));
+        }
+        let rest = std::array::from_fn(|_| bytes.next());
+        // What may not stand in a transaction is left out.
+        Step::write(self.operation(ns, kind % 22, rest)).unwrap_or(Step::Get(subject(bytes)))
+    }
+
+    fn compare(&self, ns: &Namespace, bytes: &mut Bytes) -> Compare {
+        let subject = subject(bytes);
+        let current = match &subject {
+            Subject::Key(key) => self.model.key_revision(ns, key),
+            Subject::Session(token) => self.model.session_revision(ns, *token),
+            Subject::Cart(owner) => self.model.cart_revision(ns, owner),
+        };
+        let revision = condition(bytes.next(), current).unwrap_or(Revision::new(current));
+        let operand = match bytes.next() % 5 {
+            0 => Operand::Exists(current > 0),
+            1 => Operand::CreateRevision(revision),
+            2 if matches!(subject, Subject::Key(_)) => {
+                Operand::Counter(pick(&[0, 1, 3], bytes.next()))
+            }
+            3 if matches!(subject, Subject::Key(_)) => {
+                let value = pick(&[&b""[..], b"1", b"\x07\x07"], bytes.next());
+                Operand::Value(Value::parse(value.into()).expect("short"))
+            }
+            _ => Operand::ModRevision(revision),
+        };
+        let relations = [
+            Relation::Equal,
+            Relation::Equal,
+            Relation::NotEqual,
+            Relation::Less,
+            Relation::Greater,
+        ];
+        let relation = pick(&relations, bytes.next());
+        let usual = Compare::new(subject.clone(), Relation::Equal, operand.clone());
+        Compare::new(subject, relation, operand)
+            .or(usual)
+            .expect("everything can be equal")
+    }
+}
+
+fn key(byte: u8) -> Key {
+    Key::parse(format!("k{}", byte % 5)).expect("short")
+}
+
+fn subject(bytes: &mut Bytes) -> Subject {
+    let (kind, byte) = (bytes.next(), bytes.next());
+    let user = || UserId::parse(format!("u{}", byte % 3)).expect("short");
+    let token = super::super::token(byte % 3);
+    match kind % 4 {
+        0 => Subject::Session(token),
+        1 => Subject::Cart(CartOwner::Session(token)),
+        2 => Subject::Cart(CartOwner::User(user())),
+        _ => Subject::Key(key(byte)),
+    }
+}
+
+/// As many bytes as are asked for, from a few.
+struct Bytes(u64);
+
+impl Bytes {
+    fn new(seed: [u8; 7]) -> Self {
+        Self(crate::state::fingerprint(&seed))
+    }
+
+    fn next(&mut self) -> u8 {
+        self.0 = crate::state::fingerprint(&self.0.to_le_bytes());
+        self.0.to_le_bytes()[0]
+    }
+}
