@@ -27,6 +27,7 @@ use super::record::{self, Content};
 use super::roster::{Member, Roster};
 use super::store::{Change, Changes, Record, Stored};
 use super::sweep::{Entry, Index};
+use super::window::ClientWindow;
 use super::{Fault, Store, SweepHorizon, cart, digest, kv, lease, replies, session};
 use crate::proto::internal as pb;
 use crate::types::{LogTime, Namespace, Revision, TokenHash, UserId};
@@ -406,7 +407,7 @@ impl<'a, S: Store> Batch<'a, S> {
                 .read::<pb::OrderRecord>(id)
                 .map(|it| (it.deadline, it.deadline)),
             Key::Client(..) => self
-                .read::<pb::ClientWindow>(id)
+                .read::<ClientWindow>(id)
                 .map(|it| (it.indexed_deadline, it.deadline)),
             Key::Kv(namespace, _) => kv::deadlines(self, namespace, id)?,
             Key::Lease(..) => self

@@ -7,7 +7,7 @@
 //! | [`Command`] (`command`, `command_wire`) | what an entry asks for, and its bytes |
 //! | [`apply`] (`apply`) | one entry: time, sweep, replay, operation, reply |
 //! | [`Batch`] (`batch`, `sweep`) | the overlay over a store, log time, the deadline index |
-//! | `replies` | exactly-once: the replies of clients and of request ids |
+//! | `replies`, `window` | exactly-once: the replies of clients and of request ids |
 //! | `session`, `cart`, `kv`, `lease`, [`namespace`] | what the operations do |
 //! | `txn` | several of them as one |
 //! | `roster` | the index of users' sessions |
@@ -69,6 +69,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod window;
 
 pub use apply::{Applied, apply};
 pub use batch::Batch;
@@ -85,3 +86,4 @@ pub use session::{Rotation, SavePolicy, SessionOperation};
 pub use store::{Change, Changes, Record, Store, Stored};
 pub use sweep::SweepHorizon;
 pub use txn::{Compare, Operand, Relation, Step, Subject, Txn};
+pub use window::ClientWindow;

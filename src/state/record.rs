@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::keys::Key;
 use super::store::{Record, Stored};
+use super::window::ClientWindow;
 use super::{Fault, digest};
 use crate::proto::internal as pb;
 
@@ -21,7 +22,7 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
         Key::Order(..) => Record::Order(message("an order", value)?),
         Key::Kv(..) => Record::Kv(message("a key's value", value)?),
         Key::Lease(..) => Record::Lease(message("a lease", value)?),
-        Key::Client(..) => Record::Client(message("a client's replies", value)?),
+        Key::Client(..) => Record::Client(window(value)?),
         Key::Request(..) => Record::Request(message("a request's reply", value)?),
         Key::Deadline(..) | Key::UserSession(..) if value.is_empty() => Record::Index,
         Key::Deadline(..) => return Err(Fault::corrupt("a deadline", "its value is not empty")),
@@ -49,7 +50,7 @@ pub fn encode(record: &Record) -> Bytes {
         Record::Order(order) => order.encode_to_vec(),
         Record::Kv(kv) => kv.encode_to_vec(),
         Record::Lease(lease) => lease.encode_to_vec(),
-        Record::Client(window) => window.encode_to_vec(),
+        Record::Client(window) => window.encode(),
         Record::Request(request) => request.encode_to_vec(),
         Record::Index => Vec::new(),
     }
@@ -73,7 +74,13 @@ fn message<M: Message + Default>(what: &'static str, value: Bytes) -> Result<Arc
         .map_err(|e| Fault::corrupt(what, e.to_string()))
 }
 
-/// A message that is the content of a [`Record`].
+fn window(value: Bytes) -> Result<Arc<ClientWindow>, Fault> {
+    ClientWindow::decode(value)
+        .map(Arc::new)
+        .map_err(|e| Fault::corrupt("a client's replies", e.to_string()))
+}
+
+/// What a [`Record`] holds.
 pub(super) trait Content: Clone + Sized {
     /// As a record.
     fn into_record(self) -> Record;
@@ -113,6 +120,6 @@ content!(
     pb::OrderRecord => Order,
     pb::KvRecord => Kv,
     pb::LeaseRecord => Lease,
-    pb::ClientWindow => Client,
+    ClientWindow => Client,
     pb::RequestRecord => Request,
 );

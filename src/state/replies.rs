@@ -1,15 +1,15 @@
 //! Exactly-once: the reply tables.
 //!
 //! A retry is recognised by its identity, and answered with the first reply. A client of the exchange stream has
-//! one [`pb::ClientWindow`] that holds its unconfirmed replies; a plain request id has one [`pb::RequestRecord`].
+//! one [`ClientWindow`] that holds its unconfirmed replies; a plain request id has one [`pb::RequestRecord`].
 //! Both live for [`limits::REPLY_WINDOW_MS`] of log time: the window from its last use, the request from its reply.
 //!
 //! Invariants:
 //! 1. A stored window's replies ascend by sequence, none below `confirmed_below`, at most
 //!    [`limits::CLIENT_WINDOW`].
 //! 2. While it is in a batch, a window may still hold replies below `confirmed_below`, at its front and fewer than
-//!    the others: they count as absent, and are dropped many at a time so that confirming stays cheap.
-//!    [`normalize`] drops them before the window is encoded, so no byte depends on when that was.
+//!    the others: they count as absent, and are forgotten many at a time so that confirming stays cheap.
+//!    [`normalize`] forgets them before the window is encoded, so no byte depends on when that was.
 //! 3. What is refused here (`RequestIdReused`, `SequenceConfirmed`, `ClientWindowFull`) is neither executed nor stored.
 //! 4. Nothing here moves the revision.
 
@@ -22,6 +22,7 @@ use super::batch::{Batch, SlotId};
 use super::command::{Command, Identity};
 use super::keys::Key;
 use super::store::Record;
+use super::window::ClientWindow;
 use super::{Fault, Rejection, Store};
 use crate::limits;
 use crate::proto::internal as pb;
@@ -101,23 +102,6 @@ fn window_end(now: LogTime) -> LogTime {
     now.after(Ttl::from_millis(limits::REPLY_WINDOW_MS))
 }
 
-fn compare(stored: &pb::StoredReply, fingerprint: u64) -> Result<Known, Fault> {
-    if stored.fingerprint != fingerprint {
-        return Ok(Known::Refused(Rejection::RequestIdReused));
-    }
-    let reply = pb::Reply::decode(stored.reply.clone())
-        .map_err(|e| Fault::corrupt("a stored reply", e.to_string()))?;
-    Ok(Known::Answered(reply))
-}
-
-fn stored_reply(sequence: u64, fingerprint: u64, reply: &pb::Reply) -> pb::StoredReply {
-    pb::StoredReply {
-        sequence,
-        fingerprint,
-        reply: reply.encode_to_vec().into(),
-    }
-}
-
 fn look_up_request<S: Store>(
     batch: &Batch<'_, S>,
     id: SlotId,
@@ -126,10 +110,15 @@ fn look_up_request<S: Store>(
     let live = batch
         .read::<pb::RequestRecord>(id)
         .filter(|request| request.deadline > batch.now().as_millis());
-    match live.and_then(|request| request.reply.as_ref()) {
-        Some(stored) => compare(stored, fingerprint),
-        None => Ok(Known::New),
+    let Some(stored) = live.and_then(|request| request.reply.as_ref()) else {
+        return Ok(Known::New);
+    };
+    if stored.fingerprint != fingerprint {
+        return Ok(Known::Refused(Rejection::RequestIdReused));
     }
+    let reply = pb::Reply::decode(stored.reply.clone())
+        .map_err(|e| Fault::corrupt("a stored reply", e.to_string()))?;
+    Ok(Known::Answered(reply))
 }
 
 /// Stores a reply, in place of one that is no longer valid but was not swept yet.
@@ -147,7 +136,11 @@ fn remember_request<S: Store>(
     let deadline = window_end(batch.now());
     batch.index(deadline, key);
     let record = pb::RequestRecord {
-        reply: Some(stored_reply(0, fingerprint, reply)),
+        reply: Some(pb::StoredReply {
+            sequence: 0,
+            fingerprint,
+            reply: reply.encode_to_vec().into(),
+        }),
         deadline: deadline.as_millis(),
     };
     batch.put(id, record);
@@ -164,45 +157,30 @@ fn open_window<S: Store>(
     let id = batch.load(&key)?;
     let now = batch.now();
     let deadline = window_end(now);
-    let Some(window) = batch.change::<pb::ClientWindow>(id) else {
+    let Some(window) = batch.change::<ClientWindow>(id) else {
         batch.index(deadline, &key);
-        let window = pb::ClientWindow {
-            confirmed_below,
-            replies: Vec::new(),
-            deadline: deadline.as_millis(),
-            indexed_deadline: deadline.as_millis(),
-        };
+        let window = ClientWindow::empty(confirmed_below, deadline);
         batch.put(id, window);
         return Ok(id);
     };
     if window.deadline <= now.as_millis() {
         // Its index entry may stay: the sweep moves it on.
-        window.replies.clear();
-        window.confirmed_below = 0;
+        window.clear();
     }
     window.deadline = deadline.as_millis();
     window.confirmed_below = window.confirmed_below.max(confirmed_below);
-    let confirmed = confirmed(window);
-    if confirmed > window.replies.len().wrapping_shr(1) {
-        window.replies.drain(..confirmed);
+    if window.confirmed() > window.len().wrapping_shr(1) {
+        window.forget_confirmed();
     }
     Ok(id)
 }
 
-/// How many replies, at the front, are confirmed.
-fn confirmed(window: &pb::ClientWindow) -> usize {
-    window
-        .replies
-        .partition_point(|stored| stored.sequence < window.confirmed_below)
-}
-
 /// Brings a record into its stored form.
 pub(super) fn normalize(record: &mut Record) {
-    if let Record::Client(window) = record {
-        let confirmed = confirmed(window);
-        if confirmed > 0 {
-            Arc::make_mut(window).replies.drain(..confirmed);
-        }
+    if let Record::Client(window) = record
+        && window.confirmed() > 0
+    {
+        Arc::make_mut(window).forget_confirmed();
     }
 }
 
@@ -212,19 +190,20 @@ fn look_up<S: Store>(
     sequence: u64,
     fingerprint: u64,
 ) -> Result<Known, Fault> {
-    let Some(window) = batch.read::<pb::ClientWindow>(id) else {
+    let Some(window) = batch.read::<ClientWindow>(id) else {
         return Ok(Known::New);
     };
     if sequence < window.confirmed_below {
         return Ok(Known::Refused(Rejection::SequenceConfirmed));
     }
-    let place = window
-        .replies
-        .binary_search_by_key(&sequence, |stored| stored.sequence);
-    if let Some(stored) = place.ok().and_then(|at| window.replies.get(at)) {
-        return compare(stored, fingerprint);
+    if let Some(remembered) = window.find(sequence) {
+        return Ok(if remembered.fingerprint == fingerprint {
+            Known::Answered(remembered.reply()?)
+        } else {
+            Known::Refused(Rejection::RequestIdReused)
+        });
     }
-    let unconfirmed = window.replies.len().saturating_sub(confirmed(window));
+    let unconfirmed = window.len().saturating_sub(window.confirmed());
     Ok(if unconfirmed < limits::CLIENT_WINDOW {
         Known::New
     } else {
@@ -232,7 +211,7 @@ fn look_up<S: Store>(
     })
 }
 
-/// Stores a reply. Sequences arrive nearly in order, so that the place is at or near the end.
+/// Stores a reply.
 fn remember<S: Store>(
     batch: &mut Batch<'_, S>,
     id: SlotId,
@@ -240,19 +219,14 @@ fn remember<S: Store>(
     fingerprint: u64,
     reply: &pb::Reply,
 ) {
-    let Some(window) = batch.change::<pb::ClientWindow>(id) else {
-        return;
-    };
-    let at = window
-        .replies
-        .partition_point(|other| other.sequence < sequence);
-    let stored = stored_reply(sequence, fingerprint, reply);
-    window.replies.insert(at, stored);
+    if let Some(window) = batch.change::<ClientWindow>(id) {
+        window.remember(sequence, fingerprint, reply);
+    }
 }
 
 /// The sweep moved the window's index entry.
 pub(super) fn note_indexed<S: Store>(batch: &mut Batch<'_, S>, id: SlotId, deadline: LogTime) {
-    if let Some(window) = batch.change::<pb::ClientWindow>(id) {
+    if let Some(window) = batch.change::<ClientWindow>(id) {
         window.indexed_deadline = deadline.as_millis();
     }
 }

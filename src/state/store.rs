@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::Fault;
 use super::keys::{Key, KeyRange};
+use super::window::ClientWindow;
 use crate::proto::internal as pb;
 
 /// A decoded record. Cloning shares it.
@@ -32,7 +33,7 @@ pub enum Record {
     /// Under [`Key::Lease`].
     Lease(Arc<pb::LeaseRecord>),
     /// Under [`Key::Client`].
-    Client(Arc<pb::ClientWindow>),
+    Client(Arc<ClientWindow>),
     /// Under [`Key::Request`].
     Request(Arc<pb::RequestRecord>),
     /// Under [`Key::Deadline`] and [`Key::UserSession`]: the key says it all, the value is empty.

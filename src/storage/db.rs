@@ -11,8 +11,8 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    LogLevel, Options,
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, LogLevel, Options,
 };
 
 use super::Error;
@@ -33,6 +33,7 @@ const OPEN_FILES: i32 = 256;
 const INFO_LOG_BYTES: usize = MIB;
 const INFO_LOG_FILES: usize = 2;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+const METADATA_BLOCK_BYTES: usize = 4096;
 
 /// Sizes of the state database, which an operator may choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +57,14 @@ impl Default for DbConfig {
     }
 }
 
+/// The cache that [`state_options`] asks for. Its readers take no lock, and it is not cut into parts, of which each would be
+/// too small for a large block.
+pub(super) fn block_cache(config: &DbConfig) -> Cache {
+    /// `RocksDB` finds out itself how large an entry is.
+    const ENTRY_CHARGE: usize = 0;
+    Cache::new_hyper_clock_cache(config.block_cache_bytes, ENTRY_CHARGE)
+}
+
 /// Options of a state database. `cache` is shared by all shards of a node. Writes to it must say that they take no
 /// write-ahead log: RocksDB has no option for that.
 #[must_use]
@@ -65,8 +74,14 @@ pub fn state_options(config: &DbConfig, cache: &Cache) -> Options {
     options.set_max_write_buffer_number(config.state_write_buffers);
     let mut table = table_options(cache);
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+    // A file's index and filter in pages, like its data: as one block each, which a large file has, they may not
+    // fit into the cache, and then every lookup reads and checks them whole.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(METADATA_BLOCK_BYTES);
     table.set_cache_index_and_filter_blocks(true);
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_pin_top_level_index_and_filter(true);
     options.set_block_based_table_factory(&table);
     options.set_level_compaction_dynamic_level_bytes(true);
     options

@@ -31,7 +31,7 @@ use rocksdb::{Cache, DB, InfoLogger, LogLevel, Options, ReadOptions, WriteBatch,
 use tokio::sync::watch;
 
 use super::cache::RecordCache;
-use super::db::{DbConfig, state_options};
+use super::db::{self, DbConfig, state_options};
 use super::layer::{Layer, Merged};
 use super::{Error, generation};
 use crate::limits;
@@ -109,7 +109,7 @@ pub(super) struct Opener {
 
 impl Opener {
     pub fn new(config: StateConfig) -> Self {
-        let blocks = Cache::new_lru_cache(config.database.block_cache_bytes);
+        let blocks = db::block_cache(&config.database);
         Self { config, blocks }
     }
 

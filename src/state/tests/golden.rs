@@ -17,7 +17,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::proto::internal::txn_aborted::Refusal;
 use crate::proto::internal::txn_result::Result;
-use crate::state::{Command, Key, Operation, Record, Rejection, Store, query};
+use crate::state::{Command, Key, Operation, Record, Rejection, Store, query, record};
 use crate::types::{Namespace, UserId};
 
 fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
@@ -156,13 +156,17 @@ fn describe(machine: &Machine, key: &Key) -> String {
         .expect("no fault")
         .expect("just listed");
     let record = match stored.record {
-        Record::Client(window) => format!(
-            "confirmed_below {} deadline {} indexed {}{}",
-            window.confirmed_below,
-            window.deadline,
-            window.indexed_deadline,
-            window.replies.iter().map(reply).collect::<String>(),
-        ),
+        Record::Client(_) => {
+            let value = record::encode(&stored.record);
+            let window = pb::ClientWindow::decode(value).expect("just encoded");
+            format!(
+                "confirmed_below {} deadline {} indexed {}{}",
+                window.confirmed_below,
+                window.deadline,
+                window.indexed_deadline,
+                window.replies.iter().map(reply).collect::<String>(),
+            )
+        }
         Record::Request(request) => format!(
             "deadline {}{}",
             request.deadline,

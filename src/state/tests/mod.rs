@@ -10,6 +10,7 @@ mod sessions;
 mod steps;
 mod sweep;
 mod txn;
+mod window;
 mod wire;
 
 use std::collections::BTreeMap;
