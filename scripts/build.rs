@@ -20,10 +20,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    // Maps are ordered, so that equal records have equal bytes; bytes fields share their buffer.
+    // Maps are ordered, so that equal records have equal bytes; bytes fields share their buffer. What is rare and
+    // large in a reply is boxed, so that every other reply stays small.
     tonic_prost_build::configure()
         .btree_map(".")
         .bytes(".")
+        .boxed(".trolley.internal.v1.Reply.body.cart_frozen")
         .compile_fds(descriptors)?;
 
     // For benchmarks alone, so reflection does not show it.

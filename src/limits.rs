@@ -45,6 +45,27 @@ pub const LINE_ATTRIBUTES: usize = 32;
 pub const LINE_ATTRIBUTE_BYTES: usize = 4 << 10;
 /// Largest absolute amount of one unit price, in minor units.
 pub const PRICE_MAX_MINOR_UNITS: i64 = 1_000_000_000_000;
+/// Most actions of one update of a cart.
+pub const CART_ACTIONS: usize = 100;
+/// Longest note of a cart.
+pub const CART_NOTE_BYTES: usize = 2 << 10;
+/// Most coupon codes of one cart.
+pub const CART_COUPONS: usize = 16;
+/// Longest coupon code.
+pub const COUPON_CODE_BYTES: usize = 64;
+/// Most attributes of one cart itself, and most fields of one address.
+pub const CART_ATTRIBUTES: usize = 32;
+/// All names and values of a cart's own attributes, or of one address, together.
+pub const CART_ATTRIBUTE_BYTES: usize = 4 << 10;
+/// Longest name of whoever freezes a cart.
+pub const HOLDER_ID_BYTES: usize = 64;
+/// Longest order id.
+pub const ORDER_ID_BYTES: usize = 64;
+/// Merges that are followed from a cart to the one that holds its lines. A chain that is longer is cut: its first
+/// owner has a cart of its own again.
+pub const CART_POINTERS: usize = 8;
+/// Largest cart that the reply to a freeze repeats. Replies are kept for replays, and a client has many of them.
+pub const CART_SNAPSHOT_BYTES: usize = 32 << 10;
 
 /// Idle TTL of a session whose creator names none.
 pub const SESSION_IDLE_TTL_DEFAULT_MS: u64 = 30 * 60 * 1000;
@@ -52,6 +73,18 @@ pub const SESSION_IDLE_TTL_DEFAULT_MS: u64 = 30 * 60 * 1000;
 pub const SESSION_ABSOLUTE_TTL_DEFAULT_MS: u64 = 14 * 24 * 3600 * 1000;
 /// Longest TTL of anything: ten years.
 pub const TTL_MAX_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// Lease of a freeze whose holder names none.
+pub const CART_LEASE_DEFAULT_MS: u64 = 10 * 60 * 1000;
+/// Longest lease of a freeze.
+pub const CART_LEASE_MAX_MS: u64 = 24 * 3600 * 1000;
+/// How long a cart without lines is kept after its last change.
+pub const CART_TTL_EMPTY_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long a session's cart is kept after its last change, if its session lives that long.
+pub const CART_TTL_GUEST_MS: u64 = 30 * 24 * 3600 * 1000;
+/// How long a user's cart is kept after its last change.
+pub const CART_TTL_USER_MS: u64 = 90 * 24 * 3600 * 1000;
+/// How long a completed order is remembered.
+pub const ORDER_TTL_MS: u64 = 90 * 24 * 3600 * 1000;
 /// How long the reply to a request id is kept.
 pub const REPLY_WINDOW_MS: u64 = 24 * 3600 * 1000;
 
@@ -132,7 +165,23 @@ const _: () = {
     assert!(LIST_MAX < LIST_SCAN);
     assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
     assert!(SESSION_BYTES < MESSAGE_BYTES);
-    assert!(CART_LINES * (SKU_BYTES + LINE_ATTRIBUTE_BYTES + 64) < MESSAGE_BYTES);
+    assert!(
+        CART_LINES * (SKU_BYTES + LINE_ATTRIBUTE_BYTES + 64)
+            + CART_NOTE_BYTES
+            + CART_COUPONS * (COUPON_CODE_BYTES + 8)
+            + 3 * (CART_ATTRIBUTE_BYTES + 8 * CART_ATTRIBUTES)
+            < MESSAGE_BYTES
+    );
+    // The total of one line always fits; a cart's subtotal may not, and is checked.
+    assert!(PRICE_MAX_MINOR_UNITS < i64::MAX / QUANTITY_MAX as i64);
+    assert!(CART_LEASE_DEFAULT_MS <= CART_LEASE_MAX_MS);
+    assert!(CART_LEASE_MAX_MS <= TTL_MAX_MS);
+    assert!(CART_TTL_EMPTY_MS <= TTL_MAX_MS);
+    assert!(CART_TTL_GUEST_MS <= TTL_MAX_MS);
+    assert!(CART_TTL_USER_MS <= TTL_MAX_MS);
+    // A retry of an order's completion is recognised for at least as long as any other retry.
+    assert!(REPLY_WINDOW_MS <= ORDER_TTL_MS);
+    assert!(ORDER_TTL_MS <= TTL_MAX_MS);
     // The entry that crosses an append's bound may hold a group that was crossed by a whole frame.
     assert!(APPEND_BYTES + PROPOSAL_BYTES + MESSAGE_BYTES < PEER_MESSAGE_BYTES);
     assert!(SNAPSHOT_CHUNK_BYTES < PEER_MESSAGE_BYTES);

@@ -1,8 +1,8 @@
 //! Replies and records become responses. No decision is taken here.
 
 use crate::node::Leadership;
-use crate::proto::internal::{self as pb, reply::Body};
-use crate::proto::v1::{self, outcome::Response};
+use crate::proto::internal::{self as pb, reply::Body, stored_owner::Owner};
+use crate::proto::v1::{self, merged_into::Target, outcome::Response};
 use crate::raft::Reply;
 use crate::state::{Fault, Rejection, query, seal};
 use crate::types::{Revision, TokenHash};
@@ -52,9 +52,10 @@ pub(crate) fn write(echo: Echo, reply: Reply) -> Result<Answer, Error> {
     })
 }
 
+/// Each domain answers its own and asks the next one for the rest.
 fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Error> {
     Ok(match (echo, body) {
-        (_, Body::Rejected(rejected)) => return Err(rejection(rejected)),
+        (_, Body::Rejected(rejected)) => return Err(rejection(&rejected)),
         (Echo::SessionCreate(echo), Body::SessionCreated(created)) => {
             Response::CreateSession(session_created(*echo, &created, revision)?)
         }
@@ -74,24 +75,32 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
         (Echo::SessionDestroy, Body::SessionDestroyed(_)) => {
             Response::DestroySession(v1::DestroySessionResponse { header: None })
         }
+        (Echo::Txn(echo), Body::TxnDone(done)) => Response::Txn(txn(*echo, done, revision)?),
+        (Echo::Txn(_), Body::TxnAborted(aborted)) => return Err(txn_aborted(aborted)),
+        (echo, body) => cart_response(echo, body)?,
+    })
+}
+
+fn cart_response(echo: Echo, body: Body) -> Result<Response, Error> {
+    Ok(match (echo, body) {
         (Echo::CartAdd, Body::CartLineChanged(changed)) => {
             Response::AddCartLine(v1::AddCartLineResponse {
                 header: None,
-                line: changed.line,
+                line: changed.line.map(line),
                 mod_revision: changed.mod_revision,
             })
         }
         (Echo::CartSetQuantity, Body::CartLineChanged(changed)) => {
             Response::SetCartLineQuantity(v1::SetCartLineQuantityResponse {
                 header: None,
-                line: changed.line,
+                line: changed.line.map(line),
                 mod_revision: changed.mod_revision,
             })
         }
         (Echo::CartRemove, Body::CartLineChanged(changed)) => {
             Response::RemoveCartLine(v1::RemoveCartLineResponse {
                 header: None,
-                line: changed.line,
+                line: changed.line.map(line),
                 mod_revision: changed.mod_revision,
             })
         }
@@ -102,6 +111,45 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
                 mod_revision: cleared.mod_revision,
             })
         }
+        (Echo::CartUpdate, Body::CartUpdated(updated)) => {
+            Response::UpdateCart(v1::UpdateCartResponse {
+                header: None,
+                mod_revision: updated.mod_revision,
+                results: updated.results,
+                subtotal: updated.subtotal,
+                total_quantity: updated.total_quantity,
+            })
+        }
+        (Echo::CartMerge, Body::CartsMerged(merged)) => {
+            Response::MergeCarts(v1::MergeCartsResponse {
+                header: None,
+                already_merged: merged.already_merged,
+                mod_revision: merged.mod_revision,
+                taken_lines: merged.taken_lines,
+                dropped_lines: merged.dropped_lines,
+            })
+        }
+        (Echo::CartFreeze, Body::CartFrozen(frozen)) => Response::FreezeCart(cart_frozen(*frozen)),
+        (Echo::CartRelease, Body::CartReleased(released)) => {
+            Response::ReleaseCart(v1::ReleaseCartResponse {
+                header: None,
+                mod_revision: released.mod_revision,
+            })
+        }
+        (Echo::CompleteOrder, Body::OrderCompleted(completed)) => {
+            Response::CompleteOrder(v1::CompleteOrderResponse {
+                header: None,
+                already_completed: completed.already_completed,
+                mod_revision: completed.mod_revision,
+                remaining_lines: completed.remaining_lines,
+            })
+        }
+        (echo, body) => key_response(echo, body)?,
+    })
+}
+
+fn key_response(echo: Echo, body: Body) -> Result<Response, Error> {
+    Ok(match (echo, body) {
         (Echo::KeyPut, Body::KeyPut(put)) => Response::PutKey(v1::PutKeyResponse {
             header: None,
             create_revision: put.create_revision,
@@ -141,8 +189,6 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
                 deleted_keys: it.deleted_keys,
             })
         }
-        (Echo::Txn(echo), Body::TxnDone(done)) => Response::Txn(txn(*echo, done, revision)?),
-        (Echo::Txn(_), Body::TxnAborted(aborted)) => return Err(txn_aborted(aborted)),
         _ => return Err(Error::ForeignReply("it answers another kind of request")),
     })
 }
@@ -191,7 +237,7 @@ fn txn_result(
         }
         (StepEcho::GetCart, found @ (Cart(_) | Nothing(_))) => {
             let cart = match found {
-                Cart(record) => Some(cart(&record)),
+                Cart(record) => Some(cart(&record, record.freeze.as_ref())),
                 _ => None,
             };
             Response::GetCart(v1::GetCartResponse { header: None, cart })
@@ -216,14 +262,15 @@ fn txn_aborted(aborted: pb::TxnAborted) -> Error {
             "otherwise"
         },
         index: aborted.index as usize,
-        source: Box::new(rejection(rejected)),
+        source: Box::new(rejection(&rejected)),
     }
 }
 
-fn rejection(rejected: pb::Rejected) -> Error {
-    match Rejection::from_stored(rejected) {
-        Some(rejection) => Error::Rejected(rejection),
-        None => Error::ForeignReply("its rejection is of a newer version"),
+fn rejection(rejected: &pb::Rejected) -> Error {
+    match (Rejection::from_stored(rejected), rejected.action) {
+        (Some(rejection), None) => Error::Rejected(rejection),
+        (Some(rejection), Some(action)) => Error::RejectedAction { action, rejection },
+        (None, _) => Error::ForeignReply("its rejection is of a newer version"),
     }
 }
 
@@ -277,12 +324,76 @@ pub(crate) fn session(record: &pb::SessionRecord) -> v1::Session {
     }
 }
 
-/// A cart as it is read.
-pub(crate) fn cart(record: &pb::CartRecord) -> v1::Cart {
+/// A cart as it is read. Its freeze is given if its lease runs.
+pub(crate) fn cart(record: &pb::CartRecord, freeze: Option<&pb::StoredFreeze>) -> v1::Cart {
+    let freeze = freeze.map(|freeze| v1::CartFreeze {
+        holder: freeze.holder.clone(),
+        revision: freeze.revision,
+        deadline_ms: freeze.deadline,
+    });
+    let state = match (&record.merged_into, &freeze) {
+        (Some(_), _) => v1::CartState::Merged,
+        (None, Some(_)) => v1::CartState::Frozen,
+        (None, None) if record.order_id.is_empty() => v1::CartState::Open,
+        (None, None) => v1::CartState::Ordered,
+    };
     v1::Cart {
-        lines: record.lines.clone(),
+        lines: record.lines.iter().cloned().map(line).collect(),
         create_revision: record.create_revision,
         mod_revision: record.mod_revision,
+        state: state.into(),
+        subtotal: query::subtotal(&record.lines),
+        total_quantity: query::total_quantity(&record.lines),
+        details: record.details.clone(),
+        deadline_ms: record.deadline,
+        freeze,
+        order_id: record.order_id.clone(),
+        merged_into: record.merged_into.as_ref().map(merged_into),
+    }
+}
+
+/// A cart that nothing was added to.
+pub(crate) fn empty_cart() -> v1::Cart {
+    v1::Cart {
+        state: v1::CartState::Open.into(),
+        ..v1::Cart::default()
+    }
+}
+
+/// A line with its total, which is not stored.
+fn line(line: v1::CartLine) -> v1::CartLine {
+    v1::CartLine {
+        total_minor_units: query::line_total(&line),
+        ..line
+    }
+}
+
+/// A session's token is not known here, and its hash is nobody's business.
+fn merged_into(owner: &pb::StoredOwner) -> v1::MergedInto {
+    let target = match &owner.owner {
+        Some(Owner::UserId(user)) => Target::UserId(user.clone()),
+        Some(Owner::TokenHash(_)) | None => Target::Session(true),
+    };
+    v1::MergedInto {
+        target: Some(target),
+    }
+}
+
+fn cart_frozen(frozen: pb::CartFrozen) -> v1::FreezeCartResponse {
+    let freeze = pb::StoredFreeze {
+        holder: frozen.holder,
+        revision: frozen.revision,
+        deadline: frozen.deadline,
+        lines: Vec::new(),
+    };
+    v1::FreezeCartResponse {
+        header: None,
+        snapshot: frozen.snapshot.map(|record| cart(&record, Some(&freeze))),
+        freeze: Some(v1::CartFreeze {
+            holder: freeze.holder,
+            revision: freeze.revision,
+            deadline_ms: freeze.deadline,
+        }),
     }
 }
 

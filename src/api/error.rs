@@ -22,6 +22,14 @@ pub enum Error {
     /// A valid command was refused, or a valid read found nothing.
     #[error("{0}")]
     Rejected(Rejection),
+    /// One action of a valid command was refused, and with it all of them.
+    #[error("action {action}: {rejection}")]
+    RejectedAction {
+        /// Which, counted from 0.
+        action: u32,
+        /// Why.
+        rejection: Rejection,
+    },
     /// Something in a transaction is not valid or was refused, and nothing of the transaction was done.
     #[error("{branch}[{index}]: {source}; nothing of the transaction was done")]
     InTxn {

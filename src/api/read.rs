@@ -38,11 +38,25 @@ pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
                 })
             }))
         }
-        Query::Cart { namespace, owner } => Ok(match query::cart(view, namespace, owner)? {
-            CartRead::SessionNotFound => Err(Rejection::SessionNotFound),
-            CartRead::Absent => Ok(cart(v1::Cart::default())),
-            CartRead::Cart(record) => Ok(cart(encode::cart(&record))),
-        }),
+        Query::Cart {
+            namespace,
+            owner,
+            own,
+        } => {
+            let found = if *own {
+                query::own_cart(view, namespace, owner)?
+            } else {
+                query::cart(view, namespace, owner)?
+            };
+            Ok(match found {
+                CartRead::SessionNotFound => Err(Rejection::SessionNotFound),
+                CartRead::Absent => Ok(cart(encode::empty_cart())),
+                CartRead::Cart(record) => {
+                    let freeze = query::running_freeze(view, &record);
+                    Ok(cart(encode::cart(&record, freeze)))
+                }
+            })
+        }
         Query::Key { namespace, key } => {
             let found = query::key(view, namespace, key)?;
             Ok(found.ok_or(Rejection::KeyNotFound).map(|record| {

@@ -18,6 +18,11 @@ use crate::proto::v1::{
     TouchSessionResponse, UpdateSessionRequest, UpdateSessionResponse,
 };
 use crate::proto::v1::{
+    CompleteOrderRequest, CompleteOrderResponse, FreezeCartRequest, FreezeCartResponse,
+    MergeCartsRequest, MergeCartsResponse, ReleaseCartRequest, ReleaseCartResponse,
+    UpdateCartRequest, UpdateCartResponse,
+};
+use crate::proto::v1::{
     GetLeaseRequest, GetLeaseResponse, GrantLeaseRequest, GrantLeaseResponse, IncrementKeyRequest,
     IncrementKeyResponse, KeepLeaseAliveRequest, KeepLeaseAliveResponse, RevokeLeaseRequest,
     RevokeLeaseResponse, TxnRequest, TxnResponse,
@@ -51,6 +56,11 @@ service!(CartService {
     remove: RemoveCartLineRequest -> RemoveCartLineResponse;
     clear: ClearCartRequest -> ClearCartResponse;
     get: GetCartRequest -> GetCartResponse;
+    update: UpdateCartRequest -> UpdateCartResponse;
+    merge: MergeCartsRequest -> MergeCartsResponse;
+    freeze: FreezeCartRequest -> FreezeCartResponse;
+    release: ReleaseCartRequest -> ReleaseCartResponse;
+    complete_order: CompleteOrderRequest -> CompleteOrderResponse;
 });
 
 service!(KvService {

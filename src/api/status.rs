@@ -95,6 +95,14 @@ reasons! {
     SESSION_BYTES_LIMIT: FailedPrecondition, final, NotApplied, "The session would be too large; metadata `limit`.";
     CART_LINES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many lines; metadata `limit`.";
     QUANTITY_LIMIT: FailedPrecondition, final, NotApplied, "The line would have too many pieces; metadata `limit`.";
+    CART_FROZEN: FailedPrecondition, final, NotApplied, "Somebody takes an order from the cart; metadata `holder`, `frozen_until_ms`.";
+    CART_NOT_FROZEN: FailedPrecondition, final, NotApplied, "There is no freeze of this holder and revision: it was released, replaced, merged or ordered.";
+    CART_EMPTY: FailedPrecondition, final, NotApplied, "A cart without lines cannot be frozen.";
+    CART_TOTAL_LIMIT: FailedPrecondition, final, NotApplied, "The cart's subtotal would not fit 64 bits.";
+    CART_COUPONS_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many coupon codes; metadata `limit`.";
+    CART_ATTRIBUTES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many attributes of its own, or too large ones; metadata `limit`.";
+    CART_MERGED_ELSEWHERE: FailedPrecondition, final, NotApplied, "The source was merged into another cart before.";
+    ORDER_EXISTS: AlreadyExists, final, NotApplied, "The order id was used for another freeze.";
     COUNTER_BELOW_MIN: FailedPrecondition, final, NotApplied, "The counter would fall below `min`; metadata `actual_value`.";
     COUNTER_ABOVE_MAX: FailedPrecondition, final, NotApplied, "The counter would rise above `max`; metadata `actual_value`.";
     NOT_A_COUNTER: FailedPrecondition, final, NotApplied, "The key holds a plain value, to which nothing can be added.";
@@ -143,6 +151,10 @@ impl Told {
             Error::BadCursor => BAD_CURSOR,
             Error::TokenRequired => EMPTY_FIELD,
             Error::Rejected(rejection) => tell_rejection(*rejection, &mut metadata),
+            Error::RejectedAction { action, rejection } => {
+                note(&mut metadata, "action", action);
+                tell_rejection(*rejection, &mut metadata)
+            }
             Error::Node(error) => tell_node(error, &mut metadata),
             Error::LeaderUnreachable { address } => {
                 note(&mut metadata, "leader_address", address);
@@ -229,6 +241,18 @@ fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
         Rejection::CartLinesLimit => limited(CART_LINES_LIMIT, limits::CART_LINES),
         Rejection::QuantityLimit => limited(QUANTITY_LIMIT, limits::QUANTITY_MAX as usize),
         Rejection::CurrencyMismatch => CURRENCY_MISMATCH,
+        Rejection::CartFrozen { holder, until } => {
+            note(metadata, "holder", holder);
+            note(metadata, "frozen_until_ms", until);
+            CART_FROZEN
+        }
+        Rejection::CartNotFrozen => CART_NOT_FROZEN,
+        Rejection::CartEmpty => CART_EMPTY,
+        Rejection::CartTotalLimit => CART_TOTAL_LIMIT,
+        Rejection::CartCouponsLimit => limited(CART_COUPONS_LIMIT, limits::CART_COUPONS),
+        Rejection::CartAttributesLimit => limited(CART_ATTRIBUTES_LIMIT, limits::CART_ATTRIBUTES),
+        Rejection::CartMergedElsewhere => CART_MERGED_ELSEWHERE,
+        Rejection::OrderExists => ORDER_EXISTS,
         Rejection::KeyNotFound => KEY_NOT_FOUND,
         Rejection::KeyExists { actual } => {
             note(metadata, "actual_revision", actual);

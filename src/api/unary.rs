@@ -66,6 +66,11 @@ data_methods! {
     write "CartService" / "Remove": RemoveCartLineRequest -> RemoveCartLineResponse as RemoveCartLine;
     write "CartService" / "Clear": ClearCartRequest -> ClearCartResponse as ClearCart;
     read "CartService" / "Get": GetCartRequest -> GetCartResponse as GetCart;
+    write "CartService" / "Update": UpdateCartRequest -> UpdateCartResponse as UpdateCart;
+    write "CartService" / "Merge": MergeCartsRequest -> MergeCartsResponse as MergeCarts;
+    write "CartService" / "Freeze": FreezeCartRequest -> FreezeCartResponse as FreezeCart;
+    write "CartService" / "Release": ReleaseCartRequest -> ReleaseCartResponse as ReleaseCart;
+    write "CartService" / "CompleteOrder": CompleteOrderRequest -> CompleteOrderResponse as CompleteOrder;
     read "KvService" / "Get": GetKeyRequest -> GetKeyResponse as GetKey;
     write "KvService" / "Put": PutKeyRequest -> PutKeyResponse as PutKey;
     write "KvService" / "Delete": DeleteKeyRequest -> DeleteKeyResponse as DeleteKey;

@@ -1,14 +1,17 @@
 //! `trolley cart`.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::arguments::{ReadArgs, Target, WriteArgs, identified, optional, pair, revision};
+use super::arguments::{self, ReadArgs, WriteArgs, identified, optional, pair, revision};
 use super::failure::Failure;
 use super::input::Input;
-use super::output::{cart_line, reply, show, table};
+use super::output::{cart_line, money, readable, reply, show, table};
 use crate::client::{CartOwner, LineRef, Reply};
 use crate::proto::v1;
+use crate::proto::v1::merged_into::Target;
 use crate::types::Revision;
 
 /// Whose cart.
@@ -23,7 +26,7 @@ pub(super) struct OwnerArgs {
 }
 
 impl OwnerArgs {
-    fn owner(self) -> Result<CartOwner, Failure> {
+    pub fn owner(self) -> Result<CartOwner, Failure> {
         match self.user {
             Some(user) => Ok(CartOwner::User(user)),
             None => Ok(CartOwner::Session(Input::default().token(self.session)?)),
@@ -112,9 +115,14 @@ pub(super) enum Verb {
     Get {
         #[command(flatten)]
         owner: OwnerArgs,
+        /// The owner's own cart, even if it was merged into another
+        #[arg(long)]
+        own: bool,
         #[command(flatten)]
         read: ReadArgs,
     },
+    #[command(flatten)]
+    Whole(super::checkout::Verb),
 }
 
 /// Sends a change under its conditions.
@@ -127,7 +135,7 @@ macro_rules! send {
 }
 
 impl Verb {
-    pub async fn run(self, target: &Target) -> Result<(), Failure> {
+    pub async fn run(self, target: &arguments::Target) -> Result<(), Failure> {
         let client = target.connect()?;
         let carts = client.carts();
         match self {
@@ -157,16 +165,19 @@ impl Verb {
                     || format!("{removed} lines removed"),
                 );
             }
-            Self::Get { owner, read } => {
+            Self::Get { owner, own, read } => {
                 let get = carts.get(&owner.owner()?);
+                let get = if own { get.own() } else { get };
                 let cart = get.consistency(read.consistency()).send().await?;
-                show(target.form(), || cart_json(&cart), || cart_table(&cart));
+                let json = || reply(&cart, json!({ "cart": cart_value(&cart) }));
+                show(target.form(), json, || cart_sheet(&cart));
             }
+            Self::Whole(verb) => verb.run(&client, target).await?,
         }
         Ok(())
     }
 
-    async fn add(self, target: &Target) -> Result<(), Failure> {
+    async fn add(self, target: &arguments::Target) -> Result<(), Failure> {
         let Self::Add {
             sku,
             quantity,
@@ -192,14 +203,19 @@ impl Verb {
     }
 }
 
-fn price(text: &str) -> Result<(i64, String), String> {
+pub(super) fn price(text: &str) -> Result<(i64, String), String> {
     const EXPECTED: &str = "expected minor units and a currency, for example 1999:EUR";
     let (minor_units, currency) = text.split_once(':').ok_or(EXPECTED)?;
     let minor_units = minor_units.parse().map_err(|_| EXPECTED)?;
     Ok((minor_units, currency.to_owned()))
 }
 
-fn show_line<T>(target: &Target, done: &Reply<T>, line: Option<&v1::CartLine>, revision: u64) {
+fn show_line<T>(
+    target: &arguments::Target,
+    done: &Reply<T>,
+    line: Option<&v1::CartLine>,
+    revision: u64,
+) {
     let json = || {
         let fields = json!({ "line": line.map(cart_line), "mod_revision": revision });
         reply(done, fields)
@@ -211,31 +227,112 @@ fn show_line<T>(target: &Target, done: &Reply<T>, line: Option<&v1::CartLine>, r
     });
 }
 
-fn cart_json(cart: &Reply<v1::Cart>) -> Value {
+/// A cart as JSON, with the protos' names.
+pub(super) fn cart_value(cart: &v1::Cart) -> Value {
     let lines: Vec<_> = cart.lines.iter().map(cart_line).collect();
-    let fields = json!({
+    let details = cart.details.clone().unwrap_or_default();
+    let freeze = cart.freeze.as_ref();
+    let freeze = freeze.map(|freeze| {
+        json!({
+            "holder": freeze.holder,
+            "revision": freeze.revision,
+            "deadline_ms": freeze.deadline_ms,
+        })
+    });
+    let merged_into = cart
+        .merged_into
+        .as_ref()
+        .map(|merged| match &merged.target {
+            Some(Target::UserId(user)) => json!({ "user_id": user }),
+            Some(Target::Session(_)) | None => json!({ "session": true }),
+        });
+    json!({
         "lines": lines,
         "create_revision": cart.create_revision,
         "mod_revision": cart.mod_revision,
-    });
-    reply(cart, json!({ "cart": fields }))
+        "state": cart.state().as_str_name(),
+        "subtotal": cart.subtotal.as_ref().map(money),
+        "total_quantity": cart.total_quantity,
+        "details": {
+            "note": details.note,
+            "coupon_codes": details.coupon_codes,
+            "attributes": details.attributes,
+            "shipping_address": details.shipping_address,
+            "billing_address": details.billing_address,
+        },
+        "deadline_ms": cart.deadline_ms,
+        "freeze": freeze,
+        "order_id": cart.order_id,
+        "merged_into": merged_into,
+    })
 }
 
-fn cart_table(cart: &v1::Cart) -> String {
+/// A cart for people: its lines, then what else there is to say.
+pub(super) fn cart_sheet(cart: &v1::Cart) -> String {
+    let mut parts = Vec::new();
     if cart.lines.is_empty() {
-        return "the cart is empty".to_owned();
+        parts.push("the cart is empty".to_owned());
+    } else {
+        let mut table = line_table();
+        table.add_rows(cart.lines.iter().map(line_row));
+        parts.push(table.to_string());
     }
-    let mut table = line_table();
-    table.add_rows(cart.lines.iter().map(line_row));
-    format!("{table}\ncart at revision {}", cart.mod_revision)
+    if let Some(subtotal) = &cart.subtotal {
+        parts.push(format!(
+            "subtotal {} {}, {} pieces",
+            subtotal.minor_units, subtotal.currency, cart.total_quantity
+        ));
+    }
+    parts.extend(cart.details.as_ref().into_iter().flat_map(detail_lines));
+    parts.extend(cart.freeze.as_ref().map(super::checkout::freeze_line));
+    if !cart.order_id.is_empty() {
+        parts.push(format!("ordered: {}", cart.order_id));
+    }
+    parts.extend(
+        cart.merged_into
+            .as_ref()
+            .map(|merged| match &merged.target {
+                Some(Target::UserId(user)) => format!("merged into the cart of user {user}"),
+                Some(Target::Session(_)) | None => "merged into the cart of a session".to_owned(),
+            }),
+    );
+    parts.push(format!("cart at revision {}", cart.mod_revision));
+    parts.join("\n")
+}
+
+fn detail_lines(details: &v1::CartDetails) -> Vec<String> {
+    let map = |map: &BTreeMap<String, String>| {
+        let fields = map.iter().map(|(name, value)| format!("{name}={value}"));
+        fields.collect::<Vec<_>>().join("; ")
+    };
+    let named = [
+        ("note", details.note.clone()),
+        ("coupon codes", details.coupon_codes.join(" ")),
+        ("attributes", map(&details.attributes)),
+        ("shipping", map(&details.shipping_address)),
+        ("billing", map(&details.billing_address)),
+    ];
+    let given = named.into_iter().filter(|(_, text)| !text.is_empty());
+    // They come from shoppers, and may hold anything.
+    given
+        .map(|(name, text)| format!("{name}: {}", readable(&text.into())))
+        .collect()
 }
 
 fn line_table() -> comfy_table::Table {
-    table(&["line", "sku", "quantity", "unit price", "attributes"])
+    table(&[
+        "line",
+        "sku",
+        "quantity",
+        "unit price",
+        "total",
+        "attributes",
+    ])
 }
 
-fn line_row(line: &v1::CartLine) -> [String; 5] {
+fn line_row(line: &v1::CartLine) -> [String; 6] {
     let price = line.unit_price.as_ref();
+    let total = price.map(|_| line.total_minor_units.to_string());
     let price = price.map(|price| format!("{} {}", price.minor_units, price.currency));
     let attributes = line.attributes.iter();
     let attributes: Vec<_> = attributes
@@ -246,6 +343,7 @@ fn line_row(line: &v1::CartLine) -> [String; 5] {
         line.sku.clone(),
         line.quantity.to_string(),
         price.unwrap_or_default(),
+        total.unwrap_or_default(),
         attributes.join(" "),
     ]
 }

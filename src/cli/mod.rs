@@ -10,6 +10,8 @@
 mod arguments;
 pub mod bench;
 mod cart;
+mod cart_actions;
+mod checkout;
 mod cluster;
 mod demo;
 mod failure;

@@ -124,15 +124,19 @@ pub(super) fn session(session: &v1::Session) -> Value {
     })
 }
 
+pub(super) fn money(money: &v1::Money) -> Value {
+    json!({ "minor_units": money.minor_units, "currency": money.currency })
+}
+
 pub(super) fn cart_line(line: &v1::CartLine) -> Value {
-    let price = line.unit_price.as_ref();
-    let price = price.map(|p| json!({ "minor_units": p.minor_units, "currency": p.currency }));
+    let price = line.unit_price.as_ref().map(money);
     json!({
         "line_id": line.line_id,
         "sku": line.sku,
         "quantity": line.quantity,
         "unit_price": price,
         "attributes": line.attributes,
+        "total_minor_units": line.total_minor_units,
     })
 }
 

@@ -132,6 +132,7 @@ impl<'a> Carts<'a> {
             options: Options::default(),
             consistency: None,
             owner: owner.into(),
+            own: false,
         }
     }
 }
@@ -261,6 +262,7 @@ pub struct GetCart<'a> {
     options: Options,
     consistency: Option<Consistency>,
     owner: v1::CartOwner,
+    own: bool,
 }
 
 impl InTxn for GetCart<'_> {
@@ -269,6 +271,7 @@ impl InTxn for GetCart<'_> {
             namespace: self.client.namespace_field(),
             read: self.consistency.and_then(Consistency::to_options),
             owner: Some(self.owner),
+            own: self.own,
         })
     }
 }
@@ -276,12 +279,19 @@ impl InTxn for GetCart<'_> {
 impl GetCart<'_> {
     read_options!();
 
+    /// The owner's own cart, even if it was merged; otherwise the cart that it was merged into is read.
+    pub fn own(mut self) -> Self {
+        self.own = true;
+        self
+    }
+
     /// Sends the request.
     pub async fn send(self) -> Result<Reply<v1::Cart>, Error> {
         let request = Request::GetCart(v1::GetCartRequest {
             namespace: self.client.namespace_field(),
             read: self.client.read_options(self.consistency),
             owner: Some(self.owner),
+            own: self.own,
         });
         let reply = self
             .client

@@ -50,6 +50,7 @@
 mod builder;
 mod call;
 mod carts;
+mod checkout;
 mod cluster;
 mod config;
 mod directory;
@@ -75,6 +76,9 @@ use std::time::Duration;
 
 pub use self::carts::{
     AddLine, CartOwner, Carts, ClearCart, GetCart, LineRef, RemoveLine, SetQuantity,
+};
+pub use self::checkout::{
+    CompleteOrder, FreezeCart, FrozenCart, MergeCarts, MergePolicy, ReleaseCart, UpdateCart,
 };
 pub use self::cluster::Cluster;
 pub use self::config::{ClientConfig, Consistency, Transport};

@@ -129,6 +129,11 @@ calls! {
     RemoveCartLine: CartServiceClient.remove,
     ClearCart: CartServiceClient.clear,
     GetCart: CartServiceClient.get,
+    UpdateCart: CartServiceClient.update,
+    MergeCarts: CartServiceClient.merge,
+    FreezeCart: CartServiceClient.freeze,
+    ReleaseCart: CartServiceClient.release,
+    CompleteOrder: CartServiceClient.complete_order,
     GetKey: KvServiceClient.get,
     PutKey: KvServiceClient.put,
     DeleteKey: KvServiceClient.delete,
@@ -159,6 +164,6 @@ macro_rules! names {
 
 names! {
     CreateSession, UpdateSession, TouchSession, DestroySession, AddCartLine, SetCartLineQuantity,
-    RemoveCartLine, ClearCart, PutKey, DeleteKey,
+    RemoveCartLine, ClearCart, PutKey, DeleteKey, UpdateCart, MergeCarts, FreezeCart, ReleaseCart, CompleteOrder,
     IncrementKey, GrantLease, KeepLeaseAlive, RevokeLease, Txn,
 }

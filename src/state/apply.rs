@@ -23,8 +23,24 @@ pub struct Applied {
 pub(super) enum Stop {
     /// It is refused, and has changed nothing.
     Rejected(Rejection),
+    /// One action of several, by its place, is refused, and none has changed anything.
+    Action(u32, Rejection),
     /// The node stops.
     Fault(Fault),
+}
+
+impl Stop {
+    /// What the caller is told, unless the node stops.
+    pub(super) fn into_refusal(self) -> Result<pb::Rejected, Fault> {
+        match self {
+            Self::Rejected(rejection) => Ok(rejection.to_stored()),
+            Self::Action(nth, rejection) => Ok(pb::Rejected {
+                action: Some(nth),
+                ..rejection.to_stored()
+            }),
+            Self::Fault(fault) => Err(fault),
+        }
+    }
 }
 
 impl From<Rejection> for Stop {
@@ -59,8 +75,7 @@ pub fn apply<S: Store>(
 fn execute<S: Store>(batch: &mut Batch<'_, S>, command: &Command) -> Result<pb::Reply, Fault> {
     let body = match operate(batch, &command.namespace, &command.operation) {
         Ok(body) => body,
-        Err(Stop::Rejected(rejection)) => Body::Rejected(rejection.to_stored()),
-        Err(Stop::Fault(fault)) => return Err(fault),
+        Err(stop) => Body::Rejected(stop.into_refusal()?),
     };
     Ok(reply(batch, body))
 }
@@ -84,10 +99,7 @@ pub(super) fn operate<S: Store>(
         | Operation::SessionUpdate { .. }
         | Operation::SessionTouch { .. }
         | Operation::SessionDestroy { .. } => session::operate(batch, namespace, operation),
-        Operation::CartAdd { .. }
-        | Operation::CartSetQuantity { .. }
-        | Operation::CartRemove { .. }
-        | Operation::CartClear { .. } => cart::operate(batch, namespace, operation),
+        Operation::Cart(operation) => cart::operate(batch, namespace, operation),
         Operation::Key(operation) => kv::operate(batch, namespace, operation),
         Operation::Lease(operation) => lease::operate(batch, namespace, *operation),
         Operation::Txn(txn) => txn::operate(batch, namespace, txn),

@@ -307,6 +307,7 @@ impl<'a, S: Store> Batch<'a, S> {
             self.index(deadline, &target);
             match &target {
                 Key::Session(..) => session::note_indexed(self, id, deadline),
+                Key::UserCart(..) | Key::SessionCart(..) => cart::note_indexed(self, id, deadline),
                 Key::Kv(..) => kv::note_indexed(self, id, deadline),
                 Key::Lease(..) => lease::note_indexed(self, id, deadline),
                 _ => replies::note_indexed(self, id, deadline),
@@ -316,13 +317,20 @@ impl<'a, S: Store> Batch<'a, S> {
         if let Key::Session(namespace, token) = &target {
             cart::delete_with_session(self, id, namespace, token)?;
         }
+        if let Key::SessionCart(namespace, token) = &target {
+            cart::note_expired(self, namespace, token)?;
+        }
         if let Key::Kv(namespace, name) = &target {
             kv::leave_lease(self, namespace, name, id)?;
         }
         self.delete(id);
         Ok(matches!(
             target,
-            Key::Session(..) | Key::Kv(..) | Key::Lease(..)
+            Key::Session(..)
+                | Key::UserCart(..)
+                | Key::SessionCart(..)
+                | Key::Kv(..)
+                | Key::Lease(..)
         ))
     }
 
@@ -332,6 +340,12 @@ impl<'a, S: Store> Batch<'a, S> {
             Key::Session(..) => self
                 .read::<pb::SessionRecord>(id)
                 .map(|it| (it.indexed_deadline, session::deadline(it).as_millis())),
+            Key::UserCart(..) | Key::SessionCart(..) => self
+                .read::<pb::CartRecord>(id)
+                .map(|it| (it.indexed_deadline, it.deadline)),
+            Key::Order(..) => self
+                .read::<pb::OrderRecord>(id)
+                .map(|it| (it.deadline, it.deadline)),
             Key::Client(..) => self
                 .read::<ClientWindow>(id)
                 .map(|it| (it.indexed_deadline, it.deadline)),

@@ -7,11 +7,10 @@ use bytes::Bytes;
 use prost::Message as _;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Fault, KeyOperation, LeaseOperation, Txn, command_wire};
+use super::{CartOperation, Fault, KeyOperation, LeaseOperation, Txn, command_wire};
 use crate::proto::internal as pb;
 use crate::types::{
-    Attributes, ClientId, Fields, LineId, Money, Namespace, Quantity, RequestId, Revision, Sku,
-    TokenHash, Ttl, UserId,
+    ClientId, Fields, LineId, Namespace, RequestId, Revision, Sku, TokenHash, Ttl, UserId,
 };
 
 /// One replicated command.
@@ -121,29 +120,7 @@ pub enum Operation {
     SessionDestroy {
         token: TokenHash,
     },
-    CartAdd {
-        owner: CartOwner,
-        sku: Sku,
-        quantity: Quantity,
-        unit_price: Option<Money>,
-        attributes: Attributes,
-        if_revision: Option<Revision>,
-    },
-    CartSetQuantity {
-        owner: CartOwner,
-        line: LineRef,
-        quantity: Quantity,
-        if_revision: Option<Revision>,
-    },
-    CartRemove {
-        owner: CartOwner,
-        line: LineRef,
-        if_revision: Option<Revision>,
-    },
-    CartClear {
-        owner: CartOwner,
-        if_revision: Option<Revision>,
-    },
+    Cart(CartOperation),
     Key(KeyOperation),
     Lease(LeaseOperation),
     /// Several operations as one.

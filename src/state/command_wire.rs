@@ -10,8 +10,7 @@ use crate::proto::internal::stored_owner::Owner;
 use crate::proto::v1::cart_line_ref::Line;
 use crate::proto::{internal as pb, v1};
 use crate::types::{
-    Attributes, ClientId, Fields, Invalid, LineId, Money, Namespace, Quantity, Revision, Sku,
-    TokenHash, Ttl, UserId,
+    ClientId, Fields, Invalid, LineId, Namespace, Revision, Sku, TokenHash, Ttl, UserId,
 };
 
 impl From<&Operation> for Wire {
@@ -21,10 +20,7 @@ impl From<&Operation> for Wire {
             | Operation::SessionUpdate { .. }
             | Operation::SessionTouch { .. }
             | Operation::SessionDestroy { .. } => session_to_wire(operation),
-            Operation::CartAdd { .. }
-            | Operation::CartSetQuantity { .. }
-            | Operation::CartRemove { .. }
-            | Operation::CartClear { .. } => cart_to_wire(operation),
+            Operation::Cart(operation) => operation.into(),
             Operation::Key(operation) => operation.into(),
             Operation::Lease(operation) => operation.into(),
             Operation::Txn(txn) => Self::Txn((&**txn).into()),
@@ -74,54 +70,6 @@ fn session_to_wire(operation: &Operation) -> Wire {
             token_hash: hash_bytes(token),
         }),
         _ => unreachable!("only session operations are sent here"),
-    }
-}
-
-fn cart_to_wire(operation: &Operation) -> Wire {
-    match operation {
-        Operation::CartAdd {
-            owner,
-            sku,
-            quantity,
-            unit_price,
-            attributes,
-            if_revision,
-        } => Wire::CartAdd(pb::CartAdd {
-            owner: Some(owner.into()),
-            sku: sku.as_str().to_owned(),
-            quantity: quantity.get(),
-            unit_price: unit_price.map(|price| v1::Money {
-                minor_units: price.minor_units(),
-                currency: price.currency().as_str().to_owned(),
-            }),
-            attributes: attributes.as_map().clone(),
-            if_revision: if_revision.map(Revision::get),
-        }),
-        Operation::CartSetQuantity {
-            owner,
-            line,
-            quantity,
-            if_revision,
-        } => Wire::CartSetQuantity(pb::CartSetQuantity {
-            owner: Some(owner.into()),
-            line: Some(line.into()),
-            quantity: quantity.get(),
-            if_revision: if_revision.map(Revision::get),
-        }),
-        Operation::CartRemove {
-            owner,
-            line,
-            if_revision,
-        } => Wire::CartRemove(pb::CartRemove {
-            owner: Some(owner.into()),
-            line: Some(line.into()),
-            if_revision: if_revision.map(Revision::get),
-        }),
-        Operation::CartClear { owner, if_revision } => Wire::CartClear(pb::CartClear {
-            owner: Some(owner.into()),
-            if_revision: if_revision.map(Revision::get),
-        }),
-        _ => unreachable!("only cart operations are sent here"),
     }
 }
 
@@ -207,22 +155,15 @@ impl TryFrom<Wire> for Operation {
             Wire::SessionDestroy(it) => Ok(Self::SessionDestroy {
                 token: TokenHash::parse(&it.token_hash)?,
             }),
-            Wire::CartAdd(it) => cart_add(it),
-            Wire::CartSetQuantity(it) => Ok(Self::CartSetQuantity {
-                owner: owner(it.owner)?,
-                line: line(it.line)?,
-                quantity: Quantity::parse(i64::from(it.quantity))?,
-                if_revision: it.if_revision.map(Revision::new),
-            }),
-            Wire::CartRemove(it) => Ok(Self::CartRemove {
-                owner: owner(it.owner)?,
-                line: line(it.line)?,
-                if_revision: it.if_revision.map(Revision::new),
-            }),
-            Wire::CartClear(it) => Ok(Self::CartClear {
-                owner: owner(it.owner)?,
-                if_revision: it.if_revision.map(Revision::new),
-            }),
+            Wire::CartAdd(it) => it.try_into().map(Self::Cart),
+            Wire::CartSetQuantity(it) => it.try_into().map(Self::Cart),
+            Wire::CartRemove(it) => it.try_into().map(Self::Cart),
+            Wire::CartClear(it) => it.try_into().map(Self::Cart),
+            Wire::CartUpdate(it) => it.try_into().map(Self::Cart),
+            Wire::CartMerge(it) => it.try_into().map(Self::Cart),
+            Wire::CartFreeze(it) => it.try_into().map(Self::Cart),
+            Wire::CartRelease(it) => it.try_into().map(Self::Cart),
+            Wire::OrderComplete(it) => it.try_into().map(Self::Cart),
             Wire::KeyPut(it) => Ok(Self::Key(it.try_into()?)),
             Wire::KeyDelete(it) => Ok(Self::Key(it.try_into()?)),
             Wire::KeyIncrement(it) => Ok(Self::Key(it.try_into()?)),
@@ -250,20 +191,6 @@ fn session_create(it: pb::SessionCreate) -> Result<Operation, Invalid> {
     })
 }
 
-fn cart_add(it: pb::CartAdd) -> Result<Operation, Invalid> {
-    let price = it
-        .unit_price
-        .map(|price| Money::parse(price.minor_units, &price.currency));
-    Ok(Operation::CartAdd {
-        owner: owner(it.owner)?,
-        sku: Sku::parse(it.sku)?,
-        quantity: Quantity::parse(i64::from(it.quantity))?,
-        unit_price: price.transpose()?,
-        attributes: Attributes::parse(it.attributes)?,
-        if_revision: it.if_revision.map(Revision::new),
-    })
-}
-
 fn tick(it: pb::Tick) -> Result<Operation, Invalid> {
     let malformed = |expect: &pb::DigestCheckpoint| digest::from_bytes(&expect.digest).is_err();
     if it.expect.as_ref().is_some_and(malformed) {
@@ -286,7 +213,7 @@ pub(super) fn owner(owner: Option<pb::StoredOwner>) -> Result<CartOwner, Invalid
     }
 }
 
-fn line(line: Option<v1::CartLineRef>) -> Result<LineRef, Invalid> {
+pub(super) fn line(line: Option<v1::CartLineRef>) -> Result<LineRef, Invalid> {
     match line.and_then(|line| line.line) {
         Some(Line::LineId(id)) => Ok(LineRef::Id(LineId::new(id))),
         Some(Line::Sku(sku)) => Ok(LineRef::Sku(Sku::parse(sku)?)),

@@ -8,6 +8,7 @@
 //! Session         10   namespace 00 | token hash (32)
 //! SessionCart     11   namespace 00 | token hash (32)
 //! UserCart        12   namespace 00 | user id, escaped | 00 00
+//! Order           18   namespace 00 | order id, escaped | 00 00
 //! Kv              20   namespace 00 | key, escaped | 00 00
 //! Lease           21   namespace 00 | lease id (8, big-endian)
 //! Client          30   client id (16)
@@ -36,7 +37,9 @@ use bytes::Bytes;
 
 use super::Fault;
 use super::command::RequestHash;
-use crate::types::{self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, TokenHash, UserId};
+use crate::types::{
+    self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, OrderId, TokenHash, UserId,
+};
 
 const HEADER: u8 = 0x00;
 const RAFT_APPLIED: u8 = 0x01;
@@ -44,6 +47,7 @@ const RAFT_MEMBERSHIP: u8 = 0x02;
 const SESSION: u8 = 0x10;
 const SESSION_CART: u8 = 0x11;
 const USER_CART: u8 = 0x12;
+const ORDER: u8 = 0x18;
 const KV: u8 = 0x20;
 const LEASE: u8 = 0x21;
 const CLIENT: u8 = 0x30;
@@ -74,6 +78,8 @@ pub enum Key {
     SessionCart(Namespace, TokenHash),
     /// The cart that a user owns.
     UserCart(Namespace, UserId),
+    /// A completed order.
+    Order(Namespace, OrderId),
     /// A key of the key space.
     Kv(Namespace, types::Key),
     /// What keeps keys alive.
@@ -142,6 +148,11 @@ impl Key {
                 .len()
                 .saturating_add(user.as_str().len())
                 .saturating_add(3),
+            Self::Order(namespace, order) => namespace
+                .as_str()
+                .len()
+                .saturating_add(order.as_str().len())
+                .saturating_add(3),
             Self::Kv(namespace, key) => namespace
                 .as_str()
                 .len()
@@ -171,6 +182,10 @@ impl Key {
             Self::UserCart(namespace, user) => {
                 write_namespace(out, USER_CART, namespace);
                 write_text(out, user.as_str());
+            }
+            Self::Order(namespace, order) => {
+                write_namespace(out, ORDER, namespace);
+                write_text(out, order.as_str());
             }
             Self::Kv(namespace, key) => {
                 write_namespace(out, KV, namespace);
@@ -213,6 +228,10 @@ impl Key {
             USER_CART => {
                 let (namespace, text) = read_namespace(rest)?;
                 Self::UserCart(namespace, UserId::parse(read_text(text)?).ok()?)
+            }
+            ORDER => {
+                let (namespace, text) = read_namespace(rest)?;
+                Self::Order(namespace, OrderId::parse(read_text(text)?).ok()?)
             }
             KV => {
                 let (namespace, text) = read_namespace(rest)?;

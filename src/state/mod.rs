@@ -70,6 +70,7 @@ mod window;
 
 pub use apply::{Applied, apply};
 pub use batch::Batch;
+pub use cart::{CartAction, CartOperation, MergePolicy};
 pub use command::{CartOwner, Command, Identity, LineRef, Operation, RequestHash, fingerprint};
 pub use fault::Fault;
 pub use keys::{Key, KeyRange};

@@ -9,10 +9,14 @@ use prost::Message as _;
 use super::command::CartOwner;
 use super::keys::{Key, KeyRange};
 use super::store::Record;
-use super::{Fault, Store, kv, lease as leases, record::Content, session as sessions};
+use super::{
+    Fault, Store, cart as carts, kv, lease as leases, record::Content, session as sessions,
+};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{self, KeyPrefix, LeaseId, LogTime, Namespace, TokenHash};
+
+pub use super::cart::{line_total, subtotal, total_quantity};
 
 /// What a cart's owner has.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +55,33 @@ pub fn session_idle_deadline(session: &pb::SessionRecord) -> LogTime {
     sessions::deadline(session)
 }
 
-/// An owner's cart.
+/// The cart that an owner fills: its own, or the one that it was merged into.
 pub fn cart(
+    store: &impl Store,
+    namespace: &Namespace,
+    owner: &CartOwner,
+) -> Result<CartRead, Fault> {
+    let own = own_cart(store, namespace, owner)?;
+    let mut found = own.clone();
+    for _ in 0..limits::CART_POINTERS {
+        let Some(target) = pointer(&found)? else {
+            return Ok(found);
+        };
+        found = match own_cart(store, namespace, &target)? {
+            // The session that owned the target has ended, and the lines with it.
+            CartRead::SessionNotFound => return Ok(CartRead::Absent),
+            found => found,
+        };
+    }
+    Ok(match pointer(&found)? {
+        None => found,
+        // The chain is cut: the owner has a cart of its own again, which nobody has begun.
+        Some(_) => CartRead::Absent,
+    })
+}
+
+/// An owner's own cart, merged or not.
+pub fn own_cart(
     store: &impl Store,
     namespace: &Namespace,
     owner: &CartOwner,
@@ -65,7 +94,29 @@ pub fn cart(
             Some(_) => Key::SessionCart(namespace.clone(), *token),
         },
     };
-    Ok(get(store, &key)?.map_or(CartRead::Absent, CartRead::Cart))
+    let found = get::<pb::CartRecord>(store, &key)?;
+    let live = found.filter(|cart| carts::is_live(cart, now(store)));
+    Ok(live.map_or(CartRead::Absent, CartRead::Cart))
+}
+
+fn pointer(found: &CartRead) -> Result<Option<CartOwner>, Fault> {
+    match found {
+        CartRead::Cart(cart) => cart
+            .merged_into
+            .as_ref()
+            .map(carts::parse_pointer)
+            .transpose(),
+        CartRead::SessionNotFound | CartRead::Absent => Ok(None),
+    }
+}
+
+/// Who holds a cart at the store's log time.
+#[must_use]
+pub fn running_freeze<'c>(
+    store: &impl Store,
+    cart: &'c pb::CartRecord,
+) -> Option<&'c pb::StoredFreeze> {
+    carts::running_freeze(cart, now(store))
 }
 
 /// A live key.

@@ -17,6 +17,7 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
     let record = match key {
         Key::Session(..) => Record::Session(message("a session", value)?),
         Key::SessionCart(..) | Key::UserCart(..) => Record::Cart(message("a cart", value)?),
+        Key::Order(..) => Record::Order(message("an order", value)?),
         Key::Kv(..) => Record::Kv(message("a key's value", value)?),
         Key::Lease(..) => Record::Lease(message("a lease", value)?),
         Key::Client(..) => Record::Client(window(value)?),
@@ -36,6 +37,7 @@ pub fn encode(record: &Record) -> Bytes {
     match record {
         Record::Session(session) => session.encode_to_vec(),
         Record::Cart(cart) => cart.encode_to_vec(),
+        Record::Order(order) => order.encode_to_vec(),
         Record::Kv(kv) => kv.encode_to_vec(),
         Record::Lease(lease) => lease.encode_to_vec(),
         Record::Client(window) => window.encode(),
@@ -103,6 +105,7 @@ macro_rules! content {
 content!(
     pb::SessionRecord => Session,
     pb::CartRecord => Cart,
+    pb::OrderRecord => Order,
     pb::KvRecord => Kv,
     pb::LeaseRecord => Lease,
     ClientWindow => Client,

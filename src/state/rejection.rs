@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::proto::internal as pb;
-use crate::types::Revision;
+use crate::types::{HolderId, LogTime, Revision};
 
 /// Why a valid command changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +88,41 @@ pub enum Rejection {
         limits::CLIENT_WINDOW
     )]
     ClientWindowFull,
+    /// Somebody takes an order from the cart.
+    #[error("the cart is frozen by {holder:?} until log time {until}")]
+    CartFrozen {
+        /// Who.
+        holder: HolderId,
+        /// When the lease ends.
+        until: LogTime,
+    },
+    /// There is no freeze of this holder and revision.
+    #[error(
+        "the cart is not frozen by this holder, or was frozen again, released, merged or ordered"
+    )]
+    CartNotFrozen,
+    /// An order needs lines.
+    #[error("the cart has no lines to take an order from")]
+    CartEmpty,
+    /// The subtotal would not fit.
+    #[error("the cart's subtotal would be more than {} minor units", i64::MAX)]
+    CartTotalLimit,
+    /// The cart has as many coupon codes as it may.
+    #[error("the cart would have more than {} coupon codes", limits::CART_COUPONS)]
+    CartCouponsLimit,
+    /// The cart's attributes would be too many or too large.
+    #[error(
+        "the cart would have more than {} attributes, or more than {} bytes of them",
+        limits::CART_ATTRIBUTES,
+        limits::CART_ATTRIBUTE_BYTES
+    )]
+    CartAttributesLimit,
+    /// The cart was merged into another than the one that was asked for.
+    #[error("the cart was merged into another one before")]
+    CartMergedElsewhere,
+    /// The order id was used for another freeze.
+    #[error("an order with this id was completed before, from another freeze")]
+    OrderExists,
 }
 
 impl Rejection {
@@ -110,6 +145,14 @@ impl Rejection {
             Self::RequestIdReused => (13, 0),
             Self::SequenceConfirmed => (14, 0),
             Self::ClientWindowFull => (15, 0),
+            Self::CartFrozen { until, .. } => (40, until.as_millis()),
+            Self::CartNotFrozen => (41, 0),
+            Self::CartEmpty => (42, 0),
+            Self::CartTotalLimit => (43, 0),
+            Self::CartCouponsLimit => (44, 0),
+            Self::CartAttributesLimit => (45, 0),
+            Self::CartMergedElsewhere => (46, 0),
+            Self::OrderExists => (47, 0),
             Self::CounterBelowMin { actual } => (60, actual.cast_unsigned()),
             Self::CounterAboveMax { actual } => (61, actual.cast_unsigned()),
             Self::NotACounter => (62, 0),
@@ -117,12 +160,21 @@ impl Rejection {
             Self::LeaseKeysLimit => (64, 0),
             Self::TxnResultLimit => (65, 0),
         };
-        pb::Rejected { code, detail }
+        let holder = match self {
+            Self::CartFrozen { holder, .. } => holder.as_str().to_owned(),
+            _ => String::new(),
+        };
+        pb::Rejected {
+            code,
+            detail,
+            holder,
+            action: None,
+        }
     }
 
     /// Back from the stored form; `None` for a code that this version does not know.
     #[must_use]
-    pub fn from_stored(stored: pb::Rejected) -> Option<Self> {
+    pub fn from_stored(stored: &pb::Rejected) -> Option<Self> {
         let actual = Revision::new(stored.detail);
         Some(match stored.code {
             1 => Self::SessionNotFound,
@@ -140,6 +192,17 @@ impl Rejection {
             13 => Self::RequestIdReused,
             14 => Self::SequenceConfirmed,
             15 => Self::ClientWindowFull,
+            40 => Self::CartFrozen {
+                holder: HolderId::parse(&stored.holder).ok()?,
+                until: LogTime::from_millis(stored.detail),
+            },
+            41 => Self::CartNotFrozen,
+            42 => Self::CartEmpty,
+            43 => Self::CartTotalLimit,
+            44 => Self::CartCouponsLimit,
+            45 => Self::CartAttributesLimit,
+            46 => Self::CartMergedElsewhere,
+            47 => Self::OrderExists,
             60 => Self::CounterBelowMin {
                 actual: stored.detail.cast_signed(),
             },

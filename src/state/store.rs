@@ -22,6 +22,8 @@ pub enum Record {
     Session(Arc<pb::SessionRecord>),
     /// Under [`Key::UserCart`] and [`Key::SessionCart`].
     Cart(Arc<pb::CartRecord>),
+    /// Under [`Key::Order`].
+    Order(Arc<pb::OrderRecord>),
     /// Under [`Key::Kv`].
     Kv(Arc<pb::KvRecord>),
     /// Under [`Key::Lease`].

@@ -4,6 +4,7 @@
 //! Deliberately absent: serialization. `proto` and `state` convert.
 
 mod cart;
+mod cart_details;
 mod counter;
 mod id;
 mod invalid;
@@ -12,9 +13,10 @@ mod time;
 mod token;
 
 pub use cart::{Attributes, Currency, LineId, Money, Quantity, Sku};
+pub use cart_details::{HolderId, Note, TextMap};
 pub use counter::Bounds;
 pub use id::{ClientId, ClusterId, InstanceId, LeaseId, NodeId, Revision, ShardId};
 pub use invalid::Invalid;
-pub use name::{Fields, Key, KeyPrefix, Namespace, RequestId, UserId, Value};
+pub use name::{CouponCode, Fields, Key, KeyPrefix, Namespace, OrderId, RequestId, UserId, Value};
 pub use time::{LogTime, Ttl};
 pub use token::{SessionToken, TokenHash};

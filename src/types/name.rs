@@ -80,6 +80,19 @@ text!(
     limits::REQUEST_ID_BYTES
 );
 
+text!(
+    /// A coupon code, as the shop prints it.
+    CouponCode,
+    "coupon_code",
+    limits::COUPON_CODE_BYTES
+);
+text!(
+    /// An order, as the shop numbers it.
+    OrderId,
+    "order_id",
+    limits::ORDER_ID_BYTES
+);
+
 /// Separates tenants: nothing in one namespace sees another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(String);

@@ -12,6 +12,7 @@
 
 mod bad_input;
 mod bad_start;
+mod carts;
 mod catch_up;
 mod damage;
 mod exactly_once;

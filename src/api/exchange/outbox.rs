@@ -3,8 +3,8 @@
 use crate::api::{Error, encode::Answer};
 use crate::limits;
 use crate::proto::v1::outcome::Response;
-use crate::proto::v1::{CartLine, Failure, Outcome};
-use crate::types::{Fields, Revision};
+use crate::proto::v1::{Cart, CartLine, Failure, Outcome};
+use crate::types::{Fields, Revision, TextMap};
 
 /// A frame is sent when its outcomes weigh this much. The one that crosses it goes along, so a frame stays below
 /// [`limits::MESSAGE_BYTES`].
@@ -100,10 +100,9 @@ pub(super) fn weight(response: &Response) -> usize {
         Response::AddCartLine(r) => r.line.as_ref().map_or(0, line_weight),
         Response::SetCartLineQuantity(r) => r.line.as_ref().map_or(0, line_weight),
         Response::RemoveCartLine(r) => r.line.as_ref().map_or(0, line_weight),
-        Response::GetCart(r) => {
-            let lines = r.cart.iter().flat_map(|cart| &cart.lines);
-            lines.map(|line| line_weight(line) + 64).sum()
-        }
+        Response::GetCart(r) => r.cart.as_ref().map_or(0, cart_weight),
+        Response::FreezeCart(r) => r.snapshot.as_ref().map_or(0, cart_weight),
+        Response::UpdateCart(r) => r.results.len() * 16,
         Response::GetKey(r) => r
             .item
             .as_ref()
@@ -129,6 +128,9 @@ pub(super) fn weight(response: &Response) -> usize {
         | Response::TouchSession(_)
         | Response::DestroySession(_)
         | Response::ClearCart(_)
+        | Response::MergeCarts(_)
+        | Response::ReleaseCart(_)
+        | Response::CompleteOrder(_)
         | Response::PutKey(_)
         | Response::DeleteKey(_)
         | Response::IncrementKey(_)
@@ -142,6 +144,20 @@ fn session_weight(session: Option<&crate::proto::v1::Session>) -> usize {
     session.map_or(0, |session| {
         session.user_id.len() + Fields::size(&session.fields)
     })
+}
+
+fn cart_weight(cart: &Cart) -> usize {
+    let details = cart.details.as_ref().map_or(0, |details| {
+        let maps = [
+            &details.attributes,
+            &details.shipping_address,
+            &details.billing_address,
+        ];
+        let codes = details.coupon_codes.iter().map(String::len);
+        details.note.len() + codes.sum::<usize>() + maps.map(TextMap::size).iter().sum::<usize>()
+    });
+    let lines = cart.lines.iter().map(|line| line_weight(line) + 64);
+    details + lines.sum::<usize>()
 }
 
 fn line_weight(line: &CartLine) -> usize {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use prost::Message as _;
+
 use super::outbox::Outbox;
 use super::reads::ReadGroup;
 use super::writes::{NewWrites, PendingWrite};
@@ -90,6 +92,7 @@ fn payload_bytes(request: &Request) -> usize {
         Request::CreateSession(r) => Fields::size(&r.fields),
         Request::UpdateSession(r) => Fields::size(&r.set),
         Request::PutKey(r) => r.value.len(),
+        Request::UpdateCart(r) => r.encoded_len(),
         Request::Txn(r) => {
             let requests = r.then.iter().chain(&r.otherwise);
             let requests = requests.filter_map(|operation| operation.request.as_ref());

@@ -1,5 +1,6 @@
 //! The stream against a node in memory.
 
+mod carts;
 mod txn;
 
 use bytes::Bytes;

@@ -68,6 +68,11 @@ pub(crate) enum Echo {
     CartSetQuantity,
     CartRemove,
     CartClear,
+    CartUpdate,
+    CartMerge,
+    CartFreeze,
+    CartRelease,
+    CompleteOrder,
     KeyPut,
     KeyDelete,
     KeyIncrement,
@@ -87,6 +92,8 @@ pub(crate) enum Query {
     Cart {
         namespace: Namespace,
         owner: CartOwner,
+        /// Even if it was merged.
+        own: bool,
     },
     Key {
         namespace: Namespace,
@@ -117,6 +124,11 @@ pub(crate) fn operation(request: Request, origin: Origin) -> Result<Parsed, Erro
         Request::RemoveCartLine(r) => cart::remove(r, origin).map(Parsed::Write),
         Request::ClearCart(r) => cart::clear(r, origin).map(Parsed::Write),
         Request::GetCart(r) => cart::get(r).map(Parsed::Read),
+        Request::UpdateCart(r) => cart::update(r, origin).map(Parsed::Write),
+        Request::MergeCarts(r) => cart::merge(r, origin).map(Parsed::Write),
+        Request::FreezeCart(r) => cart::freeze(r, origin).map(Parsed::Write),
+        Request::ReleaseCart(r) => cart::release(r, origin).map(Parsed::Write),
+        Request::CompleteOrder(r) => cart::complete_order(r, origin).map(Parsed::Write),
         Request::GetKey(r) => kv::get(r).map(Parsed::Read),
         Request::PutKey(r) => kv::put(r, origin).map(Parsed::Write),
         Request::DeleteKey(r) => kv::delete(r, origin).map(Parsed::Write),
@@ -192,5 +204,7 @@ fn read_mode(options: Option<v1::ReadOptions>) -> Result<ReadMode, Invalid> {
     Ok(mode)
 }
 
+#[cfg(test)]
+mod cart_tests;
 #[cfg(test)]
 mod tests;

@@ -48,6 +48,11 @@ operations! {
     RemoveCartLine,
     ClearCart,
     GetCart,
+    UpdateCart,
+    MergeCarts,
+    FreezeCart,
+    ReleaseCart,
+    CompleteOrder,
     GetKey,
     PutKey,
     DeleteKey,
@@ -142,6 +147,12 @@ fn get(read: Read) -> Result<(Step, StepEcho), Error> {
     }
     let (subject, echo) = match read.query {
         Query::Session { token, .. } => (Subject::Session(token), StepEcho::GetSession),
+        Query::Cart { own: true, .. } => {
+            return Err(Error::Invalid(Invalid::Malformed {
+                field: "own",
+                expected: "false: a transaction reads the cart that the owner fills",
+            }));
+        }
         Query::Cart { owner, .. } => (Subject::Cart(owner), StepEcho::GetCart),
         Query::Key { key, .. } => (Subject::Key(key.clone()), StepEcho::GetKey(key)),
         _ => return Err(NOT_IN_TXN.into()),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::state::Fault;
-use crate::types::{NodeId, Revision};
+use crate::types::{HolderId, LogTime, NodeId, Revision};
 
 fn leader() -> LeaderHint {
     LeaderHint {
@@ -165,6 +165,68 @@ fn every_error() -> Vec<Row> {
             refused(Rejection::CurrencyMismatch),
             "CURRENCY_MISMATCH",
             Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::CartFrozen {
+                holder: HolderId::parse("till").expect("short"),
+                until: LogTime::from_millis(7),
+            }),
+            "CART_FROZEN",
+            Code::FailedPrecondition,
+            no,
+            &[("holder", "till"), ("frozen_until_ms", "7")],
+        ),
+        (
+            refused(Rejection::CartNotFrozen),
+            "CART_NOT_FROZEN",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::CartEmpty),
+            "CART_EMPTY",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            Error::RejectedAction {
+                action: 3,
+                rejection: Rejection::CartTotalLimit,
+            },
+            "CART_TOTAL_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("action", "3")],
+        ),
+        (
+            refused(Rejection::CartCouponsLimit),
+            "CART_COUPONS_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("limit", "16")],
+        ),
+        (
+            refused(Rejection::CartAttributesLimit),
+            "CART_ATTRIBUTES_LIMIT",
+            Code::FailedPrecondition,
+            no,
+            &[("limit", "32")],
+        ),
+        (
+            refused(Rejection::CartMergedElsewhere),
+            "CART_MERGED_ELSEWHERE",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            refused(Rejection::OrderExists),
+            "ORDER_EXISTS",
+            Code::AlreadyExists,
             no,
             &[],
         ),

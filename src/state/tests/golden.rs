@@ -16,13 +16,14 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::proto::internal::txn_result::Result;
 use crate::state::{
-    CartOwner, Command, Compare, Identity, Increment, Key, KeyOperation, LeaseOperation, LineRef,
-    Operand, Operation, PutCondition, Record, Rejection, Relation, RequestHash, Step, Store,
-    Subject, Txn, record,
+    CartAction, CartOperation, CartOwner, Command, Compare, Identity, Increment, Key, KeyOperation,
+    LeaseOperation, LineRef, MergePolicy, Operand, Operation, PutCondition, Record, Rejection,
+    Relation, RequestHash, Step, Store, Subject, Txn, record,
 };
 use crate::types::{
-    self, Attributes, Bounds, ClientId, Fields, LeaseId, LineId, Money, Namespace, Quantity,
-    RequestId, Revision, Sku, TokenHash, Ttl, UserId, Value,
+    self, Attributes, Bounds, ClientId, CouponCode, Fields, HolderId, LeaseId, LineId, Money,
+    Namespace, Note, OrderId, Quantity, RequestId, Revision, Sku, TextMap, TokenHash, Ttl, UserId,
+    Value,
 };
 
 /// One line's words.
@@ -210,7 +211,7 @@ fn operation(words: &Words<'_>) -> Operation {
         "destroy" => Operation::SessionDestroy {
             token: token(at(0)),
         },
-        "add" => Operation::CartAdd {
+        "add" => Operation::Cart(CartOperation::Add {
             owner: owner(at(0)),
             sku: Sku::parse(at(1)).expect("short"),
             quantity: quantity(at(2)),
@@ -220,22 +221,25 @@ fn operation(words: &Words<'_>) -> Operation {
             }),
             attributes: Attributes::parse(words.map("with")).expect("small"),
             if_revision: words.if_revision(),
-        },
-        "quantity" => Operation::CartSetQuantity {
+        }),
+        "quantity" => Operation::Cart(CartOperation::SetQuantity {
             owner: owner(at(0)),
             line: line(at(1)),
             quantity: quantity(at(2)),
             if_revision: words.if_revision(),
-        },
-        "remove" => Operation::CartRemove {
+        }),
+        "remove" => Operation::Cart(CartOperation::Remove {
             owner: owner(at(0)),
             line: line(at(1)),
             if_revision: words.if_revision(),
-        },
-        "clear" => Operation::CartClear {
+        }),
+        "clear" => Operation::Cart(CartOperation::Clear {
             owner: owner(at(0)),
             if_revision: words.if_revision(),
-        },
+        }),
+        "apply" | "merge" | "freeze" | "release" | "order" => {
+            Operation::Cart(cart_operation(words))
+        }
         "put" => Operation::Key(KeyOperation::Put {
             key: types::Key::parse(at(0)).expect("short"),
             value: Value::parse(at(1).to_owned().into()).expect("short"),
@@ -286,6 +290,100 @@ fn operation(words: &Words<'_>) -> Operation {
     }
 }
 
+/// What is done to whole carts.
+fn cart_operation(words: &Words<'_>) -> CartOperation {
+    let at = |nth: usize| words.plain[nth + 2];
+    let holder = |word: &str| HolderId::parse(word).expect("short");
+    match words.plain[1] {
+        "apply" => CartOperation::Update {
+            owner: owner(at(0)),
+            actions: words.plain[3..]
+                .join(" ")
+                .split(';')
+                .map(|action| cart_action(&action.split_whitespace().collect::<Vec<_>>()))
+                .collect(),
+            if_revision: words.if_revision(),
+        },
+        "merge" => CartOperation::Merge {
+            source: owner(at(0)),
+            target: owner(at(1)),
+            policy: match at(2) {
+                "sum" => MergePolicy::Sum,
+                "max" => MergePolicy::Max,
+                "keep-target" => MergePolicy::KeepTarget,
+                "keep-source" => MergePolicy::KeepSource,
+                "source-if-target-empty" => MergePolicy::SourceIfTargetEmpty,
+                other => panic!("no policy {other}"),
+            },
+            if_source_revision: None,
+            if_target_revision: words.if_revision(),
+        },
+        "freeze" => CartOperation::Freeze {
+            owner: owner(at(0)),
+            holder: holder(at(1)),
+            lease: words.ttl("lease").expect("lease="),
+            if_revision: words.if_revision(),
+        },
+        "release" => CartOperation::Release {
+            owner: owner(at(0)),
+            holder: holder(at(1)),
+        },
+        "order" => CartOperation::CompleteOrder {
+            owner: owner(at(0)),
+            holder: holder(at(1)),
+            revision: Revision::new(words.number("revision").expect("revision=")),
+            order: OrderId::parse(at(2)).expect("short"),
+        },
+        other => panic!("no verb {other}"),
+    }
+}
+
+fn cart_action(words: &[&str]) -> CartAction {
+    match *words {
+        ["add", sku, pieces] => CartAction::Add {
+            sku: Sku::parse(sku).expect("short"),
+            quantity: quantity(pieces),
+            unit_price: None,
+            attributes: Attributes::default(),
+        },
+        ["add", sku, pieces, price] => {
+            let (amount, currency) = price.split_once(':').expect("amount:currency");
+            let amount = amount.parse().expect("a number");
+            CartAction::Add {
+                sku: Sku::parse(sku).expect("short"),
+                quantity: quantity(pieces),
+                unit_price: Some(Money::parse(amount, currency).expect("in range")),
+                attributes: Attributes::default(),
+            }
+        }
+        ["quantity", which, pieces] => CartAction::SetQuantity {
+            line: line(which),
+            quantity: quantity(pieces),
+        },
+        ["remove", which] => CartAction::Remove { line: line(which) },
+        ["move", which, index] => CartAction::Move {
+            line: line(which),
+            index: index.parse().expect("a number"),
+        },
+        ["clear"] => CartAction::Clear,
+        ["note", ref text @ ..] => CartAction::SetNote(Note::parse(text.join(" ")).expect("short")),
+        ["coupon", code] => CartAction::AddCouponCode(CouponCode::parse(code).expect("short")),
+        ["remove-coupon", code] => {
+            CartAction::RemoveCouponCode(CouponCode::parse(code).expect("short"))
+        }
+        ["attribute", name, value] => CartAction::SetAttributes(map(name, value)),
+        ["remove-attribute", name] => CartAction::RemoveAttributes(vec![name.to_owned()]),
+        ["shipping", name, value] => CartAction::SetShippingAddress(map(name, value)),
+        ["billing", name, value] => CartAction::SetBillingAddress(map(name, value)),
+        ref other => panic!("no action {other:?}"),
+    }
+}
+
+fn map(name: &str, value: &str) -> TextMap {
+    let entries = [(name.to_owned(), value.to_owned())];
+    TextMap::parse("attributes", entries.into()).expect("small")
+}
+
 fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     // What a transaction consists of comes after its own words.
     let (entry, parts) = match entry.split_once(" txn ") {
@@ -307,10 +405,7 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     let applied = machine.apply(stamp, &command);
     machine.check_invariants();
     let again = if applied.replayed { " replayed" } else { "" };
-    let rejection =
-        super::rejection(&applied.reply).map(|rejection: Rejection| format!("{rejection:?}"));
-    let body = applied.reply.body.expect("every reply has a body");
-    let body = rejection.unwrap_or_else(|| answer(&body));
+    let body = answer(&applied.reply.body.expect("every reply has a body"));
     writeln!(out, "  @{}{again} {body}", applied.reply.revision).expect("a string takes it");
 }
 
@@ -318,6 +413,7 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
 fn answer(body: &Body) -> String {
     let branch = |succeeded| if succeeded { "then" } else { "otherwise" };
     match body {
+        Body::Rejected(rejected) => refusal(rejected),
         Body::TxnDone(done) => {
             let lines = done.results.iter().enumerate().map(|(nth, result)| {
                 let result = match result.result.as_ref().expect("every step has a result") {
@@ -333,16 +429,21 @@ fn answer(body: &Body) -> String {
             )
         }
         Body::TxnAborted(aborted) => {
-            let rejection = aborted.rejected.and_then(Rejection::from_stored);
-            let rejection = rejection.expect("a rejection of this version");
+            let refusal = refusal(aborted.rejected.as_ref().expect("why it was aborted"));
             format!(
-                "TxnAborted {}[{}] {rejection:?}",
+                "TxnAborted {}[{}] {refusal}",
                 branch(aborted.succeeded),
                 aborted.index
             )
         }
         body => format!("{body:?}"),
     }
+}
+
+fn refusal(rejected: &pb::Rejected) -> String {
+    let rejection = Rejection::from_stored(rejected).expect("a rejection of this version");
+    let action = rejected.action.map(|nth| format!("action {nth}: "));
+    format!("{}{rejection:?}", action.unwrap_or_default())
 }
 
 fn dump(machine: &Machine, out: &mut String) {
@@ -435,6 +536,26 @@ fn sessions() {
 #[test]
 fn carts() {
     replay("carts.txt");
+}
+
+#[test]
+fn cart_updates() {
+    replay("cart_updates.txt");
+}
+
+#[test]
+fn cart_merges() {
+    replay("cart_merges.txt");
+}
+
+#[test]
+fn cart_orders() {
+    replay("cart_orders.txt");
+}
+
+#[test]
+fn cart_expiry() {
+    replay("cart_expiry.txt");
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use crate::state::{Key, KeyRange, RequestHash};
-use crate::types::{self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, TokenHash, UserId};
+use crate::types::{
+    self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, OrderId, TokenHash, UserId,
+};
 
 fn namespace() -> impl Strategy<Value = Namespace> {
     "[a-c._-]{1,3}".prop_map(|text| Namespace::parse(text).expect("a valid name"))
@@ -25,6 +27,8 @@ fn record_key() -> impl Strategy<Value = Key> {
         (namespace(), hash()).prop_map(|(ns, h)| Key::SessionCart(ns, TokenHash::new([h; 32]))),
         (namespace(), text())
             .prop_map(|(ns, t)| Key::UserCart(ns, UserId::parse(t).expect("a short id"))),
+        (namespace(), text())
+            .prop_map(|(ns, t)| Key::Order(ns, OrderId::parse(t).expect("a short id"))),
         (namespace(), text())
             .prop_map(|(ns, t)| Key::Kv(ns, types::Key::parse(t).expect("a short key"))),
         (
@@ -55,11 +59,12 @@ fn rank(key: &Key) -> (u8, u64, String, Vec<u8>) {
         Key::Session(ns, hash) => (3, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
         Key::SessionCart(ns, hash) => (4, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
         Key::UserCart(ns, user) => (5, 0, ns.as_str().to_owned(), user.as_str().into()),
-        Key::Kv(ns, key) => (6, 0, ns.as_str().to_owned(), key.as_str().into()),
-        Key::Lease(ns, id) => (7, 0, ns.as_str().to_owned(), id.get().to_be_bytes().into()),
-        Key::Client(id) => (8, 0, String::new(), id.as_bytes().to_vec()),
-        Key::Request(ns, hash) => (9, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
-        Key::Deadline(time, target) => (10, time.as_millis(), String::new(), target.to_vec()),
+        Key::Order(ns, order) => (6, 0, ns.as_str().to_owned(), order.as_str().into()),
+        Key::Kv(ns, key) => (7, 0, ns.as_str().to_owned(), key.as_str().into()),
+        Key::Lease(ns, id) => (8, 0, ns.as_str().to_owned(), id.get().to_be_bytes().into()),
+        Key::Client(id) => (9, 0, String::new(), id.as_bytes().to_vec()),
+        Key::Request(ns, hash) => (10, 0, ns.as_str().to_owned(), hash.as_bytes().to_vec()),
+        Key::Deadline(time, target) => (11, time.as_millis(), String::new(), target.to_vec()),
     }
 }
 
@@ -120,6 +125,10 @@ fn bytes_on_disk_stay_what_they_are() {
         (
             Key::UserCart(ns(), UserId::parse("u").expect("short")),
             "126e00750000".to_owned(),
+        ),
+        (
+            Key::Order(ns(), OrderId::parse("o").expect("short")),
+            "186e006f0000".to_owned(),
         ),
         (
             Key::Lease(ns(), LeaseId::parse(258).expect("not 0")),

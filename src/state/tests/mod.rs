@@ -1,5 +1,6 @@
 //! Tests of the state machine as a whole. Each file is one kind of evidence.
 
+mod carts;
 mod golden;
 mod keys;
 mod model;
@@ -179,7 +180,9 @@ impl Machine {
             Record::Lease(it) => Some((it.indexed_deadline, it.deadline)),
             Record::Client(it) => Some((it.indexed_deadline, it.deadline)),
             Record::Request(it) => Some((it.deadline, it.deadline)),
-            Record::Cart(_) | Record::Index => None,
+            Record::Cart(it) => (it.deadline != 0).then_some((it.indexed_deadline, it.deadline)),
+            Record::Order(it) => Some((it.deadline, it.deadline)),
+            Record::Index => None,
         }
     }
 }
@@ -226,7 +229,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn rejection(reply: &pb::Reply) -> Option<Rejection> {
     match &reply.body {
-        Some(Body::Rejected(rejected)) => Rejection::from_stored(*rejected),
+        Some(Body::Rejected(rejected)) => Rejection::from_stored(rejected),
         _ => None,
     }
 }

@@ -1,20 +1,20 @@
 //! The naive model: plain maps, everything scanned, nothing indexed, nothing batched. It sweeps without a bound,
 //! so a script that is compared with it must not let more fall due at once than one entry sweeps.
 
+mod carts;
 mod keys;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use self::carts::{Cart, Order};
 use self::keys::Lease;
 use crate::limits;
+use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
-use crate::proto::{internal as pb, v1};
-use crate::state::{
-    Applied, CartOwner, Command, Identity, LineRef, Operation, Rejection, RequestHash,
-};
-use crate::types::{ClientId, Fields, Key, LeaseId, Money, Namespace, Revision, TokenHash, UserId};
+use crate::state::{Applied, Command, Identity, Operation, Rejection, RequestHash};
+use crate::types::{ClientId, Fields, Key, LeaseId, Namespace, Revision, TokenHash, UserId};
 
 #[derive(Clone)]
 pub struct Session {
@@ -25,7 +25,7 @@ pub struct Session {
     created_at: u64,
     seen: u64,
     idle: u64,
-    absolute: u64,
+    pub absolute: u64,
     pub cart: Option<Cart>,
 }
 
@@ -33,14 +33,6 @@ impl Session {
     pub fn due(&self) -> u64 {
         (self.seen + self.idle).min(self.absolute)
     }
-}
-
-#[derive(Clone, Default)]
-pub struct Cart {
-    pub lines: Vec<v1::CartLine>,
-    created: u64,
-    last_line: u64,
-    pub modified: u64,
 }
 
 #[derive(Clone)]
@@ -66,6 +58,7 @@ pub struct Model {
     pub revision: u64,
     pub sessions: BTreeMap<(Namespace, TokenHash), Session>,
     pub carts: BTreeMap<(Namespace, String), Cart>,
+    pub orders: BTreeMap<(Namespace, String), Order>,
     pub keys: BTreeMap<(Namespace, Key), Value>,
     pub leases: BTreeMap<(Namespace, LeaseId), Lease>,
     /// While a transaction runs: the revision before it.
@@ -81,21 +74,10 @@ impl Model {
             .map_or(0, |it| it.modified)
     }
 
-    pub fn cart_revision(&self, ns: &Namespace, owner: &CartOwner) -> u64 {
-        self.cart(ns, owner).map_or(0, |cart| cart.modified)
-    }
-
     pub fn key_revision(&self, ns: &Namespace, key: &Key) -> u64 {
         self.keys
             .get(&(ns.clone(), key.clone()))
             .map_or(0, |it| it.modified)
-    }
-
-    pub fn cart(&self, ns: &Namespace, owner: &CartOwner) -> Option<&Cart> {
-        match owner {
-            CartOwner::User(user) => self.carts.get(&(ns.clone(), user.to_string())),
-            CartOwner::Session(hash) => self.sessions.get(&(ns.clone(), *hash))?.cart.as_ref(),
-        }
     }
 
     pub fn apply(&mut self, stamp: u64, command: &Command) -> Applied {
@@ -122,9 +104,14 @@ impl Model {
 
     fn expire(&mut self) {
         let now = self.now;
-        let count = |model: &Self| model.sessions.len() + model.keys.len() + model.leases.len();
-        let before = count(self);
+        let before = self.readable();
         self.sessions.retain(|_, session| session.due() > now);
+        let is_live = |cart: &Cart| cart.deadline.is_none_or(|deadline| deadline > now);
+        self.carts.retain(|_, cart| is_live(cart));
+        for session in self.sessions.values_mut() {
+            session.cart = session.cart.take().filter(is_live);
+        }
+        self.orders.retain(|_, order| order.until > now);
         self.keys
             .retain(|_, value| value.deadline.is_none_or(|deadline| deadline > now));
         self.leases.retain(|_, lease| lease.deadline > now);
@@ -137,9 +124,16 @@ impl Model {
             .retain(|_, client| client.used + limits::REPLY_WINDOW_MS > now);
         self.requests
             .retain(|_, (_, _, at)| *at + limits::REPLY_WINDOW_MS > now);
-        if count(self) < before {
+        if self.readable() < before {
             self.revision += 1;
         }
+    }
+
+    /// Records that a caller can read.
+    fn readable(&self) -> usize {
+        let in_sessions = self.sessions.values().filter(|it| it.cart.is_some());
+        let carts = in_sessions.count() + self.carts.len();
+        self.sessions.len() + carts + self.keys.len() + self.leases.len()
     }
 
     fn reply(&self, body: Body) -> pb::Reply {
@@ -214,11 +208,11 @@ impl Model {
     }
 
     /// The revision that a change makes.
-    fn next(&self) -> u64 {
+    pub fn next(&self) -> u64 {
         self.transaction.unwrap_or(self.revision) + 1
     }
 
-    fn bump(&mut self) -> u64 {
+    pub fn bump(&mut self) -> u64 {
         self.revision = self.next();
         self.revision
     }
@@ -229,18 +223,7 @@ impl Model {
             Operation::Lease(operation) => self.change_lease(ns, operation),
             Operation::Txn(txn) => Ok(self.transact(ns, &txn)),
             Operation::Tick { .. } => Ok(Body::Ticked(pb::Ticked {})),
-            Operation::CartAdd {
-                owner, if_revision, ..
-            }
-            | Operation::CartSetQuantity {
-                owner, if_revision, ..
-            }
-            | Operation::CartRemove {
-                owner, if_revision, ..
-            }
-            | Operation::CartClear { owner, if_revision } => {
-                self.change_cart(ns, &owner, if_revision, operation)
-            }
+            Operation::Cart(operation) => self.change_cart(ns, &operation),
             _ => self.change_session(ns, operation),
         }
     }
@@ -325,150 +308,17 @@ impl Model {
         Ok(body)
     }
 
-    fn session(&mut self, ns: &Namespace, token: TokenHash) -> Result<&mut Session, Rejection> {
+    pub fn session(&mut self, ns: &Namespace, token: TokenHash) -> Result<&mut Session, Rejection> {
         self.sessions
             .get_mut(&(ns.clone(), token))
             .ok_or(Rejection::SessionNotFound)
     }
-
-    /// Changes a copy and puts it back only if the operation was not refused.
-    fn change_cart(
-        &mut self,
-        ns: &Namespace,
-        owner: &CartOwner,
-        if_revision: Option<Revision>,
-        operation: &Operation,
-    ) -> Result<Body, Rejection> {
-        if let CartOwner::Session(token) = owner {
-            self.session(ns, *token)?;
-        }
-        let mut cart = self.cart(ns, owner).cloned().unwrap_or_default();
-        check(if_revision, cart.modified)?;
-        let next = self.next();
-        let line = match operation.clone() {
-            Operation::CartClear { .. } => {
-                let removed_lines = u32::try_from(cart.lines.len()).expect("few lines");
-                if removed_lines > 0 {
-                    cart.modified = self.bump();
-                    cart.lines.clear();
-                }
-                let mod_revision = cart.modified;
-                if removed_lines > 0 {
-                    self.store_cart(ns, owner, cart);
-                }
-                return Ok(Body::CartCleared(pb::CartCleared {
-                    removed_lines,
-                    mod_revision,
-                }));
-            }
-            Operation::CartRemove { line, .. } => cart.lines.remove(find(&cart, &line)?),
-            Operation::CartSetQuantity { line, quantity, .. } => {
-                let at = find(&cart, &line)?;
-                cart.lines[at].quantity = quantity.get();
-                cart.lines[at].clone()
-            }
-            Operation::CartAdd {
-                sku,
-                quantity,
-                unit_price,
-                attributes,
-                ..
-            } => {
-                let wanted = (sku.into_string(), attributes.into_map());
-                let line = v1::CartLine {
-                    line_id: cart.last_line + 1,
-                    sku: wanted.0,
-                    quantity: quantity.get(),
-                    unit_price: None,
-                    attributes: wanted.1,
-                };
-                add(&mut cart, line, unit_price)?
-            }
-            other => panic!("{other:?} is no cart operation"),
-        };
-        if cart.modified == 0 {
-            cart.created = next;
-        }
-        cart.modified = next;
-        self.store_cart(ns, owner, cart);
-        self.bump();
-        Ok(Body::CartLineChanged(pb::CartLineChanged {
-            line: Some(line),
-            mod_revision: next,
-        }))
-    }
-
-    fn store_cart(&mut self, ns: &Namespace, owner: &CartOwner, cart: Cart) {
-        match owner {
-            CartOwner::User(user) => {
-                self.carts.insert((ns.clone(), user.to_string()), cart);
-            }
-            CartOwner::Session(token) => {
-                let session = self.sessions.get_mut(&(ns.clone(), *token));
-                session.expect("checked before").cart = Some(cart);
-            }
-        }
-    }
 }
 
-fn check(if_revision: Option<Revision>, actual: u64) -> Result<(), Rejection> {
+pub fn check(if_revision: Option<Revision>, actual: u64) -> Result<(), Rejection> {
     let actual = Revision::new(actual);
     match if_revision {
         Some(asked) if asked != actual => Err(Rejection::RevisionMismatch { actual }),
         _ => Ok(()),
     }
-}
-
-fn find(cart: &Cart, wanted: &LineRef) -> Result<usize, Rejection> {
-    let is_wanted = |line: &v1::CartLine| match wanted {
-        LineRef::Id(id) => line.line_id == id.get(),
-        LineRef::Sku(sku) => line.sku == sku.as_str(),
-    };
-    let found: Vec<usize> = (0..cart.lines.len())
-        .filter(|at| is_wanted(&cart.lines[*at]))
-        .collect();
-    match found[..] {
-        [] => Err(Rejection::CartLineNotFound),
-        [at] => Ok(at),
-        _ => Err(Rejection::AmbiguousLine),
-    }
-}
-
-fn add(
-    cart: &mut Cart,
-    new: v1::CartLine,
-    price: Option<Money>,
-) -> Result<v1::CartLine, Rejection> {
-    let price = price.map(|price| v1::Money {
-        minor_units: price.minor_units(),
-        currency: price.currency().as_str().to_owned(),
-    });
-    let priced = cart
-        .lines
-        .iter()
-        .filter_map(|line| line.unit_price.as_ref());
-    if let Some(price) = &price
-        && priced
-            .into_iter()
-            .any(|other| other.currency != price.currency)
-    {
-        return Err(Rejection::CurrencyMismatch);
-    }
-    let same = |line: &v1::CartLine| line.sku == new.sku && line.attributes == new.attributes;
-    let line = if let Some(line) = cart.lines.iter_mut().find(|line| same(line)) {
-        if line.quantity + new.quantity > limits::QUANTITY_MAX {
-            return Err(Rejection::QuantityLimit);
-        }
-        line.quantity += new.quantity;
-        line
-    } else {
-        if cart.lines.len() == limits::CART_LINES {
-            return Err(Rejection::CartLinesLimit);
-        }
-        cart.last_line += 1;
-        cart.lines.push(new);
-        cart.lines.last_mut().expect("just pushed")
-    };
-    line.unit_price = price.or(line.unit_price.take());
-    Ok(line.clone())
 }

@@ -1,5 +1,6 @@
 //! Random commands that often mean something: few names, short lives, revisions that are often right, retries.
 
+mod carts;
 mod keys;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use super::model::Model;
 use super::token;
 use crate::limits;
 use crate::state::{
-    Applied, CartOwner, Command, Identity, KeyOperation, LineRef, Operation, PutCondition,
+    Applied, CartOperation, Command, Identity, KeyOperation, LineRef, Operation, PutCondition,
     RequestHash,
 };
 use crate::types::{
@@ -26,16 +27,21 @@ pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> 
     prop::collection::vec(any::<Step>(), count)
 }
 
+/// Kinds of operations; a transaction, made of the others, is the last.
+const KINDS: u8 = 31;
+
 /// Turns steps into commands, with the model's answer to each.
 #[derive(Default)]
 pub struct Script {
     pub model: Model,
     pub now: u64,
+    /// Without operations that depend on revisions, see [`names_a_revision`].
+    pub plain: bool,
     history: Vec<Command>,
     sequences: [u64; 2],
 }
 
-fn pick<T: Clone>(from: &[T], byte: u8) -> T {
+pub fn pick<T: Clone>(from: &[T], byte: u8) -> T {
     from[usize::from(byte) % from.len()].clone()
 }
 
@@ -49,10 +55,12 @@ impl Script {
     /// The same with what the model answered.
     pub fn answered(&mut self, step: Step) -> (u64, Command, Applied) {
         let [time, whose, kind, rest @ ..] = step;
-        let later = if time == 255 {
-            limits::REPLY_WINDOW_MS
-        } else {
-            pick(&[0, 0, 0, 1, 1, 3, 7, 40], time)
+        let later = match time {
+            255 => limits::REPLY_WINDOW_MS,
+            254 => limits::CART_TTL_EMPTY_MS,
+            253 => limits::CART_TTL_GUEST_MS,
+            252 => limits::CART_TTL_USER_MS,
+            _ => pick(&[0, 0, 0, 1, 1, 3, 7, 40], time),
         };
         self.now += later;
         // Now and then a stamp of a clock that runs behind.
@@ -76,7 +84,10 @@ impl Script {
         let names = ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name"));
         let namespace = pick(&names, whose / 8);
         let identity = self.identity(whose, rest[6]);
-        let operation = self.operation(&namespace, kind, rest);
+        let mut operation = self.operation(&namespace, kind, rest);
+        if self.plain && names_a_revision(&operation) {
+            operation = super::tick();
+        }
         Command::new(namespace, identity, operation)
     }
 
@@ -102,14 +113,12 @@ impl Script {
         clippy::many_single_char_names,
         reason = "random bytes have no better names"
     )]
-    fn operation(&self, ns: &Namespace, kind: u8, [a, b, c, d, e, f, _]: [u8; 7]) -> Operation {
+    fn operation(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> Operation {
+        let [a, b, c, d, e, f, _] = rest;
         let hash = token(a % 3);
-        let ttl = |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000], byte));
-        let owner = if b.is_multiple_of(2) {
-            CartOwner::Session(hash)
-        } else {
-            CartOwner::User(UserId::parse(format!("u{}", a % 3)).expect("short"))
-        };
+        let ttl =
+            |byte| Ttl::from_millis(pick(&[1, 5, 20, 50, 400, 10_000, limits::TTL_MAX_MS], byte));
+        let owner = carts::owner(a, b);
         let sku = || Sku::parse(format!("s{}", c % 3)).expect("short");
         let key = || Key::parse(format!("k{}", a % 5)).expect("short");
         let quantity = || Quantity::parse(pick(&[1, 2, 3, 999_999], d)).expect("in range");
@@ -117,7 +126,7 @@ impl Script {
             0 => LineRef::Sku(sku()),
             n => LineRef::Id(LineId::new(n.into())),
         };
-        match kind % 23 {
+        match kind % KINDS {
             0 | 1 => Operation::SessionCreate {
                 token: hash,
                 sealed_token: Bytes::copy_from_slice(&[c]),
@@ -136,29 +145,29 @@ impl Script {
             },
             4 => Operation::SessionTouch { token: hash },
             5 => Operation::SessionDestroy { token: hash },
-            6..=8 => Operation::CartAdd {
+            6..=8 => Operation::Cart(CartOperation::Add {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
                 sku: sku(),
                 quantity: quantity(),
                 unit_price: price(e),
                 attributes: attributes(e),
-            },
-            9 => Operation::CartSetQuantity {
+            }),
+            9 => Operation::Cart(CartOperation::SetQuantity {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
                 line: line(),
                 quantity: quantity(),
-            },
-            10 => Operation::CartRemove {
+            }),
+            10 => Operation::Cart(CartOperation::Remove {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
                 line: line(),
-            },
-            11 => Operation::CartClear {
+            }),
+            11 => Operation::Cart(CartOperation::Clear {
                 if_revision: condition(f, self.model.cart_revision(ns, &owner)),
                 owner,
-            },
+            }),
             12 | 13 => Operation::Key(KeyOperation::Put {
                 lease: (d % 8 > 4).then(|| self.lease(ns, c)),
                 condition: match condition(f, self.model.key_revision(ns, &key())) {
@@ -174,17 +183,38 @@ impl Script {
                 if_revision: condition(f, self.model.key_revision(ns, &key())),
                 key: key(),
             }),
-            kind @ 16..=22 => self.key_operation(ns, kind - 16, [a, b, c, d, e, f, d]),
-            _ => Operation::Tick {
+            15 => Operation::Tick {
                 checkpoint: a.is_multiple_of(2),
                 expect: None,
             },
+            kind @ 16..=21 => self.key_operation(kind - 16, ns, rest),
+            kind @ 22..=29 => Operation::Cart(carts::operation(&self.model, ns, kind - 22, rest)),
+            _ => Operation::Txn(Box::new(self.txn(ns, rest))),
         }
     }
 }
 
+/// What an operation does depends on revisions, and so on what was swept when.
+fn names_a_revision(operation: &Operation) -> bool {
+    match operation {
+        // A lease's id is a revision.
+        Operation::Txn(_) | Operation::Lease(_) => true,
+        Operation::SessionUpdate { if_revision, .. }
+        | Operation::Key(KeyOperation::Delete { if_revision, .. }) => if_revision.is_some(),
+        Operation::SessionCreate { .. }
+        | Operation::SessionTouch { .. }
+        | Operation::SessionDestroy { .. }
+        | Operation::Key(KeyOperation::Increment(_))
+        | Operation::Tick { .. } => false,
+        Operation::Cart(operation) => carts::names_a_revision(operation),
+        Operation::Key(KeyOperation::Put {
+            condition, lease, ..
+        }) => lease.is_some() || matches!(condition, PutCondition::IfRevision(_)),
+    }
+}
+
 /// No condition, the right one, the one of an absent record, a wrong one.
-fn condition(byte: u8, current: u64) -> Option<Revision> {
+pub fn condition(byte: u8, current: u64) -> Option<Revision> {
     match byte % 8 {
         0 => Some(Revision::new(current)),
         1 => Some(Revision::new(0)),
@@ -193,7 +223,7 @@ fn condition(byte: u8, current: u64) -> Option<Revision> {
     }
 }
 
-fn price(byte: u8) -> Option<Money> {
+pub fn price(byte: u8) -> Option<Money> {
     match byte % 8 {
         0 => Some(Money::parse(100, "USD").expect("in range")),
         1..=3 => Some(Money::parse(byte.into(), "EUR").expect("in range")),
@@ -201,7 +231,7 @@ fn price(byte: u8) -> Option<Money> {
     }
 }
 
-fn attributes(byte: u8) -> Attributes {
+pub fn attributes(byte: u8) -> Attributes {
     let large = byte
         .is_multiple_of(3)
         .then(|| ("size".to_owned(), "XL".to_owned()));

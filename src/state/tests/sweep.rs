@@ -5,8 +5,8 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
-    Batch, CartOwner, Fault, Key, MemoryStore, Operation, Rejection, Store, SweepHorizon, apply,
-    query,
+    Batch, CartOperation, CartOwner, Fault, Key, MemoryStore, Operation, Rejection, Store,
+    SweepHorizon, apply, query,
 };
 use crate::types::{Attributes, Fields, KeyPrefix, LogTime, Namespace, Quantity, Sku, Ttl};
 
@@ -26,14 +26,14 @@ fn create(idle: u64, absolute: u64) -> Operation {
 }
 
 fn add_to_session_cart() -> Operation {
-    Operation::CartAdd {
+    Operation::Cart(CartOperation::Add {
         owner: CartOwner::Session(token(1)),
         sku: Sku::parse("sku").expect("a short sku"),
         quantity: Quantity::parse(1).expect("in range"),
         unit_price: None,
         attributes: Attributes::default(),
         if_revision: None,
-    }
+    })
 }
 
 #[test]

@@ -8,10 +8,10 @@ use crate::proto::internal as pb;
 use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::reply::Body;
 use crate::state::{
-    Command, Compare, Fault, Key, KeyOperation, LeaseOperation, Operand, Operation, PutCondition,
-    Rejection, Relation, Step, Subject, Txn, query,
+    CartOperation, CartOwner, Command, Compare, Fault, Key, KeyOperation, LeaseOperation, Operand,
+    Operation, PutCondition, Rejection, Relation, Step, Subject, Txn, query,
 };
-use crate::types::{LeaseId, Namespace, Ttl, Value};
+use crate::types::{HolderId, Invalid, LeaseId, Namespace, Ttl, UserId, Value};
 
 fn txn(steps: impl IntoIterator<Item = Step>) -> Operation {
     let txn = Txn::new(Vec::new(), steps.into_iter().collect(), Vec::new());
@@ -29,6 +29,15 @@ fn grant(machine: &mut Machine, stamp: u64, ttl: u64) -> LeaseId {
         Some(Body::LeaseGranted(granted)) => LeaseId::parse(granted.lease).expect("not 0"),
         other => panic!("not granted: {other:?}"),
     }
+}
+
+fn frozen(user: &str) -> Operation {
+    Operation::Cart(CartOperation::Freeze {
+        owner: CartOwner::User(UserId::parse(user).expect("short")),
+        holder: HolderId::parse("till").expect("short"),
+        lease: Ttl::from_millis(10),
+        if_revision: None,
+    })
 }
 
 fn leased(key: &str, lease: LeaseId) -> Operation {
@@ -60,12 +69,29 @@ fn what_a_transaction_answers_is_bounded() {
     let Some(Body::TxnAborted(aborted)) = reply.body else {
         panic!("not aborted: {reply:?}");
     };
-    let rejected = aborted.rejected.and_then(Rejection::from_stored);
+    let rejected = aborted.rejected.as_ref().and_then(Rejection::from_stored);
     assert_eq!(
         (aborted.index, rejected),
         (2, Some(Rejection::TxnResultLimit))
     );
     assert_eq!(machine.store.snapshot(), before);
+}
+
+/// Else two freezes would have one name, and the order of the one would pass for the order of the other.
+#[test]
+fn one_cart_is_frozen_in_a_transaction() {
+    let freezes = |users: &[&str]| users.iter().map(|user| write(frozen(user))).collect();
+    let one = Txn::new(Vec::new(), freezes(&["ann"]), freezes(&["bob"]));
+    assert!(one.is_ok(), "one of the branches is executed");
+    for (then, otherwise) in [(&["ann", "bob"][..], &[][..]), (&[], &["ann", "ann"])] {
+        let refused = Txn::new(Vec::new(), freezes(then), freezes(otherwise));
+        let expected = Invalid::TooMany {
+            field: "freeze_cart",
+            limit: 1,
+            actual: 2,
+        };
+        assert_eq!(refused, Err(expected));
+    }
 }
 
 #[test]

@@ -19,9 +19,7 @@ use prost::Message as _;
 
 use super::apply::{self, Outcome, Stop};
 use super::batch::{Batch, SlotId};
-use super::command::CartOwner;
-use super::keys::Key;
-use super::{Fault, Rejection, Store, kv, session};
+use super::{Fault, Rejection, Store, cart, kv, session};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
@@ -42,22 +40,22 @@ pub(super) fn operate<S: Store>(
     for (index, step) in steps.iter().enumerate() {
         match execute(batch, namespace, step, &mut bytes) {
             Ok(result) => results.push(result),
-            Err(Stop::Rejected(rejection)) => {
+            Err(stop) => {
+                let rejected = stop.into_refusal()?;
                 batch.roll_back();
-                return Ok(aborted(succeeded, index, rejection));
+                return Ok(aborted(succeeded, index, rejected));
             }
-            Err(fault) => return Err(fault),
         }
     }
     batch.keep();
     Ok(Body::TxnDone(pb::TxnDone { succeeded, results }))
 }
 
-fn aborted(succeeded: bool, index: usize, rejection: Rejection) -> Body {
+fn aborted(succeeded: bool, index: usize, rejected: pb::Rejected) -> Body {
     Body::TxnAborted(pb::TxnAborted {
         succeeded,
         index: u32::try_from(index).expect("limits::TXN_OPERATIONS is far below"),
-        rejected: Some(rejection.to_stored()),
+        rejected: Some(rejected),
     })
 }
 
@@ -105,7 +103,9 @@ fn get<S: Store>(
                 ..session.clone()
             })
         }),
-        Subject::Cart(_) => batch.read(id).cloned().map(Answer::Cart),
+        Subject::Cart(_) => batch
+            .read(id)
+            .map(|record| Answer::Cart(cart::shown(record, batch.now()))),
     });
     Ok(answer.unwrap_or(Answer::Nothing(pb::NothingRead {})))
 }
@@ -116,30 +116,16 @@ fn find<S: Store>(
     namespace: &Namespace,
     subject: &Subject,
 ) -> Result<Option<SlotId>, Fault> {
-    let key = match subject {
-        Subject::Key(key) => return kv::live(batch, namespace, key),
-        Subject::Session(token) => return live_session(batch, namespace, token),
-        Subject::Cart(CartOwner::User(user)) => Key::UserCart(namespace.clone(), user.clone()),
-        Subject::Cart(CartOwner::Session(token)) => {
-            if live_session(batch, namespace, token)?.is_none() {
-                return Ok(None);
-            }
-            Key::SessionCart(namespace.clone(), *token)
-        }
+    let found = match subject {
+        Subject::Key(key) => kv::live(batch, namespace, key).map_err(Stop::from),
+        Subject::Session(token) => session::live(batch, namespace, token).map(Some),
+        Subject::Cart(owner) => cart::live(batch, namespace, owner),
     };
-    let id = batch.load(&key)?;
-    Ok(batch.read::<pb::CartRecord>(id).map(|_| id))
-}
-
-fn live_session<S: Store>(
-    batch: &mut Batch<'_, S>,
-    namespace: &Namespace,
-    token: &crate::types::TokenHash,
-) -> Result<Option<SlotId>, Fault> {
-    match session::live(batch, namespace, token) {
-        Ok(id) => Ok(Some(id)),
-        Err(Stop::Rejected(_)) => Ok(None),
+    match found {
+        Ok(id) => Ok(id),
         Err(Stop::Fault(fault)) => Err(fault),
+        // The session that was named, or that owns the cart, is not live.
+        Err(_) => Ok(None),
     }
 }
 

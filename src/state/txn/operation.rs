@@ -9,6 +9,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::txn_compare::{Operand as WireOperand, Target};
 use crate::proto::internal::txn_step::Step as WireStep;
 use crate::proto::v1;
+use crate::state::cart::CartOperation;
 use crate::state::command::{CartOwner, Operation};
 use crate::state::command_wire::{hash_bytes, owner};
 use crate::state::lease::LeaseOperation;
@@ -83,13 +84,16 @@ impl Txn {
         check_count("otherwise", otherwise, limits::TXN_OPERATIONS)
     }
 
-    /// Checks the counts.
+    /// Checks the counts, and that one cart is frozen at most: a freeze is named by its holder and its revision, and all of
+    /// a transaction has one revision.
     pub fn new(
         compare: Vec<Compare>,
         then: Vec<Step>,
         otherwise: Vec<Step>,
     ) -> Result<Self, Invalid> {
         Self::check_counts(compare.len(), then.len(), otherwise.len())?;
+        check_freezes(&then)?;
+        check_freezes(&otherwise)?;
         Ok(Self {
             compare,
             then,
@@ -123,6 +127,16 @@ fn check_count(field: &'static str, actual: usize, limit: usize) -> Result<(), I
         });
     }
     Ok(())
+}
+
+fn check_freezes(steps: &[Step]) -> Result<(), Invalid> {
+    let is_freeze = |step: &&Step| {
+        matches!(
+            step,
+            Step::Write(Operation::Cart(CartOperation::Freeze { .. }))
+        )
+    };
+    check_count("freeze_cart", steps.iter().filter(is_freeze).count(), 1)
 }
 
 impl Step {

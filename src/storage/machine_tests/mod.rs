@@ -20,8 +20,8 @@ use super::*;
 use crate::proto::internal as pb;
 use crate::raft::{Entry, Member, Membership, Proposal};
 use crate::state::{
-    CartOwner, Command, Identity, KeyOperation, KeyRange, Operation, PutCondition, RequestHash,
-    Store as _,
+    CartOperation, CartOwner, Command, Identity, KeyOperation, KeyRange, Operation, PutCondition,
+    RequestHash, Store as _,
 };
 use crate::storage::LogConfig;
 use crate::types::{
@@ -184,14 +184,14 @@ impl Random {
             8 => Operation::SessionDestroy {
                 token: self.token(),
             },
-            9 | 10 => Operation::CartAdd {
+            9 | 10 => Operation::Cart(CartOperation::Add {
                 owner: self.owner(),
                 sku: Sku::parse(format!("sku-{}", self.below(6))).expect("short"),
                 quantity: Quantity::parse(1).expect("small"),
                 unit_price: None,
                 attributes: Attributes::parse([].into()).expect("none"),
                 if_revision: None,
-            },
+            }),
             _ => Operation::Tick {
                 checkpoint: self.below(2) == 0,
                 expect: None,

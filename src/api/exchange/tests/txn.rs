@@ -154,6 +154,68 @@ async fn what_is_refused_says_where_and_undoes_all() {
     assert!(matches!(&results[1].response, Some(Body::GetKey(key)) if key.item.is_none()));
 }
 
+/// Stock, cart and order in one step: what an action of an update is refused for is told with both places.
+#[tokio::test]
+async fn a_checkout_is_all_or_nothing() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    let update = |sku: &str| {
+        let line = v1::CartLineRef {
+            line: Some(v1::cart_line_ref::Line::Sku(sku.to_owned())),
+        };
+        let remove = v1::RemoveLineAction { line: Some(line) };
+        inner(Op::UpdateCart(v1::UpdateCartRequest {
+            owner: Some(user()),
+            actions: vec![v1::CartAction {
+                action: Some(v1::cart_action::Action::Remove(remove)),
+            }],
+            ..Default::default()
+        }))
+    };
+    let freeze = inner(Op::FreezeCart(v1::FreezeCartRequest {
+        owner: Some(user()),
+        holder: "till".to_owned(),
+        ..Default::default()
+    }));
+    let get = inner(Op::GetCart(v1::GetCartRequest {
+        owner: Some(user()),
+        ..Default::default()
+    }));
+    let refused = one(&mut client, 1, txn(vec![take(-2), add(2), update("hat")])).await;
+    let told = failure(&refused);
+    assert_eq!(told.reason, "CART_LINE_NOT_FOUND");
+    assert_eq!(told.metadata["operation_index"], "2");
+    assert_eq!(told.metadata["action"], "0");
+
+    let frozen = one(&mut client, 2, txn(vec![take(-2), add(2), freeze, get])).await;
+    let [_, _, freeze, seen] = &done(&frozen).results[..] else {
+        panic!("{frozen:?}");
+    };
+    let Some(Body::FreezeCart(freeze)) = &freeze.response else {
+        panic!("{freeze:?}");
+    };
+    let Some(Body::GetCart(seen)) = &seen.response else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(seen.cart, freeze.snapshot);
+    assert_eq!(
+        freeze.freeze.as_ref().expect("it is").revision,
+        frozen.revision
+    );
+    let refused = one(&mut client, 3, txn(vec![take(-1), add(1)])).await;
+    assert_eq!(failure(&refused).reason, "CART_FROZEN");
+    assert_eq!(failure(&refused).metadata["holder"], "till");
+
+    let complete = inner(Op::CompleteOrder(v1::CompleteOrderRequest {
+        owner: Some(user()),
+        holder: "till".to_owned(),
+        revision: frozen.revision,
+        order_id: "o1".to_owned(),
+        ..Default::default()
+    }));
+    let completed = one(&mut client, 4, txn(vec![complete, add(1)])).await;
+    assert_eq!(done(&completed).results.len(), 2);
+}
+
 #[tokio::test]
 async fn comparisons_choose_the_branch() {
     let mut client = Client::connect(MemoryNode::leader()).await;
@@ -228,6 +290,14 @@ async fn what_may_not_stand_in_a_transaction_is_named() {
         (named("id", ""), "EXCLUSIVE_FIELDS"),
         (named("", "other"), "MALFORMED"),
         (put(0, "", "x"), "EMPTY_FIELD"),
+        (
+            inner(Op::GetCart(v1::GetCartRequest {
+                owner: Some(user()),
+                own: true,
+                ..Default::default()
+            })),
+            "MALFORMED",
+        ),
         (Operation::default(), "EMPTY_FIELD"),
     ];
     for (nth, (bad, reason)) in (1..).zip(cases) {
@@ -241,6 +311,13 @@ async fn what_may_not_stand_in_a_transaction_is_named() {
         assert_eq!(told.reason, reason, "{bad:?}");
         assert_eq!(told.metadata["operation_index"], "1", "{bad:?}");
     }
+    let freeze = inner(Op::FreezeCart(v1::FreezeCartRequest {
+        owner: Some(user()),
+        holder: "till".to_owned(),
+        ..Default::default()
+    }));
+    let outcome = one(&mut client, 49, txn(vec![freeze.clone(), freeze])).await;
+    assert_eq!(failure(&outcome).reason, "TOO_MANY");
     let many = vec![look("a"); limits::TXN_OPERATIONS + 1];
     let outcome = one(&mut client, 50, txn(many)).await;
     assert_eq!(failure(&outcome).reason, "TOO_MANY");

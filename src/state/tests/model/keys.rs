@@ -195,12 +195,14 @@ impl Model {
         let mut results = Vec::new();
         for (index, step) in txn.branch(succeeded).iter().enumerate() {
             let answer = match step {
-                Step::Write(operation) => self.operate(ns, operation).map(|body| {
-                    Answer::Reply(pb::Reply {
+                Step::Write(operation) => match self.operate(ns, operation) {
+                    Ok(Body::Rejected(rejected)) => Err(rejected),
+                    Ok(body) => Ok(Answer::Reply(pb::Reply {
                         revision: 0,
                         body: Some(body),
-                    })
-                }),
+                    })),
+                    Err(rejection) => Err(rejection.to_stored()),
+                },
                 Step::Get(subject) => Ok(self.get(ns, subject)),
             };
             let answer = answer.and_then(|answer| {
@@ -209,16 +211,16 @@ impl Model {
                 });
                 let bytes: usize = results.iter().map(pb::TxnResult::encoded_len).sum();
                 if bytes > limits::TXN_RESULT_BYTES {
-                    return Err(Rejection::TxnResultLimit);
+                    return Err(Rejection::TxnResultLimit.to_stored());
                 }
                 Ok(())
             });
-            if let Err(rejection) = answer {
+            if let Err(rejected) = answer {
                 *self = before;
                 return Body::TxnAborted(pb::TxnAborted {
                     succeeded,
                     index: u32::try_from(index).expect("few steps"),
-                    rejected: Some(rejection.to_stored()),
+                    rejected: Some(rejected),
                 });
             }
         }
@@ -253,14 +255,9 @@ impl Model {
                     has_cart: it.cart.is_some(),
                 })
             }),
-            Subject::Cart(owner) => self.cart(ns, owner).map(|it| {
-                Answer::Cart(pb::CartRecord {
-                    lines: it.lines.clone(),
-                    create_revision: it.created,
-                    mod_revision: it.modified,
-                    next_line_id: it.last_line + 1,
-                })
-            }),
+            Subject::Cart(owner) => self
+                .cart(ns, owner)
+                .map(|it| Answer::Cart(it.record(self.now))),
         };
         found.unwrap_or(Answer::Nothing(pb::NothingRead {}))
     }

@@ -1,9 +1,9 @@
 //! Steps that are about counters, leases and transactions.
 
-use super::{Script, condition, pick};
+use super::{KINDS, Script, condition, pick};
 use crate::state::{
-    CartOwner, Command, Compare, Identity, Increment, KeyOperation, LeaseOperation, Operand,
-    Operation, Relation, Step, Subject, Txn,
+    CartOperation, CartOwner, Command, Compare, Identity, Increment, KeyOperation, LeaseOperation,
+    Operand, Operation, Relation, Step, Subject, Txn,
 };
 use crate::types::{Bounds, Key, LeaseId, Namespace, Revision, Ttl, UserId, Value};
 
@@ -17,7 +17,7 @@ impl Script {
         }
     }
 
-    pub(super) fn key_operation(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> Operation {
+    pub(super) fn key_operation(&self, kind: u8, ns: &Namespace, rest: [u8; 7]) -> Operation {
         let [a, b, c, d, ttl, ..] = rest;
         match kind {
             0 | 1 => Operation::Key(KeyOperation::Increment(Increment {
@@ -39,10 +39,9 @@ impl Script {
             4 => Operation::Lease(LeaseOperation::KeepAlive {
                 lease: self.lease(ns, a),
             }),
-            5 => Operation::Lease(LeaseOperation::Revoke {
+            _ => Operation::Lease(LeaseOperation::Revoke {
                 lease: self.lease(ns, a),
             }),
-            _ => Operation::Txn(Box::new(self.txn(ns, rest))),
         }
     }
 
@@ -53,13 +52,13 @@ impl Script {
         let names = ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name"));
         let namespace = pick(&names, whose);
         let mut bytes = Bytes::new(rest.split_first_chunk().expect("long enough").0.to_owned());
-        let steps = (0..whose % 8).map(|_| self.step(&namespace, &mut bytes));
+        let mut steps = self.branch(&namespace, whose % 8, &mut bytes);
         let last = Operation::Key(KeyOperation::Delete {
             key: Key::parse("never there").expect("short"),
             if_revision: None,
         });
-        let last = Step::write(last).expect("it may stand there");
-        let txn = Txn::new(Vec::new(), steps.chain([last]).collect(), Vec::new()).expect("few");
+        steps.push(Step::write(last).expect("it may stand there"));
+        let txn = Txn::new(Vec::new(), steps, Vec::new()).expect("few");
         let operation = Operation::Txn(Box::new(txn));
         (
             namespace.clone(),
@@ -67,14 +66,32 @@ impl Script {
         )
     }
 
-    fn txn(&self, ns: &Namespace, rest: [u8; 7]) -> Txn {
+    pub(super) fn txn(&self, ns: &Namespace, rest: [u8; 7]) -> Txn {
         let mut bytes = Bytes::new(rest);
         let compares = (0..rest[0] % 3)
             .map(|_| self.compare(ns, &mut bytes))
             .collect();
-        let mut branch = |count: u8| (0..count).map(|_| self.step(ns, &mut bytes)).collect();
-        let (then, otherwise) = (branch(rest[1] % 5), branch(rest[2] % 3));
+        let then = self.branch(ns, rest[1] % 5, &mut bytes);
+        let otherwise = self.branch(ns, rest[2] % 3, &mut bytes);
         Txn::new(compares, then, otherwise).expect("few")
+    }
+
+    /// One cart is frozen at most.
+    fn branch(&self, ns: &Namespace, count: u8, bytes: &mut Bytes) -> Vec<Step> {
+        let is_freeze = |step: &Step| {
+            matches!(
+                step,
+                Step::Write(Operation::Cart(CartOperation::Freeze { .. }))
+            )
+        };
+        let mut steps: Vec<Step> = Vec::new();
+        for _ in 0..count {
+            let step = self.step(ns, bytes);
+            if !is_freeze(&step) || !steps.iter().any(is_freeze) {
+                steps.push(step);
+            }
+        }
+        steps
     }
 
     fn step(&self, ns: &Namespace, bytes: &mut Bytes) -> Step {
@@ -84,7 +101,8 @@ impl Script {
         }
         let rest = std::array::from_fn(|_| bytes.next());
         // What may not stand in a transaction is left out.
-        Step::write(self.operation(ns, kind % 22, rest)).unwrap_or(Step::Get(subject(bytes)))
+        Step::write(self.operation(ns, kind % (KINDS - 1), rest))
+            .unwrap_or(Step::Get(subject(bytes)))
     }
 
     fn compare(&self, ns: &Namespace, bytes: &mut Bytes) -> Compare {
