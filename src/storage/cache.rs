@@ -4,8 +4,9 @@
 //! the layer that was written goes, and a reader fills it under the read lock of [`super::state_db::StateDb`] with what
 //! no layer has, so that none puts back what was replaced. The bound is in bytes, estimated from the encoded size.
 //!
-//! Deliberately absent: index entries, which are scanned and never looked up, and absent keys, which the bloom
-//! filters of the database answer for.
+//! Deliberately absent: index entries, which are scanned and never looked up; the replies to request ids, which only a
+//! retry asks for and which would drive out what is read; and absent keys, which the bloom filters of the database answer
+//! for.
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -57,7 +58,7 @@ impl RecordCache {
 
     /// A record was read, or written to the database: its content shares nothing but `value`'s own allocation.
     pub fn fill(&self, key: Key, stored: Stored, value_bytes: usize) {
-        if matches!(stored.record, Record::Index) {
+        if matches!(stored.record, Record::Index | Record::Request(_)) {
             return;
         }
         let bytes = footprint(value_bytes);
