@@ -9,7 +9,11 @@ from collections import defaultdict
 RIVALS = {
     "kv-put": "kv-put",
     "session-write": "kv-put",
+    "touch": "kv-put",
+    "touch-stored": "kv-put",
+    "login": "kv-put",
     "cart-add": "kv-put",
+    "txn": "kv-put",
     "kv-get": "kv-get",
     "session-read": "kv-get",
 }

@@ -273,7 +273,7 @@ measure_all() {
                 ! runs trolley || measure trolley "$operation" unary "$clients" "$round"
                 ! runs redis || measure redis "$operation" pipelined "$clients" "$round"
             done
-            for operation in session-write session-read cart-add; do
+            for operation in session-write session-read touch touch-stored login cart-add txn; do
                 ! runs trolley || measure trolley "$operation" exchange "$clients" "$round"
             done
         done

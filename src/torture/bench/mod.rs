@@ -29,6 +29,12 @@ const DIGITS: u8 = 3;
 
 /// What one client does, again and again.
 pub trait Target: Send + Sync + 'static {
+    /// What has to be there before the operation of the same number, made outside its latency.
+    fn prepare(&self, worker: usize, step: u64) -> impl Future<Output = Result<(), String>> + Send {
+        let _ = (worker, step);
+        async { Ok(()) }
+    }
+
     /// Operation number `step` of client `worker`. The error is a text because it is only counted and shown.
     fn operate(&self, worker: usize, step: u64) -> impl Future<Output = Result<(), String>> + Send;
 }
@@ -107,8 +113,12 @@ async fn client<T: Target>(worker: usize, target: Arc<T>, phase: Arc<Phase>) -> 
     let mut tally = Tally::new();
     let mut step = 0;
     while !phase.over.load(Ordering::Relaxed) {
+        let prepared = target.prepare(worker, step).await;
         let begun = Instant::now();
-        let outcome = target.operate(worker, step).await;
+        let outcome = match prepared {
+            Ok(()) => target.operate(worker, step).await,
+            failed => failed,
+        };
         step += 1;
         let in_time =
             phase.measuring.load(Ordering::Relaxed) && !phase.over.load(Ordering::Relaxed);

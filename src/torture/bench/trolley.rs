@@ -1,17 +1,26 @@
 //! Trolley under the benchmark's loop, through its own client library.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use clap::ValueEnum;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Target;
-use crate::client::{CartOwner, Client, Error};
+use crate::client::{CartOwner, Client, Compare, Error};
+use crate::proto::v1;
 use crate::torture::peers;
+use crate::types::Revision;
 
 /// Records that are made at the same time before a run.
 const PREPARE_AT_ONCE: usize = 256;
 /// Distinct SKUs of a cart, so that adds sum up instead of filling it.
 const SKUS: u64 = 8;
+/// Whose sessions store every touch.
+const TOUCH_NAMESPACE: &str = "bench-touch-stored";
+/// Comparisons of a transaction, and writes.
+const TXN_KEYS: u64 = 3;
 
 /// What a client does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,12 +29,20 @@ pub enum Operation {
     SessionWrite,
     /// Gets a session, linearizable.
     SessionRead,
+    /// Touches a session within its touch interval: nothing is stored.
+    Touch,
+    /// Touches a session whose touch is due: it is stored.
+    TouchStored,
+    /// Logs a guest in whose cart is merged into the user's; the guest and the cart are made before each, outside the latency.
+    Login,
     /// Adds one piece to a cart: read, modify, write.
     CartAdd,
     /// Puts a key.
     KvPut,
     /// Gets a key, linearizable.
     KvGet,
+    /// Compares three keys' revisions and puts the three.
+    Txn,
 }
 
 /// A Trolley cluster under load.
@@ -37,6 +54,8 @@ pub struct Trolley {
     keys: u64,
     /// Of the sessions that were made for the run.
     tokens: Vec<String>,
+    /// Of the guest that each worker logs in next.
+    guests: Mutex<BTreeMap<usize, String>>,
 }
 
 impl Trolley {
@@ -54,13 +73,76 @@ impl Trolley {
             value,
             keys,
             tokens: Vec::new(),
+            guests: Mutex::default(),
         };
         match operation {
-            Operation::SessionWrite | Operation::SessionRead => target.create_sessions().await?,
-            Operation::KvGet => target.put_keys().await?,
-            Operation::CartAdd | Operation::KvPut => {}
+            Operation::SessionWrite | Operation::SessionRead | Operation::Touch => {
+                target.create_sessions().await?;
+            }
+            Operation::TouchStored => {
+                target.store_every_touch().await?;
+                target.create_sessions().await?;
+            }
+            Operation::KvGet | Operation::Txn => target.put_keys().await?,
+            Operation::Login | Operation::CartAdd | Operation::KvPut => {}
         }
         Ok(target)
+    }
+
+    /// Goes to a namespace of its own, whose touch interval is nothing.
+    async fn store_every_touch(&mut self) -> Result<(), Error> {
+        for client in &mut self.clients {
+            *client = client.namespace(TOUCH_NAMESPACE);
+        }
+        let session = v1::SessionSettings {
+            touch_interval_ms: Some(0),
+            ..v1::SessionSettings::default()
+        };
+        let settings = v1::NamespaceSettings {
+            session: Some(session),
+            cart: None,
+        };
+        let set = self.client(0).namespaces().set(settings).send().await;
+        set.map(drop)
+    }
+
+    /// A guest with one piece in the cart.
+    async fn make_guest(&self, worker: usize, step: u64) -> Result<(), Error> {
+        let client = self.client(worker);
+        let guest = client.sessions().create().send().await?.value.token;
+        let owner = CartOwner::Session(guest.clone());
+        let sku = format!("sku-{}", step % SKUS);
+        client.carts().add(&owner, sku, 1).send().await?;
+        self.guests().insert(worker, guest);
+        Ok(())
+    }
+
+    fn guests(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, String>> {
+        // The map is whole at any time, so a panic elsewhere does not spoil it.
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn log_in(&self, worker: usize, step: u64) -> Result<(), Error> {
+        let guest = self.guests().remove(&worker).unwrap_or_default();
+        let user = peers::key(worker, step / SKUS, self.keys);
+        let rotate = self.client(worker).sessions().rotate(&guest).user(user);
+        rotate.send().await.map(drop)
+    }
+
+    async fn transact(&self, worker: usize, step: u64) -> Result<(), Error> {
+        let client = self.client(worker);
+        let mut txn = client.txn();
+        for nth in 0..TXN_KEYS {
+            let key = peers::key(
+                worker,
+                step.wrapping_mul(TXN_KEYS).wrapping_add(nth),
+                self.keys,
+            );
+            let compare = Compare::key(key.as_str());
+            txn = txn.compare(compare.mod_revision(v1::Relation::Greater, Revision::new(0)));
+            txn = txn.then(client.keys().put(key, self.value.clone()));
+        }
+        txn.send().await.map(drop)
     }
 
     fn client(&self, worker: usize) -> &Client {
@@ -122,6 +204,13 @@ impl Trolley {
                 .send()
                 .await
                 .map(drop),
+            Operation::Touch | Operation::TouchStored => client
+                .sessions()
+                .touch(self.token(worker, step))
+                .send()
+                .await
+                .map(drop),
+            Operation::Login => self.log_in(worker, step).await,
             Operation::CartAdd => {
                 let owner = CartOwner::User(peers::key(worker, step / SKUS, self.keys));
                 client
@@ -143,11 +232,20 @@ impl Trolley {
                 .send()
                 .await
                 .map(drop),
+            Operation::Txn => self.transact(worker, step).await,
         }
     }
 }
 
 impl Target for Trolley {
+    async fn prepare(&self, worker: usize, step: u64) -> Result<(), String> {
+        if self.operation != Operation::Login {
+            return Ok(());
+        }
+        let made = self.make_guest(worker, step).await;
+        made.map_err(|error| error.to_string())
+    }
+
     async fn operate(&self, worker: usize, step: u64) -> Result<(), String> {
         self.attempt(worker, step)
             .await
