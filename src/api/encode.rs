@@ -402,7 +402,11 @@ fn first_token(echo: &TokenEcho, created: &pb::SessionCreated) -> Result<String,
 pub(crate) fn session(record: &pb::SessionRecord) -> v1::Session {
     v1::Session {
         user_id: record.user_id.clone(),
-        fields: record.fields.clone(),
+        fields: record
+            .fields
+            .iter()
+            .map(|field| (field.name.clone(), field.value.clone()))
+            .collect(),
         create_revision: record.create_revision,
         mod_revision: record.mod_revision,
         created_at_ms: record.created_at,

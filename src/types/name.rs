@@ -176,13 +176,20 @@ impl Value {
     }
 }
 
-/// A session's named fields, or some of them.
+/// A session's named fields, or some of them, ascending by name.
+///
+/// A list and not a map: there are few, and they are encoded, copied and dropped far more often than one is looked up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields(BTreeMap<String, Bytes>);
+pub struct Fields(Vec<(String, Bytes)>);
 
 impl Fields {
     /// Checks names, count and total size.
     pub fn parse(fields: BTreeMap<String, Bytes>) -> Result<Self, Invalid> {
+        Self::parse_list(fields.into_iter().collect())
+    }
+
+    /// The same of a list, which must ascend by name.
+    pub fn parse_list(fields: Vec<(String, Bytes)>) -> Result<Self, Invalid> {
         if fields.len() > limits::SESSION_FIELDS {
             return Err(Invalid::TooMany {
                 field: "fields",
@@ -190,10 +197,18 @@ impl Fields {
                 actual: fields.len(),
             });
         }
-        for name in fields.keys() {
-            check_text("field name", name, limits::FIELD_NAME_BYTES)?;
+        if !fields.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err(Invalid::Malformed {
+                field: "fields",
+                expected: "different names in ascending order",
+            });
         }
-        check_len("fields", Self::size(&fields), limits::SESSION_BYTES)?;
+        let mut bytes = 0;
+        for (name, value) in &fields {
+            check_text("field name", name, limits::FIELD_NAME_BYTES)?;
+            bytes += name.len() + value.len();
+        }
+        check_len("fields", bytes, limits::SESSION_BYTES)?;
         Ok(Self(fields))
     }
 
@@ -208,10 +223,10 @@ impl Fields {
 
     /// Takes out of both what they have in common.
     pub fn drop_equal(one: &mut Fields, other: &mut Fields) {
-        one.0.retain(|name, value| {
-            let is_equal = other.0.get(name) == Some(value);
+        one.0.retain(|(name, value)| {
+            let is_equal = other.get(name) == Some(value);
             if is_equal {
-                other.0.remove(name);
+                other.0.retain(|(theirs, _)| theirs != name);
             }
             !is_equal
         });
@@ -232,15 +247,24 @@ impl Fields {
         Ok(names)
     }
 
-    /// The map.
+    /// The value of a field.
     #[must_use]
-    pub fn as_map(&self) -> &BTreeMap<String, Bytes> {
+    pub fn get(&self, name: &str) -> Option<&Bytes> {
+        let at = self.0.binary_search_by(|(own, _)| own.as_str().cmp(name));
+        at.ok()
+            .and_then(|at| self.0.get(at))
+            .map(|(_, value)| value)
+    }
+
+    /// Names and values, ascending by name.
+    #[must_use]
+    pub fn as_list(&self) -> &[(String, Bytes)] {
         &self.0
     }
 
-    /// The map, owned.
+    /// As a map.
     #[must_use]
     pub fn into_map(self) -> BTreeMap<String, Bytes> {
-        self.0
+        self.0.into_iter().collect()
     }
 }

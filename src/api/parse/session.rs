@@ -54,8 +54,8 @@ pub(super) fn lookup_token(text: &str) -> Result<TokenHash, Error> {
 pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Write, Error> {
     let birth = Birth::of(r.namespace, r.request_id, &r.token, origin)?;
     let user_id = r.user_id.clone();
+    let echo_fields = r.fields.clone();
     let fields = Fields::parse(r.fields)?;
-    let echo_fields = fields.as_map().clone();
     let client = ClientAttributes::parse(r.client)?;
     let echo_client = client.as_map().clone();
     let operation = SessionOperation::Create {
@@ -263,7 +263,7 @@ fn changes(
 ) -> Result<(Fields, Vec<String>), Invalid> {
     let set = Fields::parse(set)?;
     let remove = Fields::parse_names(remove)?;
-    if remove.iter().any(|name| set.as_map().contains_key(name)) {
+    if remove.iter().any(|name| set.get(name).is_some()) {
         return Err(Invalid::Exclusive {
             first: "a name in set",
             second: "the same name in remove",

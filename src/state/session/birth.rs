@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::fields::{changed_fields, check_limits};
 use super::operation::{Rotation, SessionOperation};
-use super::{Standing, clear, entomb, fields, live, standing, user_of, users};
+use super::{Standing, clear, entomb, live, standing, user_of, users};
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::apply::{Outcome, Stop, detach};
@@ -23,7 +24,7 @@ struct Newborn<'a> {
     token: &'a TokenHash,
     sealed_token: &'a Bytes,
     user: Option<UserId>,
-    fields: BTreeMap<String, Bytes>,
+    fields: Vec<pb::SessionField>,
     client: BTreeMap<String, String>,
     idle_ttl: u64,
     touch_interval: u64,
@@ -51,14 +52,15 @@ pub(super) fn create<S: Store>(
     };
     let id = claim(batch, ns, token)?;
     let policy = namespace::session_policy(batch, ns)?;
-    fields::check_limits(&policy, &BTreeMap::new(), fields.as_map(), &[])?;
+    let fields = changed_fields(&[], fields.as_list(), &[]);
+    check_limits(&policy, &fields)?;
     let idle_ttl = policy.idle_ttl(*idle_ttl)?;
     let absolute_ttl = policy.absolute_ttl(*absolute_ttl)?;
     let newborn = Newborn {
         token,
         sealed_token,
         user: user.clone(),
-        fields: detached(fields.as_map()).collect(),
+        fields,
         client: client.as_map().clone(),
         idle_ttl: idle_ttl.as_millis(),
         touch_interval: policy.touch_interval(idle_ttl),
@@ -91,7 +93,8 @@ pub(super) fn rotate<S: Store>(
     let new_id = claim(batch, ns, new_token)?;
     let policy = namespace::session_policy(batch, ns)?;
     let old = read(batch, old_id)?;
-    fields::check_limits(&policy, &old.fields, set.as_map(), remove)?;
+    let fields = changed_fields(&old.fields, set.as_list(), remove);
+    check_limits(&policy, &fields)?;
     let idle_ttl = match idle_ttl {
         None => namespace::kept_ttl(old.idle_ttl),
         asked => policy.idle_ttl(*asked)?,
@@ -103,9 +106,6 @@ pub(super) fn rotate<S: Store>(
     } else {
         batch.now().after(policy.absolute_ttl(*absolute_ttl)?)
     };
-    let mut fields = old.fields.clone();
-    fields.retain(|name, _| !remove.contains(name));
-    fields.extend(detached(set.as_map()));
     let client = if client.as_map().is_empty() {
         old.client.clone()
     } else {
@@ -159,12 +159,6 @@ pub(super) fn rotate<S: Store>(
 fn read<'b, S: Store>(batch: &'b Batch<'_, S>, id: SlotId) -> Result<&'b pb::SessionRecord, Stop> {
     let session = batch.read::<pb::SessionRecord>(id);
     session.ok_or_else(|| Rejection::SessionNotFound.into())
-}
-
-fn detached(fields: &BTreeMap<String, Bytes>) -> impl Iterator<Item = (String, Bytes)> {
-    fields
-        .iter()
-        .map(|(name, value)| (name.clone(), detach(value)))
 }
 
 /// The slot of a token that no session has, and none had that was ended before its time.

@@ -39,34 +39,72 @@ pub(super) fn update<S: Store>(
         if if_revision.is_some_and(|asked| asked != actual) {
             return Err(Rejection::RevisionMismatch { actual }.into());
         }
-        check_limits(&policy, &session.fields, set.as_map(), remove)?;
+        let fields = changed_fields(&session.fields, set.as_list(), remove);
+        check_limits(&policy, &fields)?;
+        write(batch, id, ns, token, fields)?;
     }
-    write(batch, id, ns, token, |session| {
-        for name in remove {
-            session.fields.remove(name);
-        }
-        for (name, value) in set.as_map() {
-            session.fields.insert(name.clone(), detach(value));
-        }
-    })?;
     Ok(changed(batch, id))
 }
 
-/// Changes a session's fields at a new revision. Whoever writes has seen it.
+/// A session's fields after a change. Removes before it sets, so that a name in both is set.
+pub(super) fn changed_fields(
+    old: &[pb::SessionField],
+    set: &[(String, Bytes)],
+    remove: &[String],
+) -> Vec<pb::SessionField> {
+    let mut fields = Vec::with_capacity(old.len().saturating_add(set.len()));
+    let mut set = set.iter().peekable();
+    for field in old {
+        while let Some(new) = set.next_if(|(name, _)| *name < field.name) {
+            fields.push(own(new));
+        }
+        if let Some(new) = set.next_if(|(name, _)| *name == field.name) {
+            fields.push(own(new));
+        } else if !remove.contains(&field.name) {
+            fields.push(field.clone());
+        }
+    }
+    fields.extend(set.map(own));
+    fields
+}
+
+fn own((name, value): &(String, Bytes)) -> pb::SessionField {
+    pb::SessionField {
+        name: name.clone(),
+        value: detach(value),
+    }
+}
+
+/// Gives a session these fields at a new revision. Whoever writes has seen it.
 fn write<S: Store>(
     batch: &mut Batch<'_, S>,
     id: SlotId,
     ns: &Namespace,
     token: &TokenHash,
-    change: impl FnOnce(&mut pb::SessionRecord),
+    fields: Vec<pb::SessionField>,
 ) -> Result<(), Stop> {
     let now = batch.now();
     let revision = batch.next_revision();
     users::adopt(batch, id, ns, token, revision)?;
-    if let Some(session) = batch.change::<pb::SessionRecord>(id) {
-        change(session);
-        session.last_seen = now.as_millis();
-        session.mod_revision = revision.get();
+    if let Some(session) = batch.read::<pb::SessionRecord>(id) {
+        // A new record, because to change the old one in place is to copy first what is replaced.
+        let session = pb::SessionRecord {
+            fields,
+            last_seen: now.as_millis(),
+            mod_revision: revision.get(),
+            user_id: session.user_id.clone(),
+            client: session.client.clone(),
+            create_revision: session.create_revision,
+            created_at: session.created_at,
+            idle_ttl: session.idle_ttl,
+            absolute_deadline: session.absolute_deadline,
+            indexed_deadline: session.indexed_deadline,
+            has_cart: session.has_cart,
+            tombstone_until: session.tombstone_until,
+            birth: session.birth,
+            touch_interval: session.touch_interval,
+        };
+        batch.put(id, session);
     }
     Ok(())
 }
@@ -111,24 +149,27 @@ pub(super) struct Save<'a> {
 /// What a save comes to.
 #[derive(Default)]
 struct Merge {
-    set: BTreeMap<String, Bytes>,
+    /// Ascending by name.
+    set: Vec<(String, Bytes)>,
     remove: Vec<String>,
     conflicts: Vec<String>,
 }
 
 impl Save<'_> {
     /// Compares the three, field by field. At the revision that was loaded nobody else has changed anything.
-    fn merge(&self, current: &BTreeMap<String, Bytes>, others_wrote: bool) -> Merge {
-        let base = self.base.map(Fields::as_map);
-        let wanted = self.fields.as_map();
-        let names: BTreeSet<_> = wanted
-            .keys()
-            .chain(base.unwrap_or(current).keys())
+    fn merge(&self, current: &[pb::SessionField], others_wrote: bool) -> Merge {
+        let current: BTreeMap<_, _> = current
+            .iter()
+            .map(|field| (&field.name, &field.value))
             .collect();
+        let names: BTreeSet<_> = match self.base {
+            Some(base) => names(self.fields).chain(names(base)).collect(),
+            None => names(self.fields).chain(current.keys().copied()).collect(),
+        };
         let mut merge = Merge::default();
         for name in names {
-            let (mine, theirs) = (wanted.get(name), current.get(name));
-            let loaded = base.map(|base| base.get(name));
+            let (mine, theirs) = (self.fields.get(name), current.get(name).copied());
+            let loaded = self.base.map(|base| base.get(name));
             if mine == theirs || loaded == Some(mine) {
                 continue;
             }
@@ -136,12 +177,16 @@ impl Save<'_> {
                 merge.conflicts.push(name.clone());
             }
             match mine {
-                Some(value) => drop(merge.set.insert(name.clone(), value.clone())),
+                Some(value) => merge.set.push((name.clone(), value.clone())),
                 None => merge.remove.push(name.clone()),
             }
         }
         merge
     }
+}
+
+fn names(fields: &Fields) -> impl Iterator<Item = &String> {
+    fields.as_list().iter().map(|(name, _)| name)
 }
 
 pub(super) fn save<S: Store>(
@@ -163,19 +208,12 @@ pub(super) fn save<S: Store>(
             actual_revision: session.mod_revision,
         }));
     }
-    check_limits(&policy, &session.fields, &merge.set, &merge.remove)?;
+    let fields = changed_fields(&session.fields, &merge.set, &merge.remove);
+    check_limits(&policy, &fields)?;
     if merge.set.is_empty() && merge.remove.is_empty() {
         see(batch, id, ns, token)?;
     } else {
-        write(batch, id, ns, token, |session| {
-            for name in &merge.remove {
-                session.fields.remove(name);
-            }
-            let set = merge.set.iter();
-            session
-                .fields
-                .extend(set.map(|(name, value)| (name.clone(), detach(value))));
-        })?;
+        write(batch, id, ns, token, fields)?;
     }
     let session = batch.read::<pb::SessionRecord>(id);
     Ok(Body::SessionSaved(pb::SessionSaved {
@@ -194,19 +232,14 @@ fn changed<S: Store>(batch: &Batch<'_, S>, id: SlotId) -> Body {
     })
 }
 
-/// Whether the session stays within its limits, computed before anything is changed.
+/// Whether a session with these fields stays within its limits.
 pub(super) fn check_limits(
     policy: &SessionPolicy,
-    fields: &BTreeMap<String, Bytes>,
-    set: &BTreeMap<String, Bytes>,
-    remove: &[String],
+    fields: &[pb::SessionField],
 ) -> Result<(), Rejection> {
-    let (mut count, mut bytes) = (set.len(), Fields::size(set));
-    for (name, value) in fields {
-        if !set.contains_key(name) && !remove.contains(name) {
-            count = count.saturating_add(1);
-            bytes = bytes.saturating_add(name.len()).saturating_add(value.len());
-        }
-    }
-    policy.check(count, bytes)
+    let bytes = fields
+        .iter()
+        .map(|field| field.name.len().saturating_add(field.value.len()))
+        .fold(0, usize::saturating_add);
+    policy.check(fields.len(), bytes)
 }

@@ -23,7 +23,7 @@ impl From<&SessionOperation> for Wire {
                 if_revision,
             } => Self::SessionUpdate(pb::SessionUpdate {
                 token_hash: hash_bytes(token),
-                set: set.as_map().clone(),
+                set: list(set),
                 remove: remove.clone(),
                 if_revision: if_revision.map(Revision::get),
             }),
@@ -37,10 +37,8 @@ impl From<&SessionOperation> for Wire {
                 token_hash: hash_bytes(token),
                 loaded_revision: loaded.get(),
                 whole: base.is_none(),
-                base: base
-                    .as_ref()
-                    .map_or_else(Default::default, |base| base.as_map().clone()),
-                fields: fields.as_map().clone(),
+                base: base.as_ref().map_or_else(Vec::new, list),
+                fields: list(fields),
                 last_writer_wins: *policy == SavePolicy::LastWriterWins,
             }),
             SessionOperation::Touch { token } => Self::SessionTouch(pb::SessionTouch {
@@ -80,7 +78,7 @@ fn create_to_wire(operation: &SessionOperation) -> Wire {
         token_hash: hash_bytes(token),
         sealed_token: sealed_token.clone(),
         user_id: user_id(user.as_ref()),
-        fields: fields.as_map().clone(),
+        fields: list(fields),
         idle_ttl: idle_ttl.map_or(0, Ttl::as_millis),
         absolute_ttl: absolute_ttl.map_or(0, Ttl::as_millis),
         client: client.as_map().clone(),
@@ -93,13 +91,25 @@ fn rotate_to_wire(rotation: &Rotation) -> Wire {
         new_token_hash: hash_bytes(&rotation.new_token),
         sealed_token: rotation.sealed_token.clone(),
         user_id: user_id(rotation.user.as_ref()),
-        set: rotation.set.as_map().clone(),
+        set: list(&rotation.set),
         remove: rotation.remove.clone(),
         idle_ttl: rotation.idle_ttl.map_or(0, Ttl::as_millis),
         absolute_ttl: rotation.absolute_ttl.map_or(0, Ttl::as_millis),
         client: rotation.client.as_map().clone(),
         cart_merge: v1::CartMergePolicy::from(rotation.cart_merge).into(),
     })
+}
+
+fn list(fields: &Fields) -> Vec<pb::SessionField> {
+    let fields = fields.as_list().iter().cloned();
+    fields
+        .map(|(name, value)| pb::SessionField { name, value })
+        .collect()
+}
+
+fn parse_list(fields: Vec<pb::SessionField>) -> Result<Fields, Invalid> {
+    let fields = fields.into_iter();
+    Fields::parse_list(fields.map(|field| (field.name, field.value)).collect())
 }
 
 fn user_id(user: Option<&UserId>) -> String {
@@ -129,7 +139,7 @@ impl TryFrom<pb::SessionCreate> for SessionOperation {
             token: TokenHash::parse(&it.token_hash)?,
             sealed_token: it.sealed_token,
             user: optional_user(it.user_id)?,
-            fields: Fields::parse(it.fields)?,
+            fields: parse_list(it.fields)?,
             client: ClientAttributes::parse(it.client)?,
             idle_ttl: ttl("idle_ttl", it.idle_ttl)?,
             absolute_ttl: ttl("absolute_ttl", it.absolute_ttl)?,
@@ -143,7 +153,7 @@ impl TryFrom<pb::SessionUpdate> for SessionOperation {
     fn try_from(it: pb::SessionUpdate) -> Result<Self, Invalid> {
         Ok(Self::Update {
             token: TokenHash::parse(&it.token_hash)?,
-            set: Fields::parse(it.set)?,
+            set: parse_list(it.set)?,
             remove: Fields::parse_names(it.remove)?,
             if_revision: it.if_revision.map(Revision::new),
         })
@@ -160,12 +170,12 @@ impl TryFrom<pb::SessionSave> for SessionOperation {
                 second: "base",
             });
         }
-        let base = Fields::parse(it.base)?;
+        let base = parse_list(it.base)?;
         Ok(Self::Save {
             token: TokenHash::parse(&it.token_hash)?,
             loaded: Revision::new(it.loaded_revision),
             base: (!it.whole).then_some(base),
-            fields: Fields::parse(it.fields)?,
+            fields: parse_list(it.fields)?,
             policy: if it.last_writer_wins {
                 SavePolicy::LastWriterWins
             } else {
@@ -205,7 +215,7 @@ impl TryFrom<pb::SessionRotate> for SessionOperation {
             cart_merge: MergePolicy::parse("cart_merge", it.cart_merge)?,
             sealed_token: it.sealed_token,
             user: optional_user(it.user_id)?,
-            set: Fields::parse(it.set)?,
+            set: parse_list(it.set)?,
             remove: Fields::parse_names(it.remove)?,
             idle_ttl: ttl("idle_ttl", it.idle_ttl)?,
             absolute_ttl: ttl("absolute_ttl", it.absolute_ttl)?,

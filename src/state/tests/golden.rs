@@ -86,7 +86,7 @@ fn read(machine: &Machine, words: &Words<'_>, out: &mut String) {
                 &it.user_id
             },
             it.mod_revision,
-            it.fields
+            super::fields(&it)
         ),
     };
     writeln!(out, "  {text}").expect("a string takes it");
@@ -101,6 +101,7 @@ fn answer(body: &Body) -> String {
             let lines = done.results.iter().enumerate().map(|(nth, result)| {
                 let result = match result.result.as_ref().expect("every step has a result") {
                     Result::Reply(reply) => format!("{:?}", reply.body.as_ref().expect("a body")),
+                    Result::Session(session) => show_session(session),
                     read => format!("{read:?}"),
                 };
                 format!("\n    {}[{nth}] {result}", branch(done.succeeded))
@@ -124,6 +125,16 @@ fn answer(body: &Body) -> String {
         }
         body => format!("{body:?}"),
     }
+}
+
+/// A session with its fields as a reader wants them: by name.
+fn show_session(session: &pb::SessionRecord) -> String {
+    let fields = super::fields(session);
+    let rest = pb::SessionRecord {
+        fields: Vec::new(),
+        ..session.clone()
+    };
+    format!("Session({rest:?})").replacen("fields: []", &format!("fields: {fields:?}"), 1)
 }
 
 fn refusal(rejected: &pb::Rejected) -> String {
@@ -172,6 +183,7 @@ fn describe(machine: &Machine, key: &Key) -> String {
             request.deadline,
             request.reply.iter().map(reply).collect::<String>(),
         ),
+        Record::Session(session) => show_session(&session),
         record => format!("{record:?}"),
     };
     format!("{}\n    {record}", name(key))

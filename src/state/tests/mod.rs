@@ -18,6 +18,8 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
@@ -293,4 +295,10 @@ fn rejection(reply: &pb::Reply) -> Option<Rejection> {
         Some(Body::Rejected(rejected)) => Rejection::from_stored(rejected),
         _ => None,
     }
+}
+
+/// What a session holds.
+fn fields(session: &pb::SessionRecord) -> BTreeMap<String, Bytes> {
+    let fields = session.fields.iter().cloned();
+    fields.map(|field| (field.name, field.value)).collect()
 }

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::Machine;
 use super::model::Model;
 use super::steps::{Script, TOKENS, steps};
+use super::{Machine, fields};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::state::{CartOwner, Command, MemoryStore, Store, SweepHorizon, query};
@@ -57,7 +57,7 @@ fn compare_reads(machine: &Machine, model: &Model) {
             let expected = model.sessions.get(&(ns.clone(), hash));
             assert_eq!(found.is_some(), expected.is_some());
             if let (Some(found), Some(expected)) = (found, expected) {
-                assert_eq!(found.fields, expected.fields);
+                assert_eq!(fields(&found), expected.fields);
                 assert_eq!(found.user_id, expected.user);
                 assert_eq!(found.client, expected.client);
                 assert_eq!(query::session_handle(&found), expected.handle());
@@ -296,7 +296,7 @@ fn compare_visible(machine: &Machine, model: &Model) {
             let found = query::session(store, &ns, &hash).expect("no fault");
             let expected = model.sessions.get(&(ns.clone(), hash));
             assert_eq!(
-                found.map(|it| (it.fields.clone(), it.user_id.clone())),
+                found.map(|it| (fields(&it), it.user_id.clone())),
                 expected.map(|it| (it.fields.clone(), it.user.clone())),
             );
             let user = UserId::parse(format!("u{nth}")).expect("short");

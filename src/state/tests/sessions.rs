@@ -265,7 +265,10 @@ fn unhex(text: &str) -> Vec<u8> {
 fn stored_records_stay_what_they_are() {
     let session = pb::SessionRecord {
         user_id: "ann".to_owned(),
-        fields: [("a".to_owned(), Bytes::from_static(b"b"))].into(),
+        fields: vec![pb::SessionField {
+            name: "a".to_owned(),
+            value: Bytes::from_static(b"b"),
+        }],
         create_revision: 1,
         mod_revision: 2,
         created_at: 3,

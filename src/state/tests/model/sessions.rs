@@ -45,7 +45,14 @@ impl Session {
     pub fn record(&self) -> pb::SessionRecord {
         pb::SessionRecord {
             user_id: self.user.clone(),
-            fields: self.fields.clone(),
+            fields: self
+                .fields
+                .iter()
+                .map(|(name, value)| pb::SessionField {
+                    name: name.clone(),
+                    value: value.clone(),
+                })
+                .collect(),
             create_revision: self.created,
             mod_revision: self.modified,
             created_at: self.created_at,
@@ -135,7 +142,7 @@ impl Model {
                 policy,
             } => {
                 let base = base.map(Fields::into_map);
-                self.save_session(ns, token, loaded, base.as_ref(), fields.as_map(), policy)
+                self.save_session(ns, token, loaded, base.as_ref(), &fields.into_map(), policy)
             }
             SessionOperation::Touch { token } => {
                 self.see(ns, token)?;
@@ -309,7 +316,7 @@ impl Model {
         };
         self.claim(ns, token)?;
         let settings = self.session_settings(ns);
-        check_size(&settings, fields.as_map())?;
+        check_size(&settings, &fields.clone().into_map())?;
         let idle = idle_ms(&settings, idle_ttl)?;
         let absolute = absolute_ms(&settings, absolute_ttl)?;
         let user = user.map_or(String::new(), UserId::into_string);
