@@ -178,15 +178,16 @@ async fn hand_over<N: Served>(node: &N, drain_timeout: Duration) {
     }
 }
 
-/// Opens the node of a data directory and serves it.
+/// Opens the node of a data directory and serves it. `clock` is its wall clock.
 pub async fn run(
     listener: TcpListener,
     config: NodeConfig,
+    clock: Clock,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let mut shutdown = pin!(shutdown);
     let config = Arc::new(config);
-    let prepared = Prepared::open(Arc::clone(&config), Clock::System).await?;
+    let prepared = Prepared::open(Arc::clone(&config), clock).await?;
     let listener = listener.into_std().map_err(Error::Runtime)?;
     let settled = tokio::select! {
         settled = settle(&prepared, &listener) => settled?,
@@ -244,7 +245,7 @@ pub fn serve(args: ServeArgs) -> Result<(), Error> {
     let outcome = runtime.block_on(async {
         let shutdown = signals::shutdown().map_err(Error::Runtime)?;
         let listener = listen(&config.listen).await?;
-        run(listener, config, shutdown).await
+        run(listener, config, Clock::System, shutdown).await
     });
     if let Err(error) = &outcome {
         tracing::error!(exit_code = error.exit_code(), %error, "stopped");

@@ -1,4 +1,4 @@
-//! Whole clusters of real processes, and what may happen to them: crashes, pauses, restarts, lost nodes.
+//! Whole clusters of real processes (of real nodes in one process where their wall clocks differ), and what may happen to them: crashes, pauses, restarts, lost nodes.
 //!
 //! Every test starts nodes of its own on loopback and drives them through the client library. They run one after
 //! another, because timers mean little on a machine that runs three clusters at once. When a test fails, it
@@ -14,6 +14,7 @@ mod bad_input;
 mod bad_start;
 mod carts;
 mod catch_up;
+mod clocks;
 mod damage;
 mod exactly_once;
 mod expiry;

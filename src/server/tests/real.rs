@@ -37,7 +37,7 @@ impl RealNode {
         let address = listener.local_addr().expect("it is bound").to_string();
         let (shutdown, told) = oneshot::channel::<()>();
         let mut tasks = JoinSet::new();
-        tasks.spawn(run(listener, config, async {
+        tasks.spawn(run(listener, config, Clock::System, async {
             let _ = told.await;
         }));
         Self {

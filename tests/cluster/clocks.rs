@@ -1,0 +1,244 @@
+//! Wall clocks that differ by an hour, stand still, and jump, while leaders die.
+//!
+//! A process cannot be given a wall clock of its own, so these nodes share the test's process: each has a data
+//! directory, a socket, threads and a clock of its own. One that is stopped loses all of them at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use trolley::client::Client;
+use trolley::clock::Clock;
+use trolley::config::{NodeConfig, ServeArgs};
+use trolley::proto::v1::{NodeStatus, Role};
+use trolley::server;
+
+use crate::harness::{Random, connect, eventually, unused_port};
+
+const HOUR_MS: u64 = 3_600_000;
+const IDLE_TTL: Duration = Duration::from_secs(12);
+
+/// What `trolley serve` is given.
+#[derive(Parser)]
+struct Serve {
+    #[command(flatten)]
+    args: ServeArgs,
+}
+
+/// A node within this process.
+struct Node {
+    address: String,
+    data: PathBuf,
+    arguments: Vec<String>,
+    /// What its wall clock shows. It moves only when the test moves it.
+    hand: Arc<AtomicU64>,
+    threads: Option<Runtime>,
+}
+
+impl Node {
+    fn all(folder: &Path, hands: [u64; 3]) -> Vec<Self> {
+        let addresses = hands.map(|_| format!("127.0.0.1:{}", unused_port()));
+        let members: Vec<_> = (1..)
+            .zip(&addresses)
+            .map(|(id, address)| format!("{id}={address}"))
+            .collect();
+        (1..)
+            .zip(addresses.iter().zip(hands))
+            .map(|(id, (address, hand)): (u64, _)| Self {
+                address: address.clone(),
+                data: folder.join(format!("node-{id}")),
+                arguments: vec![
+                    format!("--node-id={id}"),
+                    format!("--listen={address}"),
+                    format!("--advertise={address}"),
+                    format!("--initial-cluster={}", members.join(",")),
+                ],
+                hand: Arc::new(AtomicU64::new(hand)),
+                threads: None,
+            })
+            .collect()
+    }
+
+    fn start(&mut self) {
+        let threads = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a thread can be started");
+        let data = format!("--data-dir={}", self.data.display());
+        let words = ["trolley", &data].map(str::to_owned);
+        let words = words.into_iter().chain(self.arguments.iter().cloned());
+        let config = NodeConfig::try_from(Serve::parse_from(words).args).expect("valid flags");
+        let clock = Clock::Manual(Arc::clone(&self.hand));
+        let address = self.address.clone();
+        threads.spawn(async move {
+            let listener = server::listen(&address).await.expect("the port is free");
+            let ended = server::run(listener, config, clock, std::future::pending()).await;
+            panic!("the node at {address} ended: {ended:?}");
+        });
+        self.threads = Some(threads);
+    }
+
+    /// Drops whatever the node was doing, without a farewell.
+    async fn kill(&mut self) {
+        let threads = self.threads.take().expect("it runs");
+        let dropped =
+            tokio::task::spawn_blocking(|| threads.shutdown_timeout(Duration::from_secs(30)));
+        dropped.await.expect("threads end");
+    }
+}
+
+/// The nodes that answer.
+async fn status(client: &Client) -> Vec<NodeStatus> {
+    let client = client.clone().timeout(Duration::from_secs(3));
+    let status = client.cluster().status().await;
+    let nodes = status.map(|status| status.nodes).unwrap_or_default();
+    let answered = nodes.into_iter().filter(|node| node.error.is_empty());
+    answered.collect()
+}
+
+/// The index of the node that leads, once all three answer.
+async fn leader(client: &Client) -> usize {
+    let mut found = None;
+    eventually("a leader of three nodes", async || {
+        let nodes = status(client).await;
+        let leading = nodes.iter().filter(|node| node.role() == Role::Leader);
+        let newest = leading.max_by_key(|node| node.term);
+        found = newest.map(|node| usize::try_from(node.node_id - 1).expect("a small id"));
+        found.is_some() && nodes.len() == 3
+    })
+    .await;
+    found.expect("it was just found")
+}
+
+async fn log_time(client: &Client) -> u64 {
+    let nodes = status(client).await;
+    nodes.iter().map(|node| node.log_time_ms).max().unwrap_or(0)
+}
+
+/// A session whose end the test waits for.
+struct Watched {
+    token: String,
+    created: Instant,
+    /// As its creator was told.
+    deadline_ms: u64,
+}
+
+impl Watched {
+    async fn create(client: &Client) -> Self {
+        // Taken before the store knows of it: nothing may be shorter than the TTL from here.
+        let created = Instant::now();
+        let session = client.sessions().create().idle_ttl(IDLE_TTL).send().await;
+        let session = session.expect("a session can be created").value;
+        Self {
+            token: session.token.clone(),
+            created,
+            deadline_ms: session.session.idle_deadline_ms,
+        }
+    }
+
+    /// Reads it, and checks that it is there if and only if its deadline has not come, in log time; that it did not end
+    /// before its TTL was over by a clock that never jumps; and that its deadline is what it was.
+    async fn is_there(&self, client: &Client) -> bool {
+        let before = log_time(client).await;
+        let read = client.sessions().get(&self.token).send().await;
+        let lived = self.created.elapsed();
+        let deadline = self.deadline_ms;
+        match read {
+            Ok(session) => {
+                assert!(before < deadline, "read at {before}, due {deadline}");
+                assert_eq!(session.idle_deadline_ms, deadline, "the deadline moved");
+                true
+            }
+            Err(error) => {
+                assert!(error.is_not_found(), "{error}");
+                let after = log_time(client).await;
+                assert!(after >= deadline, "gone by {after}, due {deadline}");
+                assert!(
+                    lived >= IDLE_TTL,
+                    "it ended after {lived:?} of {IDLE_TTL:?}"
+                );
+                false
+            }
+        }
+    }
+
+    async fn wait_for_its_end(&self, client: &Client) {
+        eventually("the end of a session", async || {
+            !self.is_there(client).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wall_clocks_that_differ_and_jump_end_no_session_early_and_none_late() {
+    let mut random = Random::seeded();
+    let folder = TempDir::with_prefix("trolley-clocks-").expect("a temporary folder can be made");
+    let started = Instant::now();
+    let today = Clock::System.now().as_millis();
+    let mut nodes = Node::all(folder.path(), [today - HOUR_MS, today, today + HOUR_MS]);
+    for node in &mut nodes {
+        node.start();
+    }
+    let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
+    let client = connect(&endpoints);
+    leader(&client).await;
+    // Log time begins with the first entry that has a stamp.
+    let probe = Watched::create(&client).await;
+    let first = log_time(&client).await;
+    assert!(probe.is_there(&client).await);
+
+    for _ in 0..3 {
+        let session = Watched::create(&client).await;
+        for node in &nodes {
+            let shown = today + random.below(3) * HOUR_MS - HOUR_MS;
+            node.hand.store(shown, Ordering::Relaxed);
+        }
+        let dying = leader(&client).await;
+        nodes[dying].kill().await;
+        eventually("another leader", async || {
+            let nodes = status(&client).await;
+            let mut leading = nodes.iter().filter(|node| node.role() == Role::Leader);
+            leading.any(|node| node.node_id != dying as u64 + 1)
+        })
+        .await;
+        session.wait_for_its_end(&client).await;
+        nodes[dying].start();
+        leader(&client).await;
+    }
+
+    // Time stood still for nobody and jumped for nobody; an hour is far more than this took.
+    let (reached, elapsed) = (log_time(&client).await, started.elapsed());
+    let elapsed = u64::try_from(elapsed.as_millis()).expect("minutes");
+    assert!(
+        reached >= first,
+        "log time went back from {first} to {reached}"
+    );
+    assert!(
+        reached - first <= elapsed + HOUR_MS / 2,
+        "log time jumped from {first} to {reached}"
+    );
+
+    // After everybody was down, the first leader asks its wall clock, and is not sent back by it.
+    let session = Watched::create(&client).await;
+    for node in &mut nodes {
+        node.kill().await;
+        node.hand.store(today - HOUR_MS, Ordering::Relaxed);
+    }
+    for node in &mut nodes {
+        node.start();
+    }
+    leader(&client).await;
+    assert!(log_time(&client).await >= reached);
+    session.wait_for_its_end(&client).await;
+
+    client.close().await;
+    for node in &mut nodes {
+        node.kill().await;
+    }
+}
