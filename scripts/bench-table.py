@@ -28,7 +28,7 @@ def rows(lines):
     """Medians by operation, clients, system and transport."""
     groups = defaultdict(list)
     for line in lines:
-        if "operations_per_second" in line:
+        if "operations_per_second" in line and "beside" not in line:
             name = line["system"]
             if name == "trolley":
                 name += " " + line["transport"]
@@ -74,6 +74,15 @@ def print_memory(lines):
         print(f"memory per node, {what}: {max(sizes):.0f} MB (largest of {len(sizes)})")
 
 
+def print_beside(lines):
+    for line in lines:
+        if "beside" in line:
+            print(
+                f"while {line['beside']}: {line['operations_per_second']:,.0f}/s, "
+                f"p50 {line['p50_us'] / 1000:.2f} ms, p99 {line['p99_us'] / 1000:.2f} ms"
+            )
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as results:
         lines = [json.loads(line) for line in results]
@@ -81,6 +90,7 @@ def main():
     print()
     print_outages(lines)
     print_memory(lines)
+    print_beside(lines)
 
 
 main()

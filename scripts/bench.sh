@@ -18,6 +18,8 @@ CLIENTS=1,64,256,1024
 SYSTEMS=trolley,etcd,redis
 KILLS=10
 MEMORY_SESSIONS=0
+ENDING_SESSIONS=0
+REVOKED_SESSIONS=100000
 FORM=table
 VALUE_BYTES=256
 KEYS=10000
@@ -36,6 +38,7 @@ every write on disk before it is acknowledged, and prints one table of medians.
   --systems A,B,...   which systems ($SYSTEMS)
   --kills N           kill the leader N times and take the median outage; 0 does not ($KILLS)
   --with-memory       also: memory per node, idle and with a million sessions
+  --with-endings      also: writes while a million sessions expire, and how long it takes to revoke 100,000
   --quick             one short round at 256 clients, three kills
   --json              every single measurement, one JSON object a line, instead of the table
 
@@ -52,6 +55,7 @@ parse() {
             --systems) SYSTEMS=${2:?"--systems takes names"} && shift ;;
             --kills) KILLS=${2:?"--kills takes a number"} && shift ;;
             --with-memory) MEMORY_SESSIONS=1000000 ;;
+            --with-endings) ENDING_SESSIONS=1000000 ;;
             --quick) ROUNDS=1 DURATION=3s CLIENTS=256 KILLS=3 ;;
             --json) FORM=json ;;
             --help | -h) usage && exit 0 ;;
@@ -327,6 +331,40 @@ measure_full_memory() {
     measure_memory "$MEMORY_SESSIONS"
 }
 
+# measure_beside NAME [OPTION...]: kv-put of 256 clients, or what the options say, recorded under a name of its own.
+measure_beside() {
+    local name=$1
+    shift
+    "$BINARY" bench --json --endpoints "$(trolley_endpoints)" --operation kv-put --keys "$KEYS" \
+        --value-bytes "$VALUE_BYTES" --duration 15s --warm-up 0s --timeout 60s "$@" | record beside="$name"
+}
+
+fill_sessions() {
+    "$BINARY" bench --endpoints "$(trolley_endpoints)" --value-bytes "$VALUE_BYTES" --timeout 60s \
+        --fill-sessions "$@" >/dev/null
+}
+
+# Sessions that end in one go, by their TTL and by a revocation.
+measure_endings() {
+    # Long enough that none is over before the last is made, and the writes beside them were measured. A deadline
+    # counts from the end of the touch interval, which is a tenth of the TTL.
+    local ttl=150 begun
+    note "creating $ENDING_SESSIONS sessions that expire"
+    begun=$SECONDS
+    fill_sessions "$ENDING_SESSIONS" --fill-idle-ttl "${ttl}s"
+    measure_beside "none expires"
+    ((SECONDS - begun < ttl)) || die "this machine takes more than $ttl s to create $ENDING_SESSIONS sessions"
+    note "waiting for the first of them to be due"
+    sleep $((ttl + ttl / 10 - (SECONDS - begun)))
+    measure_beside "a million sessions expire"
+
+    note "creating $REVOKED_SESSIONS sessions of one user"
+    fill_sessions "$REVOKED_SESSIONS" --user many
+    fill_sessions 1 --user one
+    measure_beside "one session is revoked" --operation revoke-all --user one --clients 1 --duration 3s
+    measure_beside "$REVOKED_SESSIONS sessions are revoked" --operation revoke-all --user many --clients 1 --duration 3s
+}
+
 main() {
     parse "$@"
     WORK=$(mktemp -d)
@@ -341,6 +379,9 @@ main() {
     measure_outages
     if ((MEMORY_SESSIONS > 0)) && runs trolley; then
         measure_full_memory
+    fi
+    if ((ENDING_SESSIONS > 0)) && runs trolley; then
+        measure_endings
     fi
     if [[ $FORM == json ]]; then
         cat -- "$RESULTS"

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::output;
 use crate::client::{Client, ClientConfig, Transport};
 use crate::torture::bench::outage::Outage;
-use crate::torture::bench::trolley::{Operation, Trolley, fill_sessions};
+use crate::torture::bench::trolley::{Fill, Operation, Trolley, fill_sessions};
 use crate::torture::bench::{self, Plan, Report, Target};
 use crate::torture::peers::{etcd, redis};
 
@@ -56,6 +56,12 @@ pub struct BenchArgs {
     /// Create this many sessions of one field instead of measuring, to see what memory they take
     #[arg(long, value_name = "COUNT")]
     pub fill_sessions: Option<u64>,
+    /// Idle TTL of the sessions that --fill-sessions creates
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION", requires = "fill_sessions")]
+    pub fill_idle_ttl: Option<Duration>,
+    /// Whose sessions --fill-sessions creates, and revoke-all ends
+    #[arg(long, value_name = "USER", default_value = "")]
+    pub user: String,
 }
 
 /// How operations travel to Trolley.
@@ -117,10 +123,17 @@ pub async fn run(args: &BenchArgs, endpoints: &[String]) -> Result<Found, BenchE
         System::Trolley => {
             let clients = clients(args, endpoints)?;
             if let Some(count) = args.fill_sessions {
-                fill_sessions(&clients[0], count, args.value_bytes).await?;
+                let fill = Fill {
+                    count,
+                    value_bytes: args.value_bytes,
+                    idle_ttl: args.fill_idle_ttl,
+                    user: &args.user,
+                };
+                fill_sessions(&clients[0], &fill).await?;
                 return Ok(Found::Nothing {});
             }
-            let target = Trolley::prepare(clients, args.operation, args.value_bytes, args.keys);
+            let (size, keys) = (args.value_bytes, args.keys);
+            let target = Trolley::prepare(clients, args.operation, size, keys, &args.user);
             drive(args, target.await?).await
         }
         System::Etcd => {

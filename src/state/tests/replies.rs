@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use super::{Machine, put, rejection, tick};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::{
     Applied, ClientWindow, Command, Identity, Key, KeyOperation, Operation, Record, Rejection,
-    RequestHash, SessionOperation, Store, seal,
+    RequestHash, SessionOperation, Store, record, seal,
 };
 use crate::types::{ClientAttributes, ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
 
@@ -240,5 +242,45 @@ fn a_drawn_token_is_in_no_stored_byte_and_in_every_replay() {
         for piece in secret.windows(8) {
             assert!(!bytes.windows(8).any(|stored| stored == piece));
         }
+    }
+}
+
+/// Yesterday's replies are known tomorrow.
+#[test]
+fn reply_tables_on_disk_stay_what_they_are() {
+    const WINDOW: &str = "0801120f08021103000000000000001a02080418052006";
+    const REQUEST: &str = "0a0d1103000000000000001a0208041005";
+    let reply = pb::Reply {
+        revision: 4,
+        body: None,
+    };
+    let stored = |sequence| pb::StoredReply {
+        sequence,
+        fingerprint: 3,
+        reply: reply.encode_to_vec().into(),
+    };
+    let window = pb::ClientWindow {
+        confirmed_below: 1,
+        replies: vec![stored(2)],
+        deadline: 5,
+        indexed_deadline: 6,
+    };
+    let request = pb::RequestRecord {
+        reply: Some(stored(0)),
+        deadline: 5,
+    };
+    let hash = RequestHash::of(&request("r"));
+    let fixtures = [
+        (Key::Client(client()), window.encode_to_vec(), WINDOW),
+        (
+            Key::Request(Namespace::default(), hash),
+            request.encode_to_vec(),
+            REQUEST,
+        ),
+    ];
+    for (key, bytes, fixture) in fixtures {
+        assert_eq!(super::hex(&bytes), fixture);
+        let opened = record::decode(&key, bytes.into()).expect("own bytes");
+        assert_eq!(super::hex(&record::encode(&opened.record)), fixture);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -43,6 +44,8 @@ pub enum Operation {
     KvGet,
     /// Compares three keys' revisions and puts the three.
     Txn,
+    /// Ends all sessions of one user, again and again: fill them before.
+    RevokeAll,
 }
 
 /// A Trolley cluster under load.
@@ -56,6 +59,8 @@ pub struct Trolley {
     tokens: Vec<String>,
     /// Of the guest that each worker logs in next.
     guests: Mutex<BTreeMap<usize, String>>,
+    /// Whose sessions are revoked.
+    user: String,
 }
 
 impl Trolley {
@@ -65,6 +70,7 @@ impl Trolley {
         operation: Operation,
         value_bytes: usize,
         keys: u64,
+        user: &str,
     ) -> Result<Self, Error> {
         let value = Bytes::from(vec![b'v'; value_bytes]);
         let mut target = Self {
@@ -74,6 +80,7 @@ impl Trolley {
             keys,
             tokens: Vec::new(),
             guests: Mutex::default(),
+            user: user.to_owned(),
         };
         match operation {
             Operation::SessionWrite | Operation::SessionRead | Operation::Touch => {
@@ -84,7 +91,7 @@ impl Trolley {
                 target.create_sessions().await?;
             }
             Operation::KvGet | Operation::Txn => target.put_keys().await?,
-            Operation::Login | Operation::CartAdd | Operation::KvPut => {}
+            Operation::Login | Operation::CartAdd | Operation::KvPut | Operation::RevokeAll => {}
         }
         Ok(target)
     }
@@ -233,6 +240,10 @@ impl Trolley {
                 .await
                 .map(drop),
             Operation::Txn => self.transact(worker, step).await,
+            Operation::RevokeAll => {
+                let revoke = client.sessions().revoke_all(self.user.as_str());
+                revoke.send().await.map(drop)
+            }
         }
     }
 }
@@ -253,17 +264,31 @@ impl Target for Trolley {
     }
 }
 
-/// Creates `count` sessions of one field with `value_bytes` bytes: what `scripts/bench.sh` fills memory with.
-pub async fn fill_sessions(client: &Client, count: u64, value_bytes: usize) -> Result<(), Error> {
-    let value = Bytes::from(vec![b'v'; value_bytes]);
-    let created = stream::iter(0..count).map(|_| async {
-        client
-            .sessions()
-            .create()
-            .field("data", value.clone())
-            .send()
-            .await
-            .map(drop)
+/// Sessions to create beside a measurement: `scripts/bench.sh` fills memory with them, and lets them expire or be revoked.
+#[derive(Debug, Clone)]
+pub struct Fill<'a> {
+    /// How many.
+    pub count: u64,
+    /// Size of the one field that each has.
+    pub value_bytes: usize,
+    /// The namespace's if there is none.
+    pub idle_ttl: Option<Duration>,
+    /// Whose; guests' if it is empty.
+    pub user: &'a str,
+}
+
+/// Creates sessions.
+pub async fn fill_sessions(client: &Client, fill: &Fill<'_>) -> Result<(), Error> {
+    let value = Bytes::from(vec![b'v'; fill.value_bytes]);
+    let created = stream::iter(0..fill.count).map(|_| {
+        let mut create = client.sessions().create().field("data", value.clone());
+        if let Some(ttl) = fill.idle_ttl {
+            create = create.idle_ttl(ttl);
+        }
+        if !fill.user.is_empty() {
+            create = create.user(fill.user);
+        }
+        async { create.send().await.map(drop) }
     });
     created
         .buffer_unordered(PREPARE_AT_ONCE)
