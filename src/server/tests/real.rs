@@ -167,17 +167,31 @@ async fn three() -> (Vec<RealNode>, Vec<TempDir>) {
     (nodes, dirs)
 }
 
+/// Asks until an answer comes that is not about leadership: a machine that stalls takes a leader away at any time.
+async fn steadily<T>(mut ask: impl AsyncFnMut() -> Result<T, Status>) -> T {
+    let asking = async {
+        loop {
+            match ask().await {
+                Err(status) if status.code() == Code::Unavailable => {
+                    tokio::task::yield_now().await;
+                }
+                answer => return answer.expect("served"),
+            }
+        }
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(30), asking).await;
+    answer.expect("a leader stays for one answer")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_of_three_nodes_takes_writes_and_reads_its_own() {
     let (nodes, _dirs) = three().await;
     for (n, node) in nodes.iter().enumerate() {
         let mut keys = KvServiceClient::new(node.channel());
         let key = format!("k{n}");
-        let written = keys
-            .put(put(&key))
-            .await
-            .expect("forwarded if need be")
-            .into_inner();
+        // Forwarded if need be.
+        let written = steadily(async || keys.put(put(&key)).await).await;
+        let written = written.into_inner();
         let revision = written.header.expect("every response has one").revision;
         // Linearizable, on a follower too.
         for reader in &nodes {
@@ -207,63 +221,67 @@ async fn any_of_three_nodes_takes_writes_and_reads_its_own() {
     }
 }
 
-/// The leader, and a stream to it on which a write was acknowledged. Starts over where leadership moves meanwhile, as it
-/// may on a machine that stalls: the write has the same identity each time.
-async fn leader_with_a_write(
-    nodes: &[RealNode],
-) -> (
-    u64,
-    impl Sized + use<>,
-    tonic::Streaming<v1::ExchangeResponse>,
-) {
-    let mut cluster = ClusterServiceClient::new(nodes[0].channel());
-    let written = async {
-        loop {
-            let members = cluster.members(v1::MembersRequest {}).await;
-            let header = members.expect("served").into_inner().header;
-            let leader = header.expect("every response has one").leader_id;
-            let Some(node) = leader.checked_sub(1) else {
-                tokio::task::yield_now().await;
-                continue;
-            };
-            let node = &nodes[usize::try_from(node).expect("small")];
-            let (mut send, frames) = futures::channel::mpsc::channel(4);
-            let mut exchange = ExchangeServiceClient::new(node.channel());
-            let opened = exchange.exchange(frames).await;
-            let mut answers = opened.expect("it opens").into_inner();
-            let operation = v1::Operation {
-                sequence: 1,
-                request: Some(v1::operation::Request::PutKey(put("k"))),
-            };
-            let frame = v1::ExchangeRequest {
-                client_id: vec![1; 16].into(),
-                confirmed_below: 0,
-                operations: vec![operation],
-            };
-            send.send(frame).await.expect("the stream is open");
-            let mut outcomes = Vec::new();
-            while outcomes.is_empty() {
-                let frame = answers.message().await.expect("not failed");
-                outcomes = frame.expect("not ended").outcomes;
-            }
-            match outcomes.remove(0).response {
-                Some(v1::outcome::Response::PutKey(_)) => return (leader, send, answers),
-                Some(v1::outcome::Response::Failure(failure))
-                    if Code::from(failure.code) == Code::Unavailable => {}
-                other => panic!("{other:?}"),
-            }
+/// A stream to a node that leads: it has acknowledged a write.
+struct ToLeader {
+    leader: u64,
+    index: usize,
+    answers: tonic::Streaming<v1::ExchangeResponse>,
+    /// The node ends the stream when this end of it is gone.
+    _frames: futures::channel::mpsc::Sender<v1::ExchangeRequest>,
+}
+
+impl ToLeader {
+    async fn open(nodes: &[RealNode]) -> Result<Self, Status> {
+        let mut cluster = ClusterServiceClient::new(nodes[0].channel());
+        let members = cluster.members(v1::MembersRequest {}).await?.into_inner();
+        let leader = members.header.expect("every response has one").leader_id;
+        let nobody_leads = || Status::unavailable("nobody leads");
+        let index = leader.checked_sub(1).ok_or_else(nobody_leads)?;
+        let index = usize::try_from(index).expect("small");
+
+        let (mut send, frames) = futures::channel::mpsc::channel(4);
+        let mut exchange = ExchangeServiceClient::new(nodes[index].channel());
+        let mut answers = exchange.exchange(frames).await?.into_inner();
+        let operation = v1::Operation {
+            sequence: 1,
+            request: Some(v1::operation::Request::PutKey(put("k"))),
+        };
+        let frame = v1::ExchangeRequest {
+            client_id: vec![1; 16].into(),
+            confirmed_below: 0,
+            operations: vec![operation],
+        };
+        send.send(frame).await.expect("the stream is open");
+        let mut outcomes = Vec::new();
+        while outcomes.is_empty() {
+            let frame = answers.message().await?.expect("not ended");
+            outcomes = frame.outcomes;
         }
-    };
-    timeout(Duration::from_secs(30), written)
-        .await
-        .expect("a leader stays long enough for one write")
+        match &outcomes[0].response {
+            Some(v1::outcome::Response::PutKey(_)) => Ok(Self {
+                leader,
+                index,
+                answers,
+                _frames: send,
+            }),
+            Some(v1::outcome::Response::Failure(failure)) => {
+                Err(Status::new(Code::from(failure.code), &failure.reason))
+            }
+            other => panic!("no answer to a put: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_shut_down_hands_over_and_names_its_successor() {
     let (mut nodes, _dirs) = three().await;
-    let (leader, send, mut answers) = leader_with_a_write(&nodes).await;
-    let index = usize::try_from(leader).expect("small") - 1;
+    let to_leader = steadily(async || ToLeader::open(&nodes).await).await;
+    let ToLeader {
+        leader,
+        index,
+        mut answers,
+        _frames,
+    } = to_leader;
 
     let old = nodes.remove(index);
     let stopping = old.stop();
@@ -280,7 +298,6 @@ async fn a_leader_that_is_shut_down_hands_over_and_names_its_successor() {
         }
     };
     let ((), (successor, reason)) = tokio::join!(stopping, told);
-    drop(send);
     assert_eq!(reason, "DRAINING");
     assert!(
         successor != 0 && successor != leader,
