@@ -265,11 +265,11 @@ fn reply_tables_on_disk_stay_what_they_are() {
         deadline: 5,
         indexed_deadline: 6,
     };
+    let hash = RequestHash::of(&request("r"));
     let request = pb::RequestRecord {
         reply: Some(stored(0)),
         deadline: 5,
     };
-    let hash = RequestHash::of(&request("r"));
     let fixtures = [
         (Key::Client(client()), window.encode_to_vec(), WINDOW),
         (
