@@ -26,3 +26,4 @@ mod logins;
 mod pause;
 mod reasons;
 mod restart;
+mod shops;
