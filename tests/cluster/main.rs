@@ -27,3 +27,4 @@ mod pause;
 mod reasons;
 mod restart;
 mod shops;
+mod web_sessions;

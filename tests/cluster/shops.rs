@@ -42,8 +42,9 @@ fn add(user: &str, product: &str) -> AddItemRequest {
 
 async fn cart(channel: &Channel, user: &str) -> Result<Cart, Status> {
     let user_id = user.to_owned();
-    let cart = HipsterShop::new(channel.clone()).get_cart(GetCartRequest { user_id });
-    Ok(cart.await?.into_inner())
+    let mut shop = HipsterShop::new(channel.clone());
+    let cart = shop.get_cart(GetCartRequest { user_id }).await?;
+    Ok(cart.into_inner())
 }
 
 fn pieces(cart: &Cart) -> Vec<(&str, i32)> {
