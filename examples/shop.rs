@@ -2,6 +2,7 @@
 //!
 //! ```sh
 //! scripts/cluster.sh up 3
+//! export CARGO_TARGET_DIR=~/.cache/trolley/target
 //! cargo run --release --locked --example shop -- 127.0.0.1:8080 127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403
 //! curl -b jar -c jar -X POST http://127.0.0.1:8080/cart/mug            # a guest's cart
 //! curl -b jar -c jar -X POST http://127.0.0.1:8080/login/ada           # which becomes ada's
