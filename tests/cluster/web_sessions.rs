@@ -60,7 +60,7 @@ async fn the_store_does_what_its_trait_asks_for() {
     creation_and_collision(&store(&client)).await;
     saves(&store(&client), &store(&client)).await;
     ends(&store(&client), &store(&client)).await;
-    expiry(&store(&client)).await;
+    expiry(&client).await;
     other_programs(&client).await;
     client.close().await;
 }
@@ -132,7 +132,8 @@ async fn ends(store: &TrolleyStore, other: &TrolleyStore) {
         .expect("there is nothing to do");
 }
 
-async fn expiry(store: &TrolleyStore) {
+async fn expiry(client: &Client) {
+    let store = &store(client);
     let soon = || OffsetDateTime::now_utc() + Duration::seconds(1);
     let past = OffsetDateTime::now_utc() - Duration::seconds(1);
     let mut stillborn = theme("dark");
@@ -143,24 +144,33 @@ async fn expiry(store: &TrolleyStore) {
     let mut short = theme("dark");
     short.expiry_date = soon();
     create(store, &mut short).await;
-    let mut longer = theme("dark");
-    longer.expiry_date = soon();
-    create(store, &mut longer).await;
-    longer.expiry_date = in_an_hour();
-    save(store, &longer).await;
     let mut shorter = theme("dark");
     create(store, &mut shorter).await;
     shorter.expiry_date = soon();
     save(store, &shorter).await;
-    for id in [short.id, shorter.id] {
-        eventually("the end of a session", async || {
-            load(store, &id).await.is_none()
-        })
-        .await;
-        assert!(OffsetDateTime::now_utc() >= short.expiry_date, "too early");
+    for record in [short, shorter] {
+        let gone = async || load(store, &record.id).await.is_none();
+        eventually("the end of a session", gone).await;
+        assert!(
+            OffsetDateTime::now_utc() >= record.expiry_date,
+            "it ended too early"
+        );
     }
-    assert_eq!(load(store, &longer.id).await.as_ref(), Some(&longer));
 
+    // A term that a save makes longer, as of somebody who wants to be remembered.
+    let mut longer = theme("dark");
+    longer.expiry_date = OffsetDateTime::now_utc() + Duration::minutes(1);
+    create(store, &mut longer).await;
+    longer.expiry_date += Duration::days(30);
+    save(store, &longer).await;
+    assert_eq!(load(store, &longer.id).await.as_ref(), Some(&longer));
+    let session = client.sessions().get(&TrolleyStore::token(&longer.id));
+    let session = session.send().await.expect("it lives").value;
+    for deadline in [session.idle_deadline_ms, session.absolute_deadline_ms] {
+        let nanos = i128::from(deadline) * 1_000_000;
+        let deadline = OffsetDateTime::from_unix_timestamp_nanos(nanos).expect("in range");
+        assert!((deadline - longer.expiry_date).abs() < Duration::minutes(10));
+    }
     longer.expiry_date = past;
     save(store, &longer).await;
     assert_eq!(load(store, &longer.id).await, None);
