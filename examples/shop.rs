@@ -27,6 +27,8 @@ use trolley::tower_sessions::TrolleyStore;
 
 /// Under which a session holds who is logged in.
 const USER: &str = "user";
+/// Says that nobody is.
+const GUEST: &str = "guest";
 /// The caller's name for a request that it may repeat.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDLE: Duration = Duration::minutes(30);
@@ -125,8 +127,10 @@ async fn add(
     ))
 }
 
-/// A guest's session, saved at once, because its cart goes with it and so cannot come before it.
+/// A guest's session, saved at once, because its cart goes with it and so cannot come before it. A session that holds
+/// nothing would not get a cookie.
 async fn begin(session: &Session) -> Result<CartOwner, Failure> {
+    session.insert(GUEST, true).await?;
     session.save().await?;
     let id = session.id().expect("a session that was saved has an id");
     Ok(TrolleyStore::cart_owner(&id))
@@ -145,6 +149,7 @@ async fn login(
         merge.send().await?;
     }
     session.cycle_id().await?;
+    session.remove::<bool>(GUEST).await?;
     session.insert(USER, &user).await?;
     Ok(Json(json!({ "user": user })))
 }
