@@ -153,15 +153,14 @@ async fn without_a_majority_a_shop_meets_a_failed_precondition() {
     let leader = cluster.wait_for_leader().await;
     let others = cluster.others(leader);
     let channel = channels(&cluster).swap_remove(usize::try_from(others[0] - 1).expect("small"));
-    HipsterShop::new(channel.clone())
-        .add_item(add("ann", "mug"))
-        .await
-        .expect("there is a majority");
+    let mut shop = HipsterShop::new(channel.clone());
+    let added = shop.add_item(add("ann", "mug")).await;
+    added.expect("there is a majority");
     for id in [leader, others[1]] {
         cluster.node(id).kill();
     }
-    let added = HipsterShop::new(channel.clone()).add_item(add("ann", "mug"));
-    let failed = added.await.expect_err("there is no majority");
+    let added = shop.add_item(add("ann", "mug")).await;
+    let failed = added.expect_err("there is no majority");
     assert_eq!(failed.code(), Code::FailedPrecondition, "{failed}");
     let info = failed.get_details_error_info().expect("a reason");
     assert_eq!(info.domain, "trolley", "{info:?}");

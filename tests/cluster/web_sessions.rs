@@ -370,19 +370,23 @@ async fn a_shop_in_axum_survives_the_death_of_leaders() {
         elsewhere.json("GET", "/").await,
         json!({"user": "ada", "cart": cart})
     );
+    revive(&mut cluster).await;
     cluster.wait_for_agreement().await;
     client.close().await;
 }
 
-/// Kills the leader, and brings the one back that was killed before it. Waits for nothing else: the next request meets the
-/// election.
+/// Brings back whoever was killed, and kills the leader. Waits for nothing else: the next request meets the election.
 async fn kill_leader(cluster: &mut Cluster) {
+    revive(cluster).await;
     let leader = cluster.wait_for_leader().await;
-    for id in cluster.others(leader) {
+    cluster.node(leader).kill();
+}
+
+async fn revive(cluster: &mut Cluster) {
+    for id in cluster.others(0) {
         if !cluster.node(id).is_running() {
             cluster.node(id).start();
             cluster.wait_until_caught_up(id).await;
         }
     }
-    cluster.node(leader).kill();
 }
