@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::*;
 
@@ -123,8 +124,9 @@ async fn a_save_finds_what_its_record_began_with() {
     assert_eq!(*bases.of(&first).expect("loaded"), numbered(4).data);
     // Another task has loaded nothing, and knows nothing of a record elsewhere.
     let others = bases.clone();
-    let elsewhere = tokio::spawn(async move { others.of(&numbered(5)).is_none() });
-    assert!(elsewhere.await.expect("it does not panic"));
+    let mut elsewhere = JoinSet::new();
+    elsewhere.spawn(async move { others.of(&numbered(5)).is_none() });
+    assert_eq!(elsewhere.join_all().await, [true]);
     let mut other_id = numbered(6);
     other_id.id = Id(8);
     assert!(bases.of(&other_id).is_none());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
+use tokio::task::JoinSet;
 use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::ExpiredDeletion as _;
 use tower_sessions::{Expiry, Session, SessionStore};
@@ -258,12 +259,13 @@ async fn concurrent_requests_keep_each_others_changes() {
         assert_eq!(data(&here, &id).await, expected);
         // The same request saves again, and takes back what it did. Meanwhile another one counts.
         let theirs = there.clone();
-        let meanwhile = tokio::spawn(async move {
+        let mut meanwhile = JoinSet::new();
+        meanwhile.spawn(async move {
             let third = session(&theirs, id);
             set(&third, "n", 2).await;
             saved(&third).await;
         });
-        meanwhile.await.expect("it does not panic");
+        meanwhile.join_all().await;
         let after = session(&there, id);
         set(&after, "a", 3).await;
         saved(&after).await;

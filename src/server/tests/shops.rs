@@ -63,7 +63,8 @@ async fn the_shops_have_health() {
                 }
             }
         };
-        let served = timeout(Duration::from_secs(10), serving).await;
-        served.expect("it is served");
+        timeout(Duration::from_secs(10), serving)
+            .await
+            .expect("it is served");
     }
 }

@@ -69,17 +69,16 @@ impl Browser {
     pub async fn send(&mut self, method: &str, path: &str, key: Option<&str>) -> (u16, String) {
         let server = self.servers[self.turn % self.servers.len()];
         self.turn += 1;
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: 0\r\n"
+        let line = |name: &str, value: Option<&str>| {
+            value.map_or_else(String::new, |value| format!("{name}: {value}\r\n"))
+        };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: 0\r\n{}{}\r\n",
+            line("cookie", self.cookie.as_deref()),
+            line("idempotency-key", key),
         );
-        if let Some(cookie) = &self.cookie {
-            head += &format!("cookie: {cookie}\r\n");
-        }
-        if let Some(key) = key {
-            head += &format!("idempotency-key: {key}\r\n");
-        }
         let mut stream = TcpStream::connect(server).await.expect("it listens");
-        let sent = stream.write_all(format!("{head}\r\n").as_bytes()).await;
+        let sent = stream.write_all(head.as_bytes()).await;
         sent.expect("it reads");
         let mut answer = String::new();
         let read = stream.read_to_string(&mut answer).await;
