@@ -13,6 +13,7 @@ RIVALS = {
     "touch-stored": "kv-put",
     "login": "kv-put",
     "cart-add": "kv-put",
+    "add-item": "kv-put",
     "txn": "kv-put",
     "kv-get": "kv-get",
     "session-read": "kv-get",

@@ -280,6 +280,7 @@ measure_all() {
             for operation in session-write session-read touch touch-stored login cart-add txn; do
                 ! runs trolley || measure trolley "$operation" exchange "$clients" "$round"
             done
+            ! runs trolley || measure trolley add-item unary "$clients" "$round"
         done
     done
 }

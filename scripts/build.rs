@@ -15,6 +15,8 @@ const PUBLIC: &[&str] = &[
     "exchange",
 ];
 const INTERNAL: &[&str] = &["record", "command", "raft"];
+/// Cart services that existing programs call, each in a package of its own.
+const SHOPS: &[&str] = &["hipstershop", "oteldemo"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("proto");
@@ -24,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let internal = INTERNAL
         .iter()
         .map(|name| format!("trolley/internal/v1/{name}.proto"));
-    let descriptors = protox::compile(public.chain(internal), [&root])?;
+    let shops = SHOPS.iter().map(|name| format!("shops/{name}.proto"));
+    let descriptors = protox::compile(public.chain(internal).chain(shops), [&root])?;
 
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
@@ -34,6 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .bytes(".")
         .boxed(".trolley.internal.v1.Reply.body.cart_frozen")
+        // The same messages under another name; only its service is generated.
+        .extern_path(".oteldemo", "crate::proto::hipstershop")
         .compile_fds(descriptors)?;
 
     // For benchmarks alone, so reflection does not show it.

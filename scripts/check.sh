@@ -28,7 +28,7 @@ main() {
     fi
     step cargo clippy "${CARGO_PROFILE_FLAGS[@]}" --all-targets -- -D warnings
     step cargo test "${CARGO_PROFILE_FLAGS[@]}"
-    step env RUSTDOCFLAGS=-Dwarnings cargo doc "${CARGO_PROFILE_FLAGS[@]}" --no-deps
+    step env RUSTDOCFLAGS=-Dwarnings cargo doc "${CARGO_PROFILE_FLAGS[@]}" --no-deps --all-features
     printf '==> all green in %d s\n' "$SECONDS"
 }
 

@@ -39,6 +39,7 @@
 //! | gRPC services and error reasons | [`api`] |
 //! | flags, start, shutdown | [`config`], [`server`] |
 //! | retries, leader hints | [`client`] |
+//! | sessions of web frameworks | `tower_sessions`, behind a feature |
 //! | verbs and output | [`cli`] |
 //! | checkers and benchmarks | [`torture`] |
 //!
@@ -66,4 +67,6 @@ pub mod server;
 pub mod state;
 pub mod storage;
 pub mod torture;
+#[cfg(feature = "tower-sessions")]
+pub mod tower_sessions;
 pub mod types;

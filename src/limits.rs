@@ -107,6 +107,9 @@ pub const LIST_PAGE_BYTES: usize = 2 << 20;
 /// Most stored keys that one page looks at, expired ones included.
 pub const LIST_SCAN: usize = 20_000;
 
+/// What a store for `tower-sessions` remembers of the sessions that requests have loaded.
+pub const TOWER_SESSIONS_BASE_BYTES: usize = 16 << 20;
+
 /// Most replies that one client of the exchange stream may leave unconfirmed.
 pub const CLIENT_WINDOW: usize = 4096;
 /// Due records deleted by one log entry.

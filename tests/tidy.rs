@@ -38,6 +38,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["node", "api", "network", "config", "clock", "proto"],
     ),
     ("client", &["proto"]),
+    // An expiry is a time on the web server's own clock.
+    ("tower_sessions", &["client", "proto", "clock"]),
     // `trolley serve` hands over to the server, `bench` and `demo` to the workloads.
     ("cli", &["client", "proto", "config", "server", "torture"]),
     // The messages of other stores are generated in `proto` too.
@@ -53,6 +55,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "openraft",
         &["src/raft", "src/storage", "src/network", "src/node"],
     ),
+    ("tower_sessions_core", &["src/tower_sessions"]),
     (
         "tonic",
         &[
@@ -62,6 +65,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "src/server",
             "src/client",
             "src/torture/peers",
+            "src/torture/shop",
         ],
     ),
 ];
@@ -163,6 +167,7 @@ struct File {
 
 const ROOTS: &[&str] = &[
     "src",
+    "examples",
     "tests",
     "proto",
     "scripts",

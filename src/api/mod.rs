@@ -8,6 +8,7 @@
 //! | [`status`] | errors → reasons, codes and outcomes, in one table |
 //! | [`cursor`] | where a listing goes on |
 //! | `unary`, `services`, `cluster` | one call, one answer |
+//! | `shops` | the cart services that existing shops call |
 //! | `forward` | a write that reached a follower |
 //! | `exchange` | many operations over one stream: the hot path |
 //!
@@ -30,6 +31,7 @@ mod forward;
 mod parse;
 mod read;
 mod services;
+mod shops;
 pub mod status;
 mod unary;
 
@@ -39,10 +41,13 @@ pub(crate) mod testing;
 pub use backend::Backend;
 pub use error::Error;
 pub use forward::NO_FORWARD;
+pub use shops::{IDEMPOTENCY_KEY, NAMESPACE};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::proto::hipstershop::cart_service_server::CartServiceServer as HipsterShopServer;
+use crate::proto::oteldemo::cart_service_server::CartServiceServer as OtelDemoServer;
 use crate::proto::v1::cart_service_server::CartServiceServer;
 use crate::proto::v1::cluster_service_server::ClusterServiceServer;
 use crate::proto::v1::exchange_service_server::ExchangeServiceServer;
@@ -81,6 +86,10 @@ pub struct Services<B: Backend> {
     pub cluster: ClusterServiceServer<Api<B>>,
     /// The exchange stream.
     pub exchange: ExchangeServiceServer<Api<B>>,
+    /// Carts, as the Online Boutique calls them.
+    pub hipstershop: HipsterShopServer<Api<B>>,
+    /// Carts, as the OpenTelemetry demo calls them.
+    pub oteldemo: OtelDemoServer<Api<B>>,
 }
 
 impl<B: Backend> Api<B> {
@@ -111,6 +120,9 @@ impl<B: Backend> Api<B> {
                 .max_decoding_message_size(message_bytes),
             exchange: ExchangeServiceServer::new(self.clone())
                 .max_decoding_message_size(message_bytes),
+            hipstershop: HipsterShopServer::new(self.clone())
+                .max_decoding_message_size(message_bytes),
+            oteldemo: OtelDemoServer::new(self.clone()).max_decoding_message_size(message_bytes),
         }
     }
 

@@ -244,6 +244,7 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   trolley bench --operation kv-put --clients 256
   trolley bench --operation kv-get --transport unary --duration 5s --json
+  trolley bench --operation add-item --connections 4      # hipstershop.CartService at the leader
   trolley bench --system etcd --endpoints 127.0.0.1:2379 --operation kv-put
 
 scripts/bench.sh runs this side by side with etcd and Redis.";

@@ -55,9 +55,9 @@ pub(super) enum Verb {
         #[command(flatten)]
         read: ReadArgs,
     },
-    /// Set and remove fields
+    /// Set and remove fields, and let the session live longer or shorter
     #[command(
-        after_help = "Example:\n  trolley session update \"$TOKEN\" --set theme=light --remove draft --if-revision 17"
+        after_help = "Examples:\n  trolley session update \"$TOKEN\" --set theme=light --remove draft --if-revision 17\n  trolley session update \"$TOKEN\" --idle-ttl 30days --absolute-ttl 90days      # remember me"
     )]
     Update {
         /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
@@ -68,6 +68,12 @@ pub(super) enum Verb {
         /// A field to remove
         #[arg(long, value_name = "NAME")]
         remove: Vec<String>,
+        /// How long it lives from now on without being touched or updated [default: as before]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+        idle_ttl: Option<Duration>,
+        /// How long it lives from now on whatever happens [default: its deadline stays]
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+        absolute_ttl: Option<Duration>,
         /// Only if the session is at this revision
         #[arg(long, value_name = "REVISION", value_parser = revision)]
         if_revision: Option<Revision>,
@@ -209,6 +215,8 @@ impl Verb {
             token,
             set,
             remove,
+            idle_ttl,
+            absolute_ttl,
             if_revision,
             write,
         } = self
@@ -225,6 +233,8 @@ impl Verb {
         for name in remove {
             update = update.remove(name);
         }
+        let update = optional!(update, idle_ttl, idle_ttl);
+        let update = optional!(update, absolute_ttl, absolute_ttl);
         let update = optional!(update, if_revision, if_revision);
         let done = identified!(update, write).send().await?;
         let json = || {

@@ -250,6 +250,18 @@ impl UpdateSession<'_> {
         self
     }
 
+    /// How long it lives from now on without being touched or updated; as before without.
+    pub fn idle_ttl(mut self, ttl: Duration) -> Self {
+        self.request.idle_ttl_ms = millis(ttl);
+        self
+    }
+
+    /// How long it lives from now on whatever happens; without, its absolute deadline stays where it is.
+    pub fn absolute_ttl(mut self, ttl: Duration) -> Self {
+        self.request.absolute_ttl_ms = millis(ttl);
+        self
+    }
+
     /// Only if the session is at this revision.
     pub fn if_revision(mut self, revision: Revision) -> Self {
         self.request.if_revision = Some(revision.get());

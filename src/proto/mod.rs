@@ -24,6 +24,16 @@ pub mod internal {
     pub use v1::*;
 }
 
+/// The cart service of the Online Boutique.
+pub mod hipstershop {
+    tonic::include_proto!("hipstershop");
+}
+
+/// The cart service of the OpenTelemetry demo, with the messages of [`hipstershop`].
+pub mod oteldemo {
+    tonic::include_proto!("oteldemo");
+}
+
 /// The part of etcd's API that a side-by-side benchmark needs.
 pub mod etcd {
     tonic::include_proto!("etcdserverpb");

@@ -17,6 +17,8 @@ const SERVICES: &[&str] = &[
     "trolley.v1.TxnService",
     "trolley.v1.ClusterService",
     "trolley.v1.ExchangeService",
+    "hipstershop.CartService",
+    "oteldemo.CartService",
 ];
 
 /// What the health service answers. Cloning shares it.

@@ -156,6 +156,8 @@ async fn routes<N: Served>(
         .add_service(services.namespace)
         .add_service(services.cluster)
         .add_service(services.exchange)
+        .add_service(services.hipstershop)
+        .add_service(services.oteldemo)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(Error::Reflection)?)
         .add_service(reflection().build_v1alpha().map_err(Error::Reflection)?);

@@ -26,3 +26,5 @@ mod logins;
 mod pause;
 mod reasons;
 mod restart;
+mod shops;
+mod web_sessions;

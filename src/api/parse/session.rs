@@ -248,6 +248,8 @@ pub(super) fn update(r: v1::UpdateSessionRequest, origin: Origin) -> Result<Writ
     let operation = SessionOperation::Update {
         set,
         remove,
+        idle_ttl: Ttl::parse("idle_ttl_ms", r.idle_ttl_ms)?,
+        absolute_ttl: Ttl::parse("absolute_ttl_ms", r.absolute_ttl_ms)?,
         if_revision: revision(r.if_revision),
         token: lookup_token(&r.token)?,
     };

@@ -392,6 +392,19 @@ fn sessions_are_checked() {
         ..Default::default()
     };
     assert_eq!(reason(both, Origin::Unary), "EXCLUSIVE_FIELDS");
+    for (idle_ttl_ms, absolute_ttl_ms, expected) in [
+        (1, i64::from(u32::MAX), "OK"),
+        (-1, 0, "OUT_OF_RANGE"),
+        (0, i64::MAX, "OUT_OF_RANGE"),
+    ] {
+        let update = v1::UpdateSessionRequest {
+            token: token(),
+            idle_ttl_ms,
+            absolute_ttl_ms,
+            ..Default::default()
+        };
+        assert_eq!(reason(update, Origin::Unary), expected);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A whole server over loopback, with a node in memory; `real` has real ones.
 
 mod real;
+mod shops;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -380,6 +381,8 @@ async fn reflection_lists_the_services() {
     for service in [
         "trolley.v1.KvService",
         "trolley.v1.ExchangeService",
+        "hipstershop.CartService",
+        "oteldemo.CartService",
         "grpc.health.v1.Health",
     ] {
         assert!(names.contains(&service), "{names:?}");

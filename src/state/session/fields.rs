@@ -14,36 +14,91 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::operation::SavePolicy;
-use super::{deadline, is_touch_due, live, users};
+use super::{deadline, is_touch_due, live, reindex, users};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::apply::{Outcome, Stop, detach};
 use crate::state::batch::{Batch, SlotId};
 use crate::state::namespace::{self, SessionPolicy};
 use crate::state::{Rejection, Store};
-use crate::types::{Fields, Namespace, Revision, TokenHash};
+use crate::types::{Fields, LogTime, Namespace, Revision, TokenHash, Ttl};
+
+/// What an update asks for.
+pub(super) struct Update<'a> {
+    pub set: &'a Fields,
+    pub remove: &'a [String],
+    pub idle_ttl: Option<Ttl>,
+    pub absolute_ttl: Option<Ttl>,
+    pub if_revision: Option<Revision>,
+}
 
 /// Removes before it sets, so that a name in both is set.
 pub(super) fn update<S: Store>(
     batch: &mut Batch<'_, S>,
     ns: &Namespace,
     token: &TokenHash,
-    set: &Fields,
-    remove: &[String],
-    if_revision: Option<Revision>,
+    update: &Update<'_>,
 ) -> Outcome {
     let id = live(batch, ns, token)?;
     let policy = namespace::session_policy(batch, ns)?;
     if let Some(session) = batch.read::<pb::SessionRecord>(id) {
         let actual = Revision::new(session.mod_revision);
-        if if_revision.is_some_and(|asked| asked != actual) {
+        if update.if_revision.is_some_and(|asked| asked != actual) {
             return Err(Rejection::RevisionMismatch { actual }.into());
         }
-        let fields = changed_fields(&session.fields, set.as_list(), remove);
+        let fields = changed_fields(&session.fields, update.set.as_list(), update.remove);
         check_limits(&policy, &fields)?;
+        let term = Term::new(&policy, batch.now(), update)?;
         write(batch, id, ns, token, fields)?;
+        if !term.is_as_before() {
+            if let Some(session) = batch.change::<pb::SessionRecord>(id) {
+                term.give(session);
+            }
+            reindex(batch, id, ns, token);
+        }
     }
     Ok(changed(batch, id))
+}
+
+/// How long a session lives from now on, where an update names it.
+struct Term {
+    /// Idle TTL and touch interval.
+    idle: Option<(u64, u64)>,
+    absolute_deadline: Option<LogTime>,
+}
+
+impl Term {
+    fn new(policy: &SessionPolicy, now: LogTime, update: &Update<'_>) -> Result<Self, Rejection> {
+        let idle = match update.idle_ttl {
+            None => None,
+            asked => {
+                let ttl = policy.idle_ttl(asked)?;
+                Some((ttl.as_millis(), policy.touch_interval(ttl)))
+            }
+        };
+        let absolute_deadline = match update.absolute_ttl {
+            None => None,
+            asked => Some(now.after(policy.absolute_ttl(asked)?)),
+        };
+        Ok(Self {
+            idle,
+            absolute_deadline,
+        })
+    }
+
+    fn is_as_before(&self) -> bool {
+        self.idle.is_none() && self.absolute_deadline.is_none()
+    }
+
+    fn give(&self, session: &mut pb::SessionRecord) {
+        if let Some((idle_ttl, touch_interval)) = self.idle {
+            session.idle_ttl = idle_ttl;
+            session.touch_interval = touch_interval;
+        }
+        if let Some(deadline) = self.absolute_deadline {
+            session.absolute_deadline = deadline.as_millis();
+        }
+    }
 }
 
 /// A session's fields after a change. Removes before it sets, so that a name in both is set.

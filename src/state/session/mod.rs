@@ -8,8 +8,8 @@
 //! | `users` | whose sessions are whose: epochs, listings, limits, ends |
 //!
 //! Invariants:
-//! 1. A session is live until the earlier of `last_seen + touch_interval + idle_ttl` and its absolute deadline. That only
-//!    ever moves later, so the index entry that its creation made stays at or before it.
+//! 1. A session is live until the earlier of `last_seen + touch_interval + idle_ttl` and its absolute deadline. The index
+//!    entry is at or before that: only an update that names a TTL moves it earlier, and takes the entry along.
 //! 2. A touch is stored only if the last stored one is `touch_interval` ago. Because the deadline counts from the end of
 //!    that interval, no session dies early, and none lives longer than one interval late.
 //! 3. A session that was ended leaves a tombstone under its key until its absolute deadline, whether it was destroyed,
@@ -89,6 +89,28 @@ pub(super) fn note_indexed<S: Store>(batch: &mut Batch<'_, S>, id: SlotId, deadl
     }
 }
 
+/// A session's deadline may have moved earlier, where the sweep has to look for it then.
+fn reindex<S: Store>(
+    batch: &mut Batch<'_, S>,
+    id: SlotId,
+    namespace: &Namespace,
+    token: &TokenHash,
+) {
+    let Some(session) = batch.read::<pb::SessionRecord>(id) else {
+        return;
+    };
+    let (due, indexed) = (
+        deadline(session),
+        LogTime::from_millis(session.indexed_deadline),
+    );
+    if due < indexed {
+        let key = Key::Session(namespace.clone(), *token);
+        batch.unindex(indexed, &key);
+        batch.index(due, &key);
+        note_indexed(batch, id, due);
+    }
+}
+
 /// The slot of a live session.
 pub(super) fn live<S: Store>(
     batch: &mut Batch<'_, S>,
@@ -159,8 +181,19 @@ pub(super) fn operate<S: Store>(
             token,
             set,
             remove,
+            idle_ttl,
+            absolute_ttl,
             if_revision,
-        } => fields::update(batch, namespace, token, set, remove, *if_revision),
+        } => {
+            let update = fields::Update {
+                set,
+                remove,
+                idle_ttl: *idle_ttl,
+                absolute_ttl: *absolute_ttl,
+                if_revision: *if_revision,
+            };
+            fields::update(batch, namespace, token, &update)
+        }
         SessionOperation::Save {
             token,
             loaded,

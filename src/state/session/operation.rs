@@ -27,6 +27,10 @@ pub enum SessionOperation {
         token: TokenHash,
         set: Fields,
         remove: Vec<String>,
+        /// `None`: as before.
+        idle_ttl: Option<Ttl>,
+        /// `None`: the deadline stays where it is.
+        absolute_ttl: Option<Ttl>,
         if_revision: Option<Revision>,
     },
     Save {

@@ -20,12 +20,16 @@ impl From<&SessionOperation> for Wire {
                 token,
                 set,
                 remove,
+                idle_ttl,
+                absolute_ttl,
                 if_revision,
             } => Self::SessionUpdate(pb::SessionUpdate {
                 token_hash: hash_bytes(token),
                 set: list(set),
                 remove: remove.clone(),
                 if_revision: if_revision.map(Revision::get),
+                idle_ttl: idle_ttl.map_or(0, Ttl::as_millis),
+                absolute_ttl: absolute_ttl.map_or(0, Ttl::as_millis),
             }),
             SessionOperation::Save {
                 token,
@@ -155,6 +159,8 @@ impl TryFrom<pb::SessionUpdate> for SessionOperation {
             token: TokenHash::parse(&it.token_hash)?,
             set: parse_list(it.set)?,
             remove: Fields::parse_names(it.remove)?,
+            idle_ttl: ttl("idle_ttl", it.idle_ttl)?,
+            absolute_ttl: ttl("absolute_ttl", it.absolute_ttl)?,
             if_revision: it.if_revision.map(Revision::new),
         })
     }

@@ -232,6 +232,11 @@ fn sessions() {
 }
 
 #[test]
+fn terms() {
+    replay("terms.txt");
+}
+
+#[test]
 fn logins() {
     replay("logins.txt");
 }

@@ -178,6 +178,8 @@ impl Random {
                 token: self.token(),
                 set: self.fields(),
                 remove: vec!["field-0".to_owned()],
+                idle_ttl: (self.below(2) > 0).then(|| self.ttl()),
+                absolute_ttl: None,
                 if_revision: None,
             }
             .into(),

@@ -9,14 +9,15 @@ use clap::ValueEnum;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Target;
-use crate::client::{CartOwner, Client, Compare, Error};
+use crate::client::{CartOwner, Client, Compare, Error, Rejected};
 use crate::proto::v1;
 use crate::torture::peers;
+use crate::torture::shop::Shop;
 use crate::types::Revision;
 
 /// Records that are made at the same time before a run.
 const PREPARE_AT_ONCE: usize = 256;
-/// Distinct SKUs of a cart, so that adds sum up instead of filling it.
+/// Distinct SKUs of a cart.
 const SKUS: u64 = 8;
 /// Whose sessions store every touch.
 const TOUCH_NAMESPACE: &str = "bench-touch-stored";
@@ -38,6 +39,8 @@ pub enum Operation {
     Login,
     /// Adds one piece to a cart: read, modify, write.
     CartAdd,
+    /// The same as a shop does it: unary calls of `hipstershop.CartService`, at the leader.
+    AddItem,
     /// Puts a key.
     KvPut,
     /// Gets a key, linearizable.
@@ -61,6 +64,8 @@ pub struct Trolley {
     guests: Mutex<BTreeMap<usize, String>>,
     /// Whose sessions are revoked.
     user: String,
+    /// For [`Operation::AddItem`].
+    shop: Option<Shop>,
 }
 
 impl Trolley {
@@ -81,6 +86,7 @@ impl Trolley {
             tokens: Vec::new(),
             guests: Mutex::default(),
             user: user.to_owned(),
+            shop: None,
         };
         match operation {
             Operation::SessionWrite | Operation::SessionRead | Operation::Touch => {
@@ -91,6 +97,7 @@ impl Trolley {
                 target.create_sessions().await?;
             }
             Operation::KvGet | Operation::Txn => target.put_keys().await?,
+            Operation::AddItem => target.shop = Some(target.open_shop().await?),
             Operation::Login | Operation::CartAdd | Operation::KvPut | Operation::RevokeAll => {}
         }
         Ok(target)
@@ -118,7 +125,7 @@ impl Trolley {
         let client = self.client(worker);
         let guest = client.sessions().create().send().await?.value.token;
         let owner = CartOwner::Session(guest.clone());
-        let sku = format!("sku-{}", step % SKUS);
+        let sku = sku(step);
         client.carts().add(&owner, sku, 1).send().await?;
         self.guests().insert(worker, guest);
         Ok(())
@@ -131,7 +138,7 @@ impl Trolley {
 
     async fn log_in(&self, worker: usize, step: u64) -> Result<(), Error> {
         let guest = self.guests().remove(&worker).unwrap_or_default();
-        let user = peers::key(worker, step / SKUS, self.keys);
+        let user = self.user(worker, step);
         let rotate = self.client(worker).sessions().rotate(&guest).user(user);
         rotate.send().await.map(drop)
     }
@@ -154,6 +161,28 @@ impl Trolley {
 
     fn client(&self, worker: usize) -> &Client {
         &self.clients[worker % self.clients.len()]
+    }
+
+    /// Connects to the leader, as many times as there are clients.
+    async fn open_shop(&self) -> Result<Shop, Error> {
+        let client = self.client(0);
+        // Its answer tells who leads.
+        client.carts().get(&self.owner(0, 0)).send().await?;
+        let leader = client.leader_address().unwrap_or_default();
+        let shop = Shop::connect(&leader, self.clients.len());
+        shop.map_err(|_| Error::Endpoint {
+            endpoint: leader,
+            problem: "no leader is known there",
+        })
+    }
+
+    /// Every cart has a few lines, so that adds sum up instead of filling it.
+    fn owner(&self, worker: usize, step: u64) -> CartOwner {
+        CartOwner::User(self.user(worker, step))
+    }
+
+    fn user(&self, worker: usize, step: u64) -> String {
+        peers::key(worker, step / SKUS, self.keys)
     }
 
     async fn create_sessions(&mut self) -> Result<(), Error> {
@@ -219,13 +248,17 @@ impl Trolley {
                 .map(drop),
             Operation::Login => self.log_in(worker, step).await,
             Operation::CartAdd => {
-                let owner = CartOwner::User(peers::key(worker, step / SKUS, self.keys));
-                client
-                    .carts()
-                    .add(&owner, format!("sku-{}", step % SKUS), 1)
-                    .send()
-                    .await
-                    .map(drop)
+                let owner = self.owner(worker, step);
+                let add = client.carts().add(&owner, sku(step), 1);
+                add.send().await.map(drop)
+            }
+            Operation::AddItem => {
+                let shop = self
+                    .shop
+                    .as_ref()
+                    .expect("it was opened for this operation");
+                let added = shop.add_item(worker, self.user(worker, step), sku(step));
+                added.await.map_err(|status| Rejected::from(status).into())
             }
             Operation::KvPut => {
                 let put = client
@@ -246,6 +279,10 @@ impl Trolley {
             }
         }
     }
+}
+
+fn sku(step: u64) -> String {
+    format!("sku-{}", step % SKUS)
 }
 
 impl Target for Trolley {

@@ -68,6 +68,11 @@ impl Node {
         &self.data
     }
 
+    /// It was started and neither killed nor stopped since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// The process's exit code, once it has ended by itself.
     pub fn exit_code(&mut self) -> Option<i32> {
         let child = self.child.as_mut()?;

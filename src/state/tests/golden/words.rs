@@ -152,6 +152,8 @@ fn session(words: &Words<'_>) -> SessionOperation {
             token: token(at(0)),
             set: words.fields("set"),
             remove: words.removed(),
+            idle_ttl: words.ttl("idle"),
+            absolute_ttl: words.ttl("absolute"),
             if_revision: words.if_revision(),
         },
         "save" => SessionOperation::Save {

@@ -120,6 +120,8 @@ impl Model {
                 token,
                 set,
                 remove,
+                idle_ttl,
+                absolute_ttl,
                 if_revision,
             } => {
                 let settings = self.session_settings(ns);
@@ -127,6 +129,16 @@ impl Model {
                 check(if_revision, session.modified)?;
                 let after = updated(&session.fields, set.into_map(), &remove);
                 check_size(&settings, &after)?;
+                let idle = idle_ttl.map(|asked| idle_ms(&settings, Some(asked)));
+                let absolute = absolute_ttl.map(|asked| absolute_ms(&settings, Some(asked)));
+                let (idle, absolute) = (idle.transpose()?, absolute.transpose()?);
+                if let Some(idle) = idle {
+                    session.idle = idle;
+                    session.interval = interval_ms(&settings, idle);
+                }
+                if let Some(absolute) = absolute {
+                    session.absolute = now + absolute;
+                }
                 session.fields = after;
                 session.seen = now;
                 session.modified = next;

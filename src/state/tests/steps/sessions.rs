@@ -87,6 +87,8 @@ impl Script {
                 token: hash,
                 set: fields(c, d),
                 remove: (0..e % 3).map(|n| format!("f{n}")).collect(),
+                idle_ttl: b.is_multiple_of(5).then(|| ttl(d)),
+                absolute_ttl: b.is_multiple_of(7).then(|| ttl(e)),
                 if_revision: condition(f, self.model.session_revision(ns, hash)),
             },
             4 => SessionOperation::Touch { token: hash },
