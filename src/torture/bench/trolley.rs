@@ -138,7 +138,7 @@ impl Trolley {
 
     async fn log_in(&self, worker: usize, step: u64) -> Result<(), Error> {
         let guest = self.guests().remove(&worker).unwrap_or_default();
-        let user = self.user(worker, step);
+        let user = self.buyer(worker, step);
         let rotate = self.client(worker).sessions().rotate(&guest).user(user);
         rotate.send().await.map(drop)
     }
@@ -178,10 +178,10 @@ impl Trolley {
 
     /// Every cart has a few lines, so that adds sum up instead of filling it.
     fn owner(&self, worker: usize, step: u64) -> CartOwner {
-        CartOwner::User(self.user(worker, step))
+        CartOwner::User(self.buyer(worker, step))
     }
 
-    fn user(&self, worker: usize, step: u64) -> String {
+    fn buyer(&self, worker: usize, step: u64) -> String {
         peers::key(worker, step / SKUS, self.keys)
     }
 
@@ -257,7 +257,7 @@ impl Trolley {
                     .shop
                     .as_ref()
                     .expect("it was opened for this operation");
-                let added = shop.add_item(worker, self.user(worker, step), sku(step));
+                let added = shop.add_item(worker, self.buyer(worker, step), sku(step));
                 added.await.map_err(|status| Rejected::from(status).into())
             }
             Operation::KvPut => {
