@@ -332,12 +332,13 @@ measure_full_memory() {
     measure_memory "$MEMORY_SESSIONS"
 }
 
-# measure_beside NAME [OPTION...]: kv-put of 256 clients, or what the options say, recorded under a name of its own.
+# measure_beside NAME OPERATION CLIENTS DURATION [OPTION...]: recorded under a name of its own.
 measure_beside() {
-    local name=$1
-    shift
-    "$BINARY" bench --json --endpoints "$(trolley_endpoints)" --operation kv-put --keys "$KEYS" \
-        --value-bytes "$VALUE_BYTES" --duration 15s --warm-up 0s --timeout 60s "$@" | record beside="$name"
+    local name=$1 operation=$2 clients=$3 duration=$4
+    shift 4
+    note "$operation while $name"
+    "$BINARY" bench --json --endpoints "$(trolley_endpoints)" --operation "$operation" --clients "$clients" --keys "$KEYS" \
+        --value-bytes "$VALUE_BYTES" --duration "$duration" --warm-up 0s --timeout 60s "$@" | record beside="$name"
 }
 
 fill_sessions() {
@@ -349,21 +350,21 @@ fill_sessions() {
 measure_endings() {
     # Long enough that none is over before the last is made, and the writes beside them were measured. A deadline
     # counts from the end of the touch interval, which is a tenth of the TTL.
-    local ttl=150 begun
+    local ttl=90 begun
     note "creating $ENDING_SESSIONS sessions that expire"
     begun=$SECONDS
     fill_sessions "$ENDING_SESSIONS" --fill-idle-ttl "${ttl}s"
-    measure_beside "none expires"
+    measure_beside "none expires" kv-put 256 15s
     ((SECONDS - begun < ttl)) || die "this machine takes more than $ttl s to create $ENDING_SESSIONS sessions"
     note "waiting for the first of them to be due"
     sleep $((ttl + ttl / 10 - (SECONDS - begun)))
-    measure_beside "a million sessions expire"
+    measure_beside "a million sessions expire" kv-put 256 15s
 
     note "creating $REVOKED_SESSIONS sessions of one user"
     fill_sessions "$REVOKED_SESSIONS" --user many
     fill_sessions 1 --user one
-    measure_beside "one session is revoked" --operation revoke-all --user one --clients 1 --duration 3s
-    measure_beside "$REVOKED_SESSIONS sessions are revoked" --operation revoke-all --user many --clients 1 --duration 3s
+    measure_beside "one session is revoked" revoke-all 1 3s --user one
+    measure_beside "$REVOKED_SESSIONS sessions are revoked" revoke-all 1 3s --user many
 }
 
 main() {
