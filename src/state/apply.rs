@@ -78,16 +78,35 @@ impl From<Fault> for Stop {
 /// How an operation ends.
 pub(super) type Outcome = Result<Body, Stop>;
 
-/// Applies one entry to a batch. `stamp` is the leader's wall time when it proposed: log time moves on to it,
-/// never back. After a fault the batch is unusable and must be dropped.
-///
-/// The order is part of the format: log time and sweep, then replay, then the operation.
+/// Applies an entry of one command, see [`apply_all`].
 pub fn apply<S: Store>(
     batch: &mut Batch<'_, S>,
     stamp: LogTime,
     command: &Command,
 ) -> Result<Applied, Fault> {
     batch.begin_entry(stamp)?;
+    carry_out(batch, command)
+}
+
+/// Applies one entry to a batch, its commands one after the other. `stamp` is the leader's wall time when it proposed: log time moves on to it,
+/// never back. After a fault the batch is unusable and must be dropped.
+///
+/// The order is part of the format: log time and sweep, once per entry, then for each command replay and operation. An entry
+/// that swept for each of its commands would hold up the node for as long as a thousand sweeps take.
+pub fn apply_all<S: Store>(
+    batch: &mut Batch<'_, S>,
+    stamp: LogTime,
+    commands: &[Command],
+) -> Result<Vec<Applied>, Fault> {
+    batch.begin_entry(stamp)?;
+    commands
+        .iter()
+        .map(|command| carry_out(batch, command))
+        .collect()
+}
+
+/// Answers a command: from the reply tables, or by executing it.
+fn carry_out<S: Store>(batch: &mut Batch<'_, S>, command: &Command) -> Result<Applied, Fault> {
     replies::answer(batch, command, |batch| execute(batch, command))
 }
 

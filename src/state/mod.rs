@@ -71,7 +71,7 @@ mod tests;
 mod txn;
 mod window;
 
-pub use apply::{Applied, apply};
+pub use apply::{Applied, apply, apply_all};
 pub use batch::Batch;
 pub use cart::{CartAction, CartOperation, MergePolicy};
 pub use command::{CartOwner, Command, Identity, LineRef, Operation, RequestHash, fingerprint};

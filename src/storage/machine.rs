@@ -179,15 +179,12 @@ impl Machine {
 
 /// Applies an entry's commands, one after the other.
 fn apply(batch: &mut Batch<'_, StateView<'_>>, proposal: &Proposal) -> Result<Replies, Fault> {
-    let mut replies = Vec::with_capacity(proposal.commands.len());
-    for command in proposal.commands.iter() {
-        let applied = state::apply(batch, proposal.stamp, command)?;
-        replies.push(Reply {
-            reply: applied.reply,
-            replayed: applied.replayed,
-        });
-    }
-    Ok(Replies(replies))
+    let applied = state::apply_all(batch, proposal.stamp, &proposal.commands)?;
+    let replies = applied.into_iter().map(|applied| Reply {
+        reply: applied.reply,
+        replayed: applied.replayed,
+    });
+    Ok(Replies(replies.collect()))
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {

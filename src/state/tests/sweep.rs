@@ -6,7 +6,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
     Batch, CartOperation, CartOwner, Fault, Key, MemoryStore, Operation, Rejection,
-    SessionOperation, Store, SweepHorizon, apply, query,
+    SessionOperation, Store, SweepHorizon, apply, apply_all, query,
 };
 use crate::types::{
     Attributes, ClientAttributes, Fields, KeyPrefix, LogTime, Namespace, Quantity, Sku, Ttl,
@@ -68,6 +68,27 @@ fn one_entry_sweeps_a_bounded_number() {
         machine.check_invariants();
     }
     assert_eq!(machine.horizon.next_deadline(), None);
+}
+
+/// However many commands it has: a thousand sweeps in one entry would hold up the node until its leader is given up.
+#[test]
+fn one_entry_of_many_commands_sweeps_no_more() {
+    let mut machine = Machine::default();
+    let total = limits::SWEEP_PER_ENTRY * 3;
+    for nth in 0..total {
+        machine.run(1, put(&format!("k{nth:04}"), "v", Some(10)));
+    }
+    machine.run(11, tick());
+    let commands = vec![command(tick()); 100];
+    let mut batch = Batch::new(&machine.store, machine.horizon);
+    let applied = apply_all(&mut batch, LogTime::from_millis(12), &commands).expect("no fault");
+    assert_eq!(applied.len(), commands.len());
+    let (changes, horizon) = batch.finish();
+    machine.store.commit(changes);
+    machine.horizon = horizon;
+    // The tick that found them due swept the first.
+    assert_eq!(machine.count(is_kv), total - 2 * limits::SWEEP_PER_ENTRY);
+    machine.check_invariants();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::state::{Batch, Key as StateKey, MemoryStore, SweepHorizon};
 
 const ENTRIES: u64 = 3000;
 
-/// Applies one command at a time.
+/// Applies one entry at a time.
 fn over_memory(seed: u64) -> (MemoryStore, Vec<Replies>) {
     let mut store = MemoryStore::new();
     let mut replies = Vec::new();
@@ -13,17 +13,15 @@ fn over_memory(seed: u64) -> (MemoryStore, Vec<Replies>) {
     for index in 1..=ENTRIES {
         let mut own = Vec::new();
         if let EntryPayload::Normal(proposal) = history(seed, index).payload {
-            for command in proposal.commands.iter() {
-                let mut batch = Batch::new(&store, horizon);
-                let applied = state::apply(&mut batch, proposal.stamp, command).expect("no fault");
-                own.push(Reply {
-                    reply: applied.reply,
-                    replayed: applied.replayed,
-                });
-                let (changes, next) = batch.finish();
-                horizon = next;
-                store.commit(changes);
-            }
+            let mut batch = Batch::new(&store, horizon);
+            let applied = state::apply_all(&mut batch, proposal.stamp, &proposal.commands);
+            own.extend(applied.expect("no fault").into_iter().map(|applied| Reply {
+                reply: applied.reply,
+                replayed: applied.replayed,
+            }));
+            let (changes, next) = batch.finish();
+            horizon = next;
+            store.commit(changes);
         }
         replies.push(Replies(own));
     }
