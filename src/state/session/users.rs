@@ -121,7 +121,8 @@ pub(super) fn withdraw<S: Store>(
     let Some(record) = batch.change::<pb::UserRecord>(id) else {
         return Err(missing());
     };
-    if is_revoked(record, birth) {
+    let was_revoked = is_revoked(record, birth);
+    if was_revoked {
         record.revoked = record.revoked.saturating_sub(1);
     } else {
         record.sessions = record.sessions.saturating_sub(1);
@@ -130,7 +131,7 @@ pub(super) fn withdraw<S: Store>(
         record.kept = 0;
     }
     let is_empty = record.sessions == 0 && record.revoked == 0;
-    if record.revoked == 0 && record.indexed_deadline != 0 {
+    if was_revoked && record.revoked == 0 {
         let indexed = LogTime::from_millis(record.indexed_deadline);
         record.indexed_deadline = 0;
         batch.unindex(indexed, &key);
@@ -259,8 +260,8 @@ pub(super) fn revoke_all<S: Store>(
             record.epoch = revision.get().max(record.last_birth.saturating_add(1));
             record.kept = kept.unwrap_or(0);
             record.sessions = staying;
+            begins_sweep = record.revoked == 0;
             record.revoked = record.revoked.saturating_add(ended);
-            begins_sweep = record.indexed_deadline == 0;
             if begins_sweep {
                 record.indexed_deadline = now.as_millis();
             }

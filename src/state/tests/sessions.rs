@@ -152,7 +152,9 @@ fn revoked_sessions_are_swept_a_bounded_number_per_entry() {
         machine.run(1000, login(nth, 1_000_000, 2_000_000));
     }
     // One in the middle stays, so that the sweep has to pass it.
-    machine.run(1001, revoke_all(Some(100)));
+    let kept = total / 2;
+    let reply = machine.run(1001, revoke_all(Some(kept)));
+    assert_eq!(rejection(&reply), None);
     let left = |machine: &Machine| machine.count(|key| matches!(key, Key::UserSession(..)));
     let revision = machine.revision();
     let mut before = left(&machine);
@@ -176,7 +178,7 @@ fn revoked_sessions_are_swept_a_bounded_number_per_entry() {
     assert_eq!(left(&machine), 0);
     assert_eq!(machine.count(|key| matches!(key, Key::User(..))), 0);
     // Every one of them left a tombstone, and nobody gets its token.
-    let reply = machine.run(1006, login(100, 10, 10));
+    let reply = machine.run(1006, login(kept, 10, 10));
     assert_eq!(rejection(&reply), Some(Rejection::SessionEnded));
     machine.run(2_100_000, tick());
     let mut ticks = 0;
@@ -186,6 +188,18 @@ fn revoked_sessions_are_swept_a_bounded_number_per_entry() {
         assert!(ticks < 20, "tombstones stay");
     }
     assert_eq!(machine.store.iter().count(), 1, "only the header is left");
+}
+
+/// Time 0 is a time like any other: no field that holds it says "none".
+#[test]
+fn a_revocation_at_the_start_of_time_is_swept() {
+    let mut machine = Machine::default();
+    machine.run(0, login(0, 1000, 1000));
+    machine.run(0, revoke_all(None));
+    machine.check_invariants();
+    machine.run(0, tick());
+    machine.check_invariants();
+    assert_eq!(machine.count(|key| matches!(key, Key::User(..))), 0);
 }
 
 #[test]
