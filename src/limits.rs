@@ -112,8 +112,12 @@ pub const TOWER_SESSIONS_BASE_BYTES: usize = 16 << 20;
 
 /// Most replies that one client of the exchange stream may leave unconfirmed.
 pub const CLIENT_WINDOW: usize = 4096;
-/// Due records deleted by one log entry.
-pub const SWEEP_PER_ENTRY: usize = 64;
+/// Due records that one log entry sweeps: so few that writes hardly notice when very many are due at once.
+pub const SWEEP_PER_ENTRY: usize = 16;
+/// The same once the sweep is late, so that no load can outrun it for ever.
+pub const SWEEP_PER_ENTRY_LATE: usize = 256;
+/// How long something may be due before the sweep is late.
+pub const SWEEP_LATE_MS: u64 = 10 * 60 * 1000;
 /// Sessions that one login ends at most, where a limit of sessions per user was lowered far below what a user has.
 pub const ENDED_PER_LOGIN: usize = 64;
 /// Sessions of a user that one login looks at beyond the limit, to tell live ones from expired ones.

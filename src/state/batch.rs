@@ -7,7 +7,6 @@
 //! 1. How entries are cut into batches changes no byte, digest or reply.
 //! 2. The digest is owed for dirty records only; [`Batch::settle`] pays, at the end and before it is compared.
 //! 3. The order of the hash map reaches no result: sums commute, and writes are sorted.
-//!
 //! 4. Between [`Batch::begin`] and [`Batch::keep`] or [`Batch::roll_back`] nothing is swept and nothing settles, and every
 //!    change has one revision. Rolled back, the batch gives the bytes, digests and replies of one where none of it
 //!    was tried.
@@ -29,6 +28,7 @@ use super::store::{Change, Changes, Record, Stored};
 use super::sweep::{Entry, Index};
 use super::window::ClientWindow;
 use super::{Fault, Store, SweepHorizon, cart, digest, kv, lease, replies, session};
+use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{LogTime, Namespace, Revision, TokenHash, UserId};
 
@@ -325,21 +325,23 @@ impl<'a, S: Store> Batch<'a, S> {
         if !self.index.horizon().may_be_due(self.now) {
             return Ok(());
         }
-        let mut horizon = None;
         let mut deleted = false;
-        let mut budget = crate::limits::SWEEP_PER_ENTRY;
-        while budget > 0 {
-            let earliest = self.index.earliest(self.store, self.now)?;
-            horizon = earliest.as_ref().map(|entry| entry.time);
-            match earliest {
-                Some(entry) if entry.time <= self.now => {
-                    let swept = self.expire(entry, budget)?;
-                    deleted |= swept.readable;
-                    budget = budget.saturating_sub(swept.records);
-                }
-                _ => break,
+        let mut budget = None;
+        let horizon = loop {
+            let Some(entry) = self.index.earliest(self.store, self.now)? else {
+                break None;
+            };
+            if entry.time > self.now {
+                break Some(entry.time);
             }
-        }
+            let left = budget.unwrap_or_else(|| sweep_budget(self.now, entry.time));
+            if left == 0 {
+                break Some(entry.time);
+            }
+            let swept = self.expire(entry, left)?;
+            deleted |= swept.readable;
+            budget = Some(left.saturating_sub(swept.records));
+        };
         self.index.set_horizon(horizon);
         if deleted {
             self.next_revision();
@@ -455,6 +457,16 @@ impl<'a, S: Store> Batch<'a, S> {
             undo.slots.entry(id.0).or_insert_with(before);
         }
         slot
+    }
+}
+
+/// How many records an entry sweeps that meets one which has been due since `earliest`.
+fn sweep_budget(now: LogTime, earliest: LogTime) -> usize {
+    let late = earliest.as_millis().saturating_add(limits::SWEEP_LATE_MS);
+    if now.as_millis() < late {
+        limits::SWEEP_PER_ENTRY
+    } else {
+        limits::SWEEP_PER_ENTRY_LATE
     }
 }
 

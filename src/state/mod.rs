@@ -26,7 +26,8 @@
 //!    entry whose sweep deletes one; never otherwise.
 //! 5. A replay within the window returns the first reply, byte for byte, and changes nothing that can be read.
 //! 6. Each record with a deadline has exactly one index entry, at or before that deadline. So has a user whose revoked
-//!    sessions were not all swept yet. One entry of the log sweeps at most [`crate::limits::SWEEP_PER_ENTRY`] records.
+//!    sessions were not all swept yet. One entry of the log sweeps a bounded number of records, see
+//!    [`crate::limits::SWEEP_PER_ENTRY`].
 //! 7. No token is stored: only its hash, and a drawn one sealed under its request id.
 //!
 //! Deliberately absent: watch events.

@@ -41,13 +41,14 @@ fn add_to_session_cart() -> Operation {
 
 #[test]
 fn one_entry_sweeps_a_bounded_number() {
+    const ONE: usize = limits::SWEEP_PER_ENTRY;
     let mut machine = Machine::default();
-    let total = limits::SWEEP_PER_ENTRY * 3 + 5;
+    let total = ONE * 3 + 5;
     for nth in 0..total {
         machine.run(1, put(&format!("k{nth:04}"), "v", Some(10)));
     }
     let mut revision = machine.revision();
-    for left in [total, total - 64, total - 128, total - 192, 0, 0] {
+    for left in [total, total - ONE, total - 2 * ONE, total - 3 * ONE, 0, 0] {
         assert_eq!(machine.count(is_kv), left);
         assert_eq!(machine.revision(), revision);
         let at = if left == total { 11 } else { 12 };
@@ -88,6 +89,21 @@ fn one_entry_of_many_commands_sweeps_no_more() {
     machine.horizon = horizon;
     // The tick that found them due swept the first.
     assert_eq!(machine.count(is_kv), total - 2 * limits::SWEEP_PER_ENTRY);
+    machine.check_invariants();
+}
+
+/// However many are due and whatever the load is, the sweep comes to an end.
+#[test]
+fn a_late_sweep_takes_larger_steps() {
+    let mut machine = Machine::default();
+    let total = limits::SWEEP_PER_ENTRY_LATE + 2 * limits::SWEEP_PER_ENTRY;
+    for nth in 0..total {
+        machine.run(1, put(&format!("k{nth:04}"), "v", Some(10)));
+    }
+    machine.run(10 + limits::SWEEP_LATE_MS, tick());
+    assert_eq!(machine.count(is_kv), total - limits::SWEEP_PER_ENTRY);
+    machine.run(11 + limits::SWEEP_LATE_MS, tick());
+    assert_eq!(machine.count(is_kv), limits::SWEEP_PER_ENTRY);
     machine.check_invariants();
 }
 
