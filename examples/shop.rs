@@ -31,6 +31,8 @@ const USER: &str = "user";
 const GUEST: &str = "guest";
 /// The caller's name for a request that it may repeat.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Of a token, enough to tell browsers apart.
+const SCOPE_CHARS: usize = 16;
 const IDLE: Duration = Duration::minutes(30);
 
 /// The shop over a cluster.
@@ -118,8 +120,10 @@ async fn add(
     };
     let mut add = client.carts().add(&owner, sku, 1);
     let key = headers.get(IDEMPOTENCY_KEY);
-    if let Some(key) = key.and_then(|key| key.to_str().ok()) {
-        add = add.request_id(key);
+    if let (Some(key), Some(id)) = (key.and_then(|key| key.to_str().ok()), session.id()) {
+        // A browser's keys are its own, and a request id is known to the whole namespace.
+        let shopper: String = TrolleyStore::token(&id).chars().take(SCOPE_CHARS).collect();
+        add = add.request_id(format!("{shopper}-{key}"));
     }
     let added = add.send().await?.value;
     Ok(Json(

@@ -80,7 +80,8 @@ def print_beside(lines):
         if "beside" in line:
             print(
                 f"while {line['beside']}: {line['operations_per_second']:,.0f}/s, "
-                f"p50 {line['p50_us'] / 1000:.2f} ms, p99 {line['p99_us'] / 1000:.2f} ms"
+                f"p50 {line['p50_us'] / 1000:.2f} ms, p99 {line['p99_us'] / 1000:.2f} ms, "
+                f"longest {line['max_us'] / 1000:.2f} ms"
             )
 
 

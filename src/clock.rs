@@ -7,8 +7,9 @@
 //! 1. A leader's heartbeats carry its log clock; each follower notes it beside a monotonic instant.
 //! 2. A node that becomes leader goes on from there by its monotonic clock. Wall-clock jumps on any node
 //!    change nothing.
-//! 3. Only a node that has heard no leader since it started, so only the first leader after the whole
-//!    cluster was down, asks the wall clock, once. Time that passed while nobody ran cannot be known otherwise.
+//! 3. Only a node that leads and has heard no leader since it started asks the wall clock, once: the first leader after the
+//!    whole cluster was down, or all of it but nodes that were too far behind to lead. Time that passed while nobody led
+//!    cannot be known otherwise.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

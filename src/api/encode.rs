@@ -439,11 +439,7 @@ pub(crate) fn user_session(record: &pb::SessionRecord, current: bool) -> v1::Use
 
 /// A cart as it is read. Its freeze is given if its lease runs.
 pub(crate) fn cart(record: &pb::CartRecord, freeze: Option<&pb::StoredFreeze>) -> v1::Cart {
-    let freeze = freeze.map(|freeze| v1::CartFreeze {
-        holder: freeze.holder.clone(),
-        revision: freeze.revision,
-        deadline_ms: freeze.deadline,
-    });
+    let freeze = freeze.map(cart_freeze);
     let state = match (&record.merged_into, &freeze) {
         (Some(_), _) => v1::CartState::Merged,
         (None, Some(_)) => v1::CartState::Frozen,
@@ -462,6 +458,14 @@ pub(crate) fn cart(record: &pb::CartRecord, freeze: Option<&pb::StoredFreeze>) -
         freeze,
         order_id: record.order_id.clone(),
         merged_into: record.merged_into.as_ref().map(merged_into),
+    }
+}
+
+fn cart_freeze(freeze: &pb::StoredFreeze) -> v1::CartFreeze {
+    v1::CartFreeze {
+        holder: freeze.holder.clone(),
+        revision: freeze.revision,
+        deadline_ms: freeze.deadline,
     }
 }
 
@@ -502,11 +506,7 @@ fn cart_frozen(frozen: pb::CartFrozen) -> v1::FreezeCartResponse {
     v1::FreezeCartResponse {
         header: None,
         snapshot: frozen.snapshot.map(|record| cart(&record, Some(&freeze))),
-        freeze: Some(v1::CartFreeze {
-            holder: freeze.holder,
-            revision: freeze.revision,
-            deadline_ms: freeze.deadline,
-        }),
+        freeze: Some(cart_freeze(&freeze)),
     }
 }
 

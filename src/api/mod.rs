@@ -41,7 +41,7 @@ pub(crate) mod testing;
 pub use backend::Backend;
 pub use error::Error;
 pub use forward::NO_FORWARD;
-pub use shops::{IDEMPOTENCY_KEY, NAMESPACE};
+pub use shops::{IDEMPOTENCY_KEY, NAMESPACE_METADATA};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -46,13 +46,11 @@ pub(crate) fn owed_touch(query: &Query, found: &Response, now: LogTime) -> Optio
     else {
         return None;
     };
-    let stored_until = session
-        .last_seen_ms
-        .saturating_add(session.touch_interval_ms);
+    let is_due = query::is_touch_due(session.last_seen_ms, session.touch_interval_ms, now);
     let touch = SessionOperation::Touch { token: *token };
     // It is the same whoever does it and however often, so its retries need no identity.
     let command = || Command::new(namespace.clone(), Identity::Anonymous, touch);
-    (now.as_millis() >= stored_until).then(command)
+    is_due.then(command)
 }
 
 /// Whether a touch that was owed left the session readable.

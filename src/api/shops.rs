@@ -27,7 +27,7 @@ use crate::types::Invalid;
 /// Metadata of a call that is to be applied once, however often it is repeated.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Metadata of a caller whose carts are in another namespace than the default one.
-pub const NAMESPACE: &str = "trolley-namespace";
+pub const NAMESPACE_METADATA: &str = "trolley-namespace";
 
 macro_rules! serve {
     ($($service:ident),*) => {$(
@@ -113,7 +113,9 @@ fn call(metadata: &MetadataMap) -> Result<Call, Invalid> {
         });
     }
     Ok(Call {
-        namespace: text(metadata, NAMESPACE)?.unwrap_or_default().to_owned(),
+        namespace: text(metadata, NAMESPACE_METADATA)?
+            .unwrap_or_default()
+            .to_owned(),
         request_id: request_id.unwrap_or_default().to_owned(),
     })
 }

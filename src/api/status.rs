@@ -124,7 +124,7 @@ reasons! {
     FORWARD_INTERRUPTED: Unavailable, retry, Unknown, "The connection to the leader failed after the request was sent.";
     BEHIND_REVISION: Unavailable, retry, NotApplied, "The node did not reach `min_revision` in time; metadata `actual_revision`.";
     DEADLINE_EXCEEDED: DeadlineExceeded, retry, InMetadata, "The caller's deadline passed.";
-    TRANSFER_FAILED: Unavailable, retry, NotApplied, "Leadership stays where it is.";
+    TRANSFER_FAILED: Unavailable, retry, Unknown, "The transfer was not seen to happen in time: `cluster status` tells who leads.";
     UNKNOWN_MEMBER: InvalidArgument, final, NotApplied, "The request names a node that is not a voting member.";
     STOPPED: Unavailable, retry, Unknown, "The node stopped: use another.";
     FAULT: Internal, retry, Unknown, "The node met damage and stops: use another, and see its log.";
@@ -203,8 +203,10 @@ fn first_names(names: &[String]) -> String {
     const ROOM_BYTES: usize = 2 << 10;
     let mut room = ROOM_BYTES;
     let fitting = names.iter().take_while(|name| {
-        let fits = name.len() <= room;
-        room = room.saturating_sub(name.len());
+        // With its quotes, a comma, and whatever JSON has to escape.
+        let length = serde_json::Value::from(name.as_str()).to_string().len() + 1;
+        let fits = length <= room;
+        room = room.saturating_sub(length);
         fits
     });
     let texts: Vec<_> = fitting.map(String::as_str).collect();
@@ -286,7 +288,9 @@ fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
         Rejection::CartTotalLimit => CART_TOTAL_LIMIT,
         Rejection::CartCouponsLimit => limited(CART_COUPONS_LIMIT, limits::CART_COUPONS as u64),
         Rejection::CartAttributesLimit => {
-            limited(CART_ATTRIBUTES_LIMIT, limits::CART_ATTRIBUTES as u64)
+            note(metadata, "limit_bytes", limits::CART_ATTRIBUTE_BYTES);
+            note(metadata, "limit", limits::CART_ATTRIBUTES);
+            CART_ATTRIBUTES_LIMIT
         }
         Rejection::CartMergedElsewhere => CART_MERGED_ELSEWHERE,
         Rejection::OrderExists => ORDER_EXISTS,

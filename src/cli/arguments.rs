@@ -93,7 +93,7 @@ pub(super) enum ClientVerb {
         #[command(flatten)]
         args: txn::TxnArgs,
     },
-    /// Read and change the settings of a namespace: limits and lives of its sessions
+    /// Read and change the settings of a namespace: limits and lives of its sessions and carts
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Namespace {
         #[command(flatten)]

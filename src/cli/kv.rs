@@ -37,7 +37,7 @@ pub(super) enum Verb {
         #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
         ttl: Option<Duration>,
         /// The key dies with this lease
-        #[arg(long, value_name = "LEASE")]
+        #[arg(long, value_name = "LEASE", value_parser = clap::value_parser!(u64).range(1..))]
         lease: Option<u64>,
         #[command(flatten)]
         condition: Condition,

@@ -11,7 +11,7 @@ use super::arguments::{ReadArgs, Target, WriteArgs, identified, optional, pair, 
 use super::checkout::PolicyArg;
 use super::failure::Failure;
 use super::input::Input;
-use super::output::{self, reply, sheet, show, table, time};
+use super::output::{self, readable_text, reply, sheet, show, table, time};
 use crate::proto::v1;
 use crate::types::Revision;
 
@@ -151,7 +151,11 @@ impl RotateArgs {
         let rotate = optional!(rotate, user, user);
         let rotate = optional!(rotate, idle_ttl, idle_ttl);
         let rotate = optional!(rotate, absolute_ttl, absolute_ttl);
-        let rotate = optional!(rotate, new_token, self.new_token);
+        let new_token = match self.new_token {
+            Some(token) => Some(input.token(Some(token))?),
+            None => None,
+        };
+        let rotate = optional!(rotate, new_token, new_token);
         let write = self.write;
         let done = identified!(rotate, write).send().await?;
         if self.quiet && !target.json {
@@ -281,7 +285,7 @@ fn devices(page: &v1::ListSessionsResponse) -> String {
         let client: Vec<_> = it
             .client
             .iter()
-            .map(|(name, value)| format!("{name}={value}"))
+            .map(|(name, value)| readable_text(&format!("{name}={value}")))
             .collect();
         table.add_row([
             it.handle.clone(),

@@ -138,6 +138,10 @@ async fn get(target: &Target, read: &ReadArgs) -> Result<(), Failure> {
 
 impl SetArgs {
     async fn run(self, target: &Target) -> Result<(), Failure> {
+        if self.write.request_id.is_some() && self.if_revision.is_none() {
+            let problem = "--request-id needs --if-revision: else a repetition is another request";
+            return Err(Failure::Usage(problem.to_owned()));
+        }
         let client = target.connect()?;
         let got = client.namespaces().get().send().await?;
         let stored = got.settings.unwrap_or_default();

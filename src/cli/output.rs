@@ -195,6 +195,11 @@ pub(super) fn readable(value: &Bytes) -> String {
     }
 }
 
+/// [`readable`] for a text of somebody else's: it may move the cursor as well.
+pub(super) fn readable_text(text: &str) -> String {
+    readable(&Bytes::copy_from_slice(text.as_bytes()))
+}
+
 /// A point of log time as people read it.
 pub(super) fn time(millis: u64) -> String {
     if millis == 0 {

@@ -41,7 +41,7 @@ pub(super) struct TxnArgs {
 
 impl TxnArgs {
     pub async fn run(self, target: &Target) -> Result<(), Failure> {
-        let request = self.request()?;
+        let request = self.request(&target.namespace)?;
         let client = target.connect()?;
         let txn = client.txn_of(request);
         let done = identified!(txn, self.write).send().await?;
@@ -63,11 +63,20 @@ impl TxnArgs {
         Ok(())
     }
 
-    fn request(&self) -> Result<v1::TxnRequest, Failure> {
+    fn request(&self, namespace: &str) -> Result<v1::TxnRequest, Failure> {
         let text = Input::default().file(&self.file)?;
         let usage = |problem: String| Failure::Usage(format!("{}: {problem}", self.file));
         let json = serde_json::from_slice(&text).map_err(|e| usage(e.to_string()))?;
-        message::parse("trolley.v1.TxnRequest", json).map_err(usage)
+        let request: v1::TxnRequest =
+            message::parse("trolley.v1.TxnRequest", json).map_err(usage)?;
+        if !request.namespace.is_empty() && request.namespace != namespace {
+            let problem = format!(
+                "it is for namespace '{}', and --namespace is '{namespace}'",
+                request.namespace
+            );
+            return Err(usage(problem));
+        }
+        Ok(request)
     }
 }
 

@@ -66,7 +66,10 @@ macro_rules! pick {
 }
 pub(super) use pick;
 
-/// A number of milliseconds for a message; the node refuses what is too long.
+/// A number of milliseconds for a message, where 0 is "nothing said": what is shorter than one is one. The node refuses
+/// what is too long.
 pub(super) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(duration.as_millis())
+        .unwrap_or(i64::MAX)
+        .max(1)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::builder::{in_txn, millis, pick, write_options};
 use super::call::Options;
 use super::carts::{CartOwner, Carts, LineRef};
-use super::{Client, Error, Reply};
+use super::{Client, Consistency, Error, Outcome, Reply};
 use crate::proto::v1;
 use crate::proto::v1::cart_action::Action;
 use crate::proto::v1::operation::Request;
@@ -323,8 +323,7 @@ impl FreezeCart<'_> {
 
     /// How long the cart stays frozen, unless the lease is renewed; ten minutes if nothing is said, at most a day.
     pub fn lease(mut self, lease: Duration) -> Self {
-        // What is shorter than a millisecond is not "nothing said".
-        self.request.lease_ms = millis(lease).max(1);
+        self.request.lease_ms = millis(lease);
         self
     }
 
@@ -347,7 +346,15 @@ impl FreezeCart<'_> {
             snapshot
         } else {
             let get = self.client.carts().get(&self.owner);
-            let cart = get.send().await?.value;
+            let mut get = get.consistency(Consistency::Linearizable);
+            if let Some(timeout) = self.options.timeout {
+                get = get.timeout(timeout);
+            }
+            let cart = get.send().await.map_err(|error| Error::Unavailable {
+                outcome: Outcome::Unknown,
+                problem: format!("the cart is frozen, and could not be read: {error}"),
+            });
+            let cart = cart?.value;
             if cart.freeze.as_ref().map(|now| now.revision) != Some(freeze.revision) {
                 return Err(Error::Protocol);
             }

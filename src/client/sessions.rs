@@ -157,7 +157,8 @@ impl CreateSession<'_> {
 
     /// Sends the request.
     pub async fn send(mut self) -> Result<Reply<CreatedSession>, Error> {
-        if self.request.token.is_empty() {
+        // Under a request id of the caller's own the node draws it: a later call with that id must be the same request.
+        if self.request.token.is_empty() && self.options.request_id.is_none() {
             self.request.token = SessionToken::draw(0)?.expose();
         }
         let token = self.request.token.clone();

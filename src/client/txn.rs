@@ -84,11 +84,15 @@ impl Txn<'_> {
     }
 
     /// Sends the request. An operation that is refused fails it all, with that operation's reason and with its place in
-    /// the metadata `branch` and `operation_index`.
+    /// the metadata `branch` and `operation_index`. Under a request id of the caller's own, sessions that are created or
+    /// rotated need tokens of the caller's own, too.
     pub async fn send(mut self) -> Result<Reply<v1::TxnResponse>, Error> {
-        let request = &mut self.request;
-        for operation in request.then.iter_mut().chain(&mut request.otherwise) {
-            draw_token(operation)?;
+        // A later call with the caller's own request id must be the same request, so that the caller names tokens then.
+        if self.options.request_id.is_none() {
+            let request = &mut self.request;
+            for operation in request.then.iter_mut().chain(&mut request.otherwise) {
+                draw_token(operation)?;
+            }
         }
         let request = Request::Txn(self.request);
         self.client.call(request, self.options, pick!(Txn)).await

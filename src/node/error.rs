@@ -77,10 +77,12 @@ impl Error {
             | Self::NoQuorum
             | Self::Behind { .. }
             | Self::Draining
-            | Self::TransferFailed(_)
             | Self::UnknownMember(_) => Outcome::NotApplied,
             Self::Deadline { outcome } => *outcome,
-            Self::LeadershipLost(_) | Self::Stopped(_) | Self::Fault(_) => Outcome::Unknown,
+            Self::LeadershipLost(_)
+            | Self::TransferFailed(_)
+            | Self::Stopped(_)
+            | Self::Fault(_) => Outcome::Unknown,
         }
     }
 }

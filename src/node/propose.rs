@@ -77,10 +77,12 @@ impl Node {
 }
 
 impl Node {
-    /// Log time as the next command would be stamped with it, if this node led.
+    /// Log time as far as this node knows it. It never asks the wall clock, which is for a leader to do when it stamps.
     #[must_use]
     pub fn log_now(&self) -> LogTime {
-        self.shared.log_now()
+        let applied = self.shared.applied.borrow().log_time;
+        let heard = self.shared.log_clock.peek().unwrap_or_default();
+        heard.max(applied)
     }
 }
 

@@ -15,6 +15,7 @@ const SERVICES: &[&str] = &[
     "trolley.v1.KvService",
     "trolley.v1.LeaseService",
     "trolley.v1.TxnService",
+    "trolley.v1.NamespaceService",
     "trolley.v1.ClusterService",
     "trolley.v1.ExchangeService",
     "hipstershop.CartService",
@@ -62,5 +63,27 @@ impl Health {
         for service in SERVICES {
             self.reporter.set_service_status(service, status).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost_reflect::DescriptorPool;
+
+    use super::SERVICES;
+    use crate::proto;
+
+    #[test]
+    fn every_public_service_has_a_health() {
+        let pool = DescriptorPool::decode(proto::DESCRIPTORS).expect("our own descriptors");
+        let public = pool
+            .services()
+            .filter(|service| !service.package_name().contains("internal"));
+        let public: BTreeSet<String> = public.map(|it| it.full_name().to_owned()).collect();
+        let listed = SERVICES.iter().filter(|name| !name.is_empty());
+        let listed: BTreeSet<String> = listed.map(ToString::to_string).collect();
+        assert_eq!(listed, public);
     }
 }

@@ -60,10 +60,11 @@ pub fn session(
     Ok(is_live.then_some(session))
 }
 
-/// A touch of the session at this time would be stored.
+/// A touch at this time would be stored, of a session that was last seen then and has this touch interval, all in
+/// milliseconds.
 #[must_use]
-pub fn is_touch_due(session: &pb::SessionRecord, now: LogTime) -> bool {
-    sessions::is_touch_due(session, now)
+pub fn is_touch_due(last_seen_ms: u64, touch_interval_ms: u64, now: LogTime) -> bool {
+    sessions::is_touch_due(last_seen_ms, touch_interval_ms, now)
 }
 
 /// What the session's user may call it; `None` for a guest's.

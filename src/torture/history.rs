@@ -337,7 +337,7 @@ impl Recorder {
     }
 
     /// Notes an outcome. To be called once the client has it.
-    #[allow(
+    #[expect(
         clippy::needless_pass_by_value,
         reason = "the ticket is used up, so that an operation returns at most once"
     )]

@@ -1,10 +1,15 @@
 //! A shop that knows nothing of Trolley but `hipstershop.CartService`: one gRPC call per operation, to one node.
 
+use std::time::Duration;
+
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::proto::hipstershop::cart_service_client::CartServiceClient;
 use crate::proto::hipstershop::{AddItemRequest, CartItem};
+
+/// Longest wait for an answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connections to one node's cart service.
 pub struct Shop {
@@ -12,9 +17,12 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// Connections to `host:port`, at least one.
+    /// Connections to `host:port`, at least one. A call may take a while, and not for ever.
     pub fn connect(address: &str, connections: usize) -> Result<Self, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+            .tcp_nodelay(true)
+            .connect_timeout(CALL_TIMEOUT)
+            .timeout(CALL_TIMEOUT);
         let connect = |_| CartServiceClient::new(endpoint.connect_lazy());
         Ok(Self {
             connections: (0..connections.max(1)).map(connect).collect(),

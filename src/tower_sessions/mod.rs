@@ -101,7 +101,7 @@ impl TrolleyStore {
     }
 
     /// Puts a new session under a record's id.
-    async fn put_new(&self, record: &Record, lives: Duration) -> std::result::Result<(), Absent> {
+    async fn put_new(&self, record: &Record, lives: Duration) -> std::result::Result<(), NotPut> {
         let mut create = self
             .client
             .sessions()
@@ -109,14 +109,14 @@ impl TrolleyStore {
             .token(Self::token(&record.id))
             .idle_ttl(lives)
             .absolute_ttl(lives);
-        for (name, value) in entries::encode_all(record).map_err(Absent::Failed)? {
+        for (name, value) in entries::encode_all(record).map_err(NotPut::Failed)? {
             create = create.field(name, value);
         }
         match create.send().await {
             Ok(_) => Ok(()),
-            Err(error) if error.reason() == Some("SESSION_EXISTS") => Err(Absent::Taken),
-            Err(error) if error.reason() == Some("SESSION_ENDED") => Err(Absent::Ended),
-            Err(error) => Err(Absent::Failed(failed(&error))),
+            Err(error) if error.reason() == Some("SESSION_EXISTS") => Err(NotPut::Taken),
+            Err(error) if error.reason() == Some("SESSION_ENDED") => Err(NotPut::Ended),
+            Err(error) => Err(NotPut::Failed(failed(&error))),
         }
     }
 
@@ -160,10 +160,10 @@ impl TrolleyStore {
             }
             match self.put_new(record, lives).await {
                 Ok(()) => return Ok(true),
-                Err(Absent::Ended) => return Ok(false),
-                Err(Absent::Failed(error)) => return Err(error),
+                Err(NotPut::Ended) => return Ok(false),
+                Err(NotPut::Failed(error)) => return Err(error),
                 // Somebody else saved it first.
-                Err(Absent::Taken) => {}
+                Err(NotPut::Taken) => {}
             }
         }
         let message = "the session came and went each time that it was looked at";
@@ -172,7 +172,7 @@ impl TrolleyStore {
 }
 
 /// Why no session was put under an id.
-enum Absent {
+enum NotPut {
     /// There is one.
     Taken,
     /// There was one that was ended.
@@ -194,8 +194,8 @@ impl SessionStore for TrolleyStore {
                     self.bases.saved(record);
                     return Ok(());
                 }
-                Err(Absent::Taken | Absent::Ended) => record.id = Id::default(),
-                Err(Absent::Failed(error)) => return Err(error),
+                Err(NotPut::Taken | NotPut::Ended) => record.id = Id::default(),
+                Err(NotPut::Failed(error)) => return Err(error),
             }
         }
         let message = format!("each of {DRAWS} ids that were drawn is in use");

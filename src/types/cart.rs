@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Invalid;
+use super::name::check_texts;
 use crate::limits;
 
 /// A line's number within its cart.
@@ -168,30 +169,13 @@ pub struct Attributes(BTreeMap<String, String>);
 impl Attributes {
     /// Checks count and total size.
     pub fn parse(attributes: BTreeMap<String, String>) -> Result<Self, Invalid> {
-        const FIELD: &str = "attributes";
-        if attributes.len() > limits::LINE_ATTRIBUTES {
-            return Err(Invalid::TooMany {
-                field: FIELD,
-                limit: limits::LINE_ATTRIBUTES,
-                actual: attributes.len(),
-            });
-        }
-        if attributes.keys().any(String::is_empty) {
-            return Err(Invalid::Empty {
-                field: "attribute name",
-            });
-        }
-        let size = attributes
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        if size > limits::LINE_ATTRIBUTE_BYTES {
-            return Err(Invalid::TooLong {
-                field: FIELD,
-                limit: limits::LINE_ATTRIBUTE_BYTES,
-                actual: size,
-            });
-        }
+        check_texts(
+            "attributes",
+            "attribute name",
+            &attributes,
+            limits::LINE_ATTRIBUTES,
+            limits::LINE_ATTRIBUTE_BYTES,
+        )?;
         Ok(Self(attributes))
     }
 

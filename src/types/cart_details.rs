@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Invalid;
+use super::name::{check_len, check_texts};
 use crate::limits;
 
 /// A cart's note; may be empty.
@@ -32,19 +33,8 @@ pub struct TextMap(BTreeMap<String, String>);
 impl TextMap {
     /// Checks names, count and total size.
     pub fn parse(field: &'static str, map: BTreeMap<String, String>) -> Result<Self, Invalid> {
-        if map.len() > limits::CART_ATTRIBUTES {
-            return Err(Invalid::TooMany {
-                field,
-                limit: limits::CART_ATTRIBUTES,
-                actual: map.len(),
-            });
-        }
-        if map.keys().any(String::is_empty) {
-            return Err(Invalid::Empty {
-                field: "attribute name",
-            });
-        }
-        check_len(field, Self::size(&map), limits::CART_ATTRIBUTE_BYTES)?;
+        let (most, most_bytes) = (limits::CART_ATTRIBUTES, limits::CART_ATTRIBUTE_BYTES);
+        check_texts(field, "attribute name", &map, most, most_bytes)?;
         Ok(Self(map))
     }
 
@@ -126,17 +116,6 @@ impl fmt::Display for HolderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_str().fmt(f)
     }
-}
-
-fn check_len(field: &'static str, len: usize, limit: usize) -> Result<(), Invalid> {
-    if len > limit {
-        return Err(Invalid::TooLong {
-            field,
-            limit,
-            actual: len,
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::Invalid;
 use crate::limits;
 
-fn check_len(field: &'static str, len: usize, limit: usize) -> Result<(), Invalid> {
+/// Checks a length in bytes.
+pub(super) fn check_len(field: &'static str, len: usize, limit: usize) -> Result<(), Invalid> {
     if len > limit {
         return Err(Invalid::TooLong {
             field,
@@ -24,6 +25,28 @@ fn check_text(field: &'static str, text: &str, limit: usize) -> Result<(), Inval
         return Err(Invalid::Empty { field });
     }
     check_len(field, text.len(), limit)
+}
+
+/// Checks how many texts are given by name, and how large they are together.
+pub(super) fn check_texts(
+    field: &'static str,
+    name_field: &'static str,
+    texts: &BTreeMap<String, String>,
+    most: usize,
+    most_bytes: usize,
+) -> Result<(), Invalid> {
+    if texts.len() > most {
+        return Err(Invalid::TooMany {
+            field,
+            limit: most,
+            actual: texts.len(),
+        });
+    }
+    if texts.keys().any(String::is_empty) {
+        return Err(Invalid::Empty { field: name_field });
+    }
+    let sizes = texts.iter().map(|(name, value)| name.len() + value.len());
+    check_len(field, sizes.sum(), most_bytes)
 }
 
 macro_rules! text {
@@ -185,22 +208,27 @@ pub struct Fields(Vec<(String, Bytes)>);
 impl Fields {
     /// Checks names, count and total size.
     pub fn parse(fields: BTreeMap<String, Bytes>) -> Result<Self, Invalid> {
-        Self::parse_list(fields.into_iter().collect())
+        Self::check(fields.into_iter().collect())
     }
 
     /// The same of a list, which must ascend by name.
     pub fn parse_list(fields: Vec<(String, Bytes)>) -> Result<Self, Invalid> {
+        if !fields.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err(Invalid::Malformed {
+                field: "fields",
+                expected: "different names in ascending order",
+            });
+        }
+        Self::check(fields)
+    }
+
+    /// Of a list that ascends.
+    fn check(fields: Vec<(String, Bytes)>) -> Result<Self, Invalid> {
         if fields.len() > limits::SESSION_FIELDS {
             return Err(Invalid::TooMany {
                 field: "fields",
                 limit: limits::SESSION_FIELDS,
                 actual: fields.len(),
-            });
-        }
-        if !fields.is_sorted_by(|(one, _), (next, _)| one < next) {
-            return Err(Invalid::Malformed {
-                field: "fields",
-                expected: "different names in ascending order",
             });
         }
         let mut bytes = 0;

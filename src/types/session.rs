@@ -6,6 +6,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::name::check_texts;
 use super::{Invalid, LogTime};
 use crate::limits;
 
@@ -72,30 +73,13 @@ pub struct ClientAttributes(BTreeMap<String, String>);
 impl ClientAttributes {
     /// Checks count and total size.
     pub fn parse(attributes: BTreeMap<String, String>) -> Result<Self, Invalid> {
-        const FIELD: &str = "client";
-        if attributes.len() > limits::CLIENT_ATTRIBUTES {
-            return Err(Invalid::TooMany {
-                field: FIELD,
-                limit: limits::CLIENT_ATTRIBUTES,
-                actual: attributes.len(),
-            });
-        }
-        if attributes.keys().any(String::is_empty) {
-            return Err(Invalid::Empty {
-                field: "client attribute name",
-            });
-        }
-        let sizes = attributes
-            .iter()
-            .map(|(name, value)| name.len() + value.len());
-        let size = sizes.sum();
-        if size > limits::CLIENT_ATTRIBUTE_BYTES {
-            return Err(Invalid::TooLong {
-                field: FIELD,
-                limit: limits::CLIENT_ATTRIBUTE_BYTES,
-                actual: size,
-            });
-        }
+        check_texts(
+            "client",
+            "client attribute name",
+            &attributes,
+            limits::CLIENT_ATTRIBUTES,
+            limits::CLIENT_ATTRIBUTE_BYTES,
+        )?;
         Ok(Self(attributes))
     }
 

@@ -146,3 +146,23 @@ async fn a_retried_login_gets_the_same_token_from_the_next_leader() {
     .await;
     assert!(token == first.token, "the retry got another token");
 }
+
+/// The same through the client library: a request id of the caller's own makes one session, and one login of it, from whichever
+/// process it is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callers_request_id_gets_the_same_token_from_another_client() {
+    let cluster = Cluster::start(3, &[]).await;
+    let clients = [cluster.client(), cluster.client()];
+    let mut tokens = Vec::new();
+    for client in &clients {
+        let create = client.sessions().create().request_id("begin");
+        let guest = create.send().await.expect("the same request").value.token;
+        let rotate = client.sessions().rotate(&guest).user("ada");
+        let login = rotate.request_id("log in").send().await;
+        tokens.push((guest, login.expect("the same request").value.token.clone()));
+    }
+    assert!(tokens[0] == tokens[1], "the second client got other tokens");
+    for client in clients {
+        client.close().await;
+    }
+}

@@ -55,7 +55,7 @@ impl Outbox {
 
     /// Adds a failure.
     pub fn push_failure(&mut self, sequence: u64, failure: Failure) {
-        self.bytes += BASE_BYTES;
+        self.bytes += BASE_BYTES + failure.message.len() + text_weight(&failure.metadata);
         self.outcomes.push(Outcome {
             sequence,
             revision: Revision::default().get(),
@@ -88,7 +88,7 @@ impl Outbox {
     /// A frame's worth.
     pub fn take(&mut self) -> Vec<Outcome> {
         if self.outcomes.len() > limits::FRAME_OPERATIONS {
-            // What is left over are failures: they weigh nothing to speak of.
+            // What is left over are failures: the next frame takes them at once.
             self.bytes = 0;
             let rest = self.outcomes.split_off(limits::FRAME_OPERATIONS);
             return std::mem::replace(&mut self.outcomes, rest);
@@ -102,6 +102,7 @@ impl Outbox {
 pub(super) fn weight(response: &Response) -> usize {
     match response {
         Response::CreateSession(r) => session_weight(r.session.as_ref()),
+        Response::RotateSession(r) => r.ended.iter().map(|handle| handle.len() + 8).sum(),
         Response::GetSession(r) => session_weight(r.session.as_ref()),
         Response::ListSessions(r) => r.sessions.iter().map(listed_weight).sum(),
         Response::SaveSession(r) => r.overwritten.iter().map(String::len).sum(),
@@ -135,7 +136,6 @@ pub(super) fn weight(response: &Response) -> usize {
         | Response::UpdateSession(_)
         | Response::TouchSession(_)
         | Response::DestroySession(_)
-        | Response::RotateSession(_)
         | Response::EndSession(_)
         | Response::RevokeAllSessions(_)
         | Response::GetNamespace(_)

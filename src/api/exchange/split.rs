@@ -90,8 +90,8 @@ fn parse(request: Option<Request>, origin: Origin) -> Result<Parsed, Error> {
 fn payload_bytes(request: &Request) -> usize {
     match request {
         Request::CreateSession(r) => Fields::size(&r.fields),
-        Request::UpdateSession(r) => Fields::size(&r.set),
-        Request::RotateSession(r) => Fields::size(&r.set),
+        Request::UpdateSession(r) => Fields::size(&r.set) + text_bytes(&r.remove),
+        Request::RotateSession(r) => Fields::size(&r.set) + text_bytes(&r.remove),
         Request::SaveSession(r) => {
             let base = r.base.as_ref();
             Fields::size(&r.fields) + base.map_or(0, |base| Fields::size(&base.fields))
@@ -101,10 +101,55 @@ fn payload_bytes(request: &Request) -> usize {
         Request::Txn(r) => {
             let requests = r.then.iter().chain(&r.otherwise);
             let requests = requests.filter_map(|operation| operation.request.as_ref());
-            requests
-                .map(|request| BASE_BYTES + payload_bytes(request))
-                .sum()
+            let requests = requests.map(|request| BASE_BYTES + payload_bytes(request));
+            let compares = r.compare.iter().map(prost::Message::encoded_len);
+            requests.chain(compares).sum()
         }
         _ => 0,
+    }
+}
+
+fn text_bytes(texts: &[String]) -> usize {
+    texts.iter().map(String::len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1;
+
+    /// What is large must weigh, wherever in the request it is.
+    #[test]
+    fn payloads_weigh_what_they_hold() {
+        const LARGE: usize = 1 << 16;
+        let large = || "x".repeat(LARGE);
+        let compare = v1::Compare {
+            operand: Some(v1::compare::Operand::Value(large().into())),
+            ..v1::Compare::default()
+        };
+        let txn = v1::TxnRequest {
+            compare: vec![compare],
+            ..v1::TxnRequest::default()
+        };
+        let update = v1::UpdateSessionRequest {
+            remove: vec![large()],
+            ..v1::UpdateSessionRequest::default()
+        };
+        let rotate = v1::RotateSessionRequest {
+            remove: vec![large()],
+            ..v1::RotateSessionRequest::default()
+        };
+        let put = v1::PutKeyRequest {
+            value: large().into(),
+            ..v1::PutKeyRequest::default()
+        };
+        for request in [
+            Request::Txn(txn),
+            Request::UpdateSession(update),
+            Request::RotateSession(rotate),
+            Request::PutKey(put),
+        ] {
+            assert!(payload_bytes(&request) >= LARGE, "{request:?}");
+        }
     }
 }

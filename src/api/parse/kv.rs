@@ -1,8 +1,7 @@
 //! The key service's requests.
 
-use super::{Echo, Origin, Query, Read, Write, identity, read_mode, revision};
+use super::{Echo, Origin, Query, Read, Write, identity, page_size, read_mode, revision};
 use crate::api::{Error, cursor};
-use crate::limits;
 use crate::proto::v1;
 use crate::state::{Command, Increment, KeyOperation, Operation, PutCondition};
 use crate::types::{Bounds, Invalid, Key, KeyPrefix, LeaseId, Namespace, Revision, Ttl, Value};
@@ -91,17 +90,4 @@ pub(super) fn list(r: v1::ListKeysRequest) -> Result<Read, Error> {
             after,
         },
     })
-}
-
-fn page_size(limit: u32) -> Result<usize, Invalid> {
-    match limit as usize {
-        0 => Ok(limits::LIST_DEFAULT),
-        size @ 1..=limits::LIST_MAX => Ok(size),
-        _ => Err(Invalid::OutOfRange {
-            field: "limit",
-            min: 0,
-            max: i64::try_from(limits::LIST_MAX).expect("a page fits i64"),
-            actual: i64::from(limit),
-        }),
-    }
 }

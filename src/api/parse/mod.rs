@@ -12,6 +12,7 @@ mod session;
 mod txn;
 
 use crate::api::Error;
+use crate::limits;
 use crate::node::ReadMode;
 use crate::proto::v1::{self, operation::Request};
 use crate::state::{CartOwner, Command, Identity, RequestHash};
@@ -204,6 +205,20 @@ fn identity(text: String, origin: Origin) -> Result<Identity, Error> {
 
 fn revision(number: Option<u64>) -> Option<Revision> {
     number.map(Revision::new)
+}
+
+/// Items of one page of a listing.
+fn page_size(limit: u32) -> Result<usize, Invalid> {
+    match limit as usize {
+        0 => Ok(limits::LIST_DEFAULT),
+        size @ 1..=limits::LIST_MAX => Ok(size),
+        _ => Err(Invalid::OutOfRange {
+            field: "limit",
+            min: 0,
+            max: i64::try_from(limits::LIST_MAX).expect("a page fits i64"),
+            actual: i64::from(limit),
+        }),
+    }
 }
 
 fn read_mode(options: Option<v1::ReadOptions>) -> Result<ReadMode, Invalid> {

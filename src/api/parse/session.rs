@@ -5,9 +5,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::{Echo, Origin, Query, Read, Write, identity, read_mode, revision};
+use super::{Echo, Origin, Query, Read, Write, identity, page_size, read_mode, revision};
 use crate::api::{Error, cursor};
-use crate::limits;
 use crate::proto::v1;
 use crate::state::{
     Command, Identity, MergePolicy, Operation, Rejection, Rotation, SavePolicy, SessionOperation,
@@ -219,10 +218,7 @@ pub(super) fn list(r: v1::ListSessionsRequest) -> Result<Read, Error> {
     let mode = read_mode(r.read)?;
     let namespace = Namespace::parse(r.namespace)?;
     let user = UserId::parse(r.user_id)?;
-    let limit = match usize::try_from(r.limit).unwrap_or(usize::MAX) {
-        0 => limits::LIST_DEFAULT,
-        limit => limit.min(limits::LIST_MAX),
-    };
+    let limit = page_size(r.limit)?;
     let after = match r.cursor.as_str() {
         "" => 0,
         cursor => cursor::decode_session(&namespace, &user, cursor)?,

@@ -183,7 +183,7 @@ fn keys_are_checked() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines, reason = "a table")]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn cart_lines_are_checked() {
     let attribute = |name: &str, value: String| BTreeMap::from([(name.to_owned(), value)]);
     let cases = [

@@ -141,11 +141,11 @@ async fn a_retry_under_its_key_counts_once() {
 #[tokio::test]
 async fn carts_of_another_namespace_are_reached_by_metadata() {
     let shop = Api::new(MemoryNode::leader());
-    let request = with(item("ann", "mug", 2), NAMESPACE, b"outlet");
+    let request = with(item("ann", "mug", 2), NAMESPACE_METADATA, b"outlet");
     HipsterShop::add_item(&shop, request).await.expect("added");
     assert_eq!(items_of(&shop, "ann").await, []);
     let user_id = "ann".to_owned();
-    let request = with(GetCartRequest { user_id }, NAMESPACE, b"outlet");
+    let request = with(GetCartRequest { user_id }, NAMESPACE_METADATA, b"outlet");
     let cart = HipsterShop::get_cart(&shop, request).await.expect("read");
     assert_eq!(cart.into_inner().items.len(), 1);
 }
@@ -187,8 +187,13 @@ async fn bad_requests_are_named() {
             "FIELD_TOO_LONG",
             "request_id",
         ),
-        (NAMESPACE, b"\xff", "MALFORMED", "trolley-namespace"),
-        (NAMESPACE, b"No Such", "MALFORMED", "namespace"),
+        (
+            NAMESPACE_METADATA,
+            b"\xff",
+            "MALFORMED",
+            "trolley-namespace",
+        ),
+        (NAMESPACE_METADATA, b"No Such", "MALFORMED", "namespace"),
     ] {
         let request = with(item("ann", "mug", 1), name, value);
         let refused = HipsterShop::add_item(&shop, request).await;

@@ -22,7 +22,7 @@ type Row = (
     &'static [(&'static str, &'static str)],
 );
 
-#[allow(clippy::too_many_lines, reason = "a table")]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_error() -> Vec<Row> {
     let field = "key";
     let invalid = |invalid: Invalid| Error::Invalid(invalid);
@@ -472,7 +472,7 @@ fn every_error() -> Vec<Row> {
             node::Error::TransferFailed("x".to_owned()).into(),
             "TRANSFER_FAILED",
             Code::Unavailable,
-            no,
+            unknown,
             &[],
         ),
         (

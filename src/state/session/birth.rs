@@ -53,7 +53,7 @@ pub(super) fn create<S: Store>(
     let id = claim(batch, ns, token)?;
     let policy = namespace::session_policy(batch, ns)?;
     let fields = changed_fields(&[], fields.as_list(), &[]);
-    check_limits(&policy, &fields)?;
+    check_limits(&policy, &[], &fields)?;
     let idle_ttl = policy.idle_ttl(*idle_ttl)?;
     let absolute_ttl = policy.absolute_ttl(*absolute_ttl)?;
     let newborn = Newborn {
@@ -94,7 +94,7 @@ pub(super) fn rotate<S: Store>(
     let policy = namespace::session_policy(batch, ns)?;
     let old = read(batch, old_id)?;
     let fields = changed_fields(&old.fields, set.as_list(), remove);
-    check_limits(&policy, &fields)?;
+    check_limits(&policy, &old.fields, &fields)?;
     let idle_ttl = match idle_ttl {
         None => namespace::kept_ttl(old.idle_ttl),
         asked => policy.idle_ttl(*asked)?,

@@ -47,7 +47,7 @@ pub(super) fn update<S: Store>(
             return Err(Rejection::RevisionMismatch { actual }.into());
         }
         let fields = changed_fields(&session.fields, update.set.as_list(), update.remove);
-        check_limits(&policy, &fields)?;
+        check_limits(&policy, &session.fields, &fields)?;
         let term = Term::new(&policy, batch.now(), update)?;
         write(batch, id, ns, token, fields)?;
         if !term.is_as_before() {
@@ -183,7 +183,7 @@ fn see<S: Store>(
 ) -> Result<(), Stop> {
     let now = batch.now();
     let session = batch.read::<pb::SessionRecord>(id);
-    if session.is_some_and(|session| is_touch_due(session, now)) {
+    if session.is_some_and(|session| is_touch_due(session.last_seen, session.touch_interval, now)) {
         let revision = batch.next_revision();
         users::adopt(batch, id, ns, token, revision)?;
         if let Some(session) = batch.change::<pb::SessionRecord>(id) {
@@ -264,7 +264,7 @@ pub(super) fn save<S: Store>(
         }));
     }
     let fields = changed_fields(&session.fields, &merge.set, &merge.remove);
-    check_limits(&policy, &fields)?;
+    check_limits(&policy, &session.fields, &fields)?;
     if merge.set.is_empty() && merge.remove.is_empty() {
         see(batch, id, ns, token)?;
     } else {
@@ -287,14 +287,26 @@ fn changed<S: Store>(batch: &Batch<'_, S>, id: SlotId) -> Body {
     })
 }
 
-/// Whether a session with these fields stays within its limits.
+/// Whether a session may come to hold these fields. What is stored stays as it is: a limit that was lowered since refuses what
+/// grows, and neither a login nor a change that makes the session smaller.
 pub(super) fn check_limits(
     policy: &SessionPolicy,
+    old: &[pb::SessionField],
     fields: &[pb::SessionField],
 ) -> Result<(), Rejection> {
-    let bytes = fields
+    let (before, after) = (size(old), size(fields));
+    let count = if fields.len() > old.len() {
+        fields.len()
+    } else {
+        0
+    };
+    let bytes = if after > before { after } else { 0 };
+    policy.check(count, bytes)
+}
+
+fn size(fields: &[pb::SessionField]) -> usize {
+    fields
         .iter()
         .map(|field| field.name.len().saturating_add(field.value.len()))
-        .fold(0, usize::saturating_add);
-    policy.check(fields.len(), bytes)
+        .fold(0, usize::saturating_add)
 }

@@ -61,9 +61,9 @@ pub(super) fn is_live(
     !is_tombstone(session) && deadline(session) > now && !revoked
 }
 
-/// A touch would be stored.
-pub(super) fn is_touch_due(session: &pb::SessionRecord, now: LogTime) -> bool {
-    now.as_millis() >= session.last_seen.saturating_add(session.touch_interval)
+/// A touch of a session that was last seen then would be stored.
+pub(super) fn is_touch_due(last_seen: u64, touch_interval: u64, now: LogTime) -> bool {
+    now.as_millis() >= last_seen.saturating_add(touch_interval)
 }
 
 /// Whom the session belongs to; `None` for a guest's.

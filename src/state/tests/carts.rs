@@ -385,8 +385,11 @@ fn records_on_disk_stay_what_they_are() {
         next_line_id: 5,
         ..pb::CartRecord::default()
     };
-    let bytes = record::encode(&Record::Cart(old.into()));
+    let old = Record::Cart(old.into());
+    let bytes = record::encode(&old);
     assert_eq!(hex(&bytes), OLD_CART);
+    let opened = record::decode(&cart_key, bytes).expect("old bytes");
+    assert_eq!(opened.record, old);
 }
 
 const OLD_CART: &str = "0a0708011201731802100318042005";

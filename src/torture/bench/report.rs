@@ -55,7 +55,7 @@ impl Report {
     }
 }
 
-#[allow(
+#[expect(
     clippy::cast_precision_loss,
     reason = "a rate needs no more than 52 bits of a count"
 )]

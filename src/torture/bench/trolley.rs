@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Target;
-use crate::client::{CartOwner, Client, Compare, Error, Rejected};
+use crate::client::{CartOwner, Client, Compare, Error, Outcome, Rejected};
 use crate::proto::v1;
 use crate::torture::peers;
 use crate::torture::shop::Shop;
@@ -170,9 +170,9 @@ impl Trolley {
         client.carts().get(&self.owner(0, 0)).send().await?;
         let leader = client.leader_address().unwrap_or_default();
         let shop = Shop::connect(&leader, self.clients.len());
-        shop.map_err(|_| Error::Endpoint {
-            endpoint: leader,
-            problem: "no leader is known there",
+        shop.map_err(|error| Error::Unavailable {
+            outcome: Outcome::NotApplied,
+            problem: format!("no way to the leader '{leader}': {error}"),
         })
     }
 

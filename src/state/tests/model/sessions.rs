@@ -128,7 +128,7 @@ impl Model {
                 let session = self.session(ns, token)?;
                 check(if_revision, session.modified)?;
                 let after = updated(&session.fields, set.into_map(), &remove);
-                check_size(&settings, &after)?;
+                check_size(&settings, &session.fields, &after)?;
                 let idle = idle_ttl.map(|asked| idle_ms(&settings, Some(asked)));
                 let absolute = absolute_ttl.map(|asked| absolute_ms(&settings, Some(asked)));
                 let (idle, absolute) = (idle.transpose()?, absolute.transpose()?);
@@ -328,7 +328,7 @@ impl Model {
         };
         self.claim(ns, token)?;
         let settings = self.session_settings(ns);
-        check_size(&settings, &fields.clone().into_map())?;
+        check_size(&settings, &BTreeMap::new(), &fields.clone().into_map())?;
         let idle = idle_ms(&settings, idle_ttl)?;
         let absolute = absolute_ms(&settings, absolute_ttl)?;
         let user = user.map_or(String::new(), UserId::into_string);
@@ -372,7 +372,7 @@ impl Model {
         self.claim(ns, new_token)?;
         let settings = self.session_settings(ns);
         let fields = updated(&old.fields, set.into_map(), &remove);
-        check_size(&settings, &fields)?;
+        check_size(&settings, &old.fields, &fields)?;
         let idle = match idle_ttl {
             None => old.idle,
             asked => idle_ms(&settings, asked)?,
@@ -470,7 +470,7 @@ impl Model {
                 actual_revision: session.modified,
             }));
         }
-        check_size(&settings, &after)?;
+        check_size(&settings, &session.fields, &after)?;
         if after == session.fields {
             self.see(ns, token)?;
         } else {
@@ -502,14 +502,15 @@ fn updated(
 
 fn check_size(
     settings: &v1::SessionSettings,
+    before: &BTreeMap<String, Bytes>,
     fields: &BTreeMap<String, Bytes>,
 ) -> Result<(), Rejection> {
     let most = u64::from(settings.max_fields.unwrap_or(256));
-    if fields.len() as u64 > most {
+    if fields.len() as u64 > most.max(before.len() as u64) {
         return Err(Rejection::SessionFieldsLimit { limit: most });
     }
     let most = settings.max_bytes.unwrap_or(limits::SESSION_BYTES as u64);
-    if Fields::size(fields) as u64 > most {
+    if Fields::size(fields) as u64 > most.max(Fields::size(before) as u64) {
         return Err(Rejection::SessionBytesLimit { limit: most });
     }
     Ok(())
