@@ -1,11 +1,20 @@
-//! `grpc.health.v1`: serving only while a leader is known, so that a load balancer leaves out a node that is cut off.
+//! `grpc.health.v1`: serving while the node can answer a linearizable read, so that a load balancer leaves out a node
+//! that is cut off. Such a node still knows who led: only a question to the others tells.
 
-use tokio::sync::watch;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use crate::node::Leadership;
+use crate::api::Backend;
+use crate::node::ReadMode;
+
+/// How often the node asks.
+const PROBE_PERIOD: Duration = Duration::from_secs(1);
+/// How long the answer may take. Longer than an election.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The empty name stands for the whole server.
 const SERVICES: &[&str] = &[
@@ -16,6 +25,7 @@ const SERVICES: &[&str] = &[
     "trolley.v1.LeaseService",
     "trolley.v1.TxnService",
     "trolley.v1.NamespaceService",
+    "trolley.v1.WatchService",
     "trolley.v1.ClusterService",
     "trolley.v1.ExchangeService",
     "hipstershop.CartService",
@@ -42,21 +52,40 @@ impl Health {
         self.set(ServingStatus::NotServing).await;
     }
 
-    /// Follows the node's leadership until the node is gone.
-    pub async fn follow(self, mut leadership: watch::Receiver<Leadership>) {
+    /// Asks, now and then and whenever leadership changes, whether the node can serve, until the node is gone.
+    pub async fn follow(self, node: impl Backend) {
+        let mut leadership = node.leadership_changes();
+        let mut probes = interval(PROBE_PERIOD);
+        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let knows_leader = leadership.borrow_and_update().leader.is_some();
-            self.set(if knows_leader {
-                ServingStatus::Serving
-            } else {
-                ServingStatus::NotServing
-            })
-            .await;
-            if leadership.changed().await.is_err() {
+            if leadership.borrow_and_update().leader.is_none() {
                 self.not_serving().await;
-                return;
+                if leadership.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let deadline = Instant::now() + PROBE_PATIENCE;
+            tokio::select! {
+                read = node.read_barrier(ReadMode::Linearizable, deadline) => match read {
+                    Ok(()) => self.set(ServingStatus::Serving).await,
+                    Err(error) => {
+                        tracing::debug!(%error, "not serving");
+                        self.not_serving().await;
+                    }
+                },
+                // Whatever the answer would be, it is about another leader.
+                changed = leadership.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => break,
+                },
+            }
+            tokio::select! {
+                _ = probes.tick() => {}
+                changed = leadership.changed() => if changed.is_err() { break },
             }
         }
+        self.not_serving().await;
     }
 
     async fn set(&self, status: ServingStatus) {

@@ -93,7 +93,7 @@ pub async fn serve_node<N: Served>(
             ),
     );
     let mut following = JoinSet::new();
-    following.spawn(health.clone().follow(node.leadership_changes()));
+    following.spawn(health.clone().follow(node.clone()));
 
     let stopped = tokio::select! {
         ended = serving.join_next() => Some(accepting_ended(ended)),
@@ -158,6 +158,7 @@ async fn routes<N: Served>(
         .add_service(services.exchange)
         .add_service(services.hipstershop)
         .add_service(services.oteldemo)
+        .add_service(services.watch)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(Error::Reflection)?)
         .add_service(reflection().build_v1alpha().map_err(Error::Reflection)?);

@@ -1,8 +1,11 @@
-//! A leader that sleeps through its own deposition.
+//! Nodes that sleep: a leader through its own deposition, a majority while the rest is asked how it is.
 
 use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 use trolley::proto::v1::GetKeyRequest;
 use trolley::proto::v1::kv_service_client::KvServiceClient;
 
@@ -64,4 +67,39 @@ async fn read_until_answered(direct: KvServiceClient<Channel>, expected: &str) -
     })
     .await;
     refused
+}
+
+/// Whether a node says that it serves.
+async fn serves(health: &HealthClient<Channel>) -> bool {
+    let mut health = health.clone();
+    let request = HealthCheckRequest {
+        service: "trolley.v1.SessionService".to_owned(),
+    };
+    let answer = timeout(DEADLINE, health.check(request)).await;
+    let answer = answer.expect("it answers in time").expect("it answers");
+    answer.into_inner().status() == ServingStatus::Serving
+}
+
+/// Nothing that a node hears tells it that the others are gone: not the leader, not a follower that knows who led. A load
+/// balancer has to be told all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_majority_says_that_it_does_not_serve() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let leader = cluster.wait_for_leader().await;
+    let follower = cluster.others(leader)[0];
+    for alone in [leader, follower] {
+        let address = format!("http://{}", cluster.node(alone).address());
+        let channel = Channel::from_shared(address).expect("an address");
+        let health = HealthClient::new(channel.connect().await.expect("the node listens"));
+        eventually("SERVING with a majority", async || serves(&health).await).await;
+        let others = cluster.others(alone);
+        for other in &others {
+            cluster.node(*other).pause();
+        }
+        eventually("NOT_SERVING alone", async || !serves(&health).await).await;
+        for other in &others {
+            cluster.node(*other).resume();
+        }
+        eventually("SERVING again", async || serves(&health).await).await;
+    }
 }
