@@ -55,6 +55,20 @@ def print_throughput(groups):
         )
 
 
+def print_fan_out(lines):
+    groups = defaultdict(list)
+    for line in lines:
+        if "events_per_second" in line:
+            groups[line["watchers"]].append(line)
+    for watchers, found in sorted(groups.items()):
+        cpu = median(found, "server_cpu_us_per_event")
+        print(
+            f"watch fan-out, {watchers:,} watchers on one node: {median(found, 'events_per_second'):,.0f} events/s "
+            f"delivered, lag from the put's start p50 {median(found, 'lag_p50_us') / 1000:.1f} ms, "
+            f"p99 {median(found, 'lag_p99_us') / 1000:.1f} ms{'' if cpu is None else f', {cpu:.2f} server CPU µs/event'}"
+        )
+
+
 def print_outages(lines):
     for system in ("trolley", "etcd"):
         outages = [line["outage_ms"] for line in lines if line["system"] == system and "outage_ms" in line]
@@ -90,6 +104,7 @@ def main():
         lines = [json.loads(line) for line in results]
     print_throughput(rows(lines))
     print()
+    print_fan_out(lines)
     print_outages(lines)
     print_memory(lines)
     print_beside(lines)

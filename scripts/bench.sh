@@ -23,6 +23,10 @@ REVOKED_SESSIONS=100000
 FORM=table
 VALUE_BYTES=256
 KEYS=10000
+WATCHERS=1000
+# Puts that come to every watcher at the same time, and connections that the watchers share.
+FAN_OUT_CLIENTS=64
+FAN_OUT_CONNECTIONS=4
 BASE_PORT=17400
 
 usage() {
@@ -36,6 +40,7 @@ every write on disk before it is acknowledged, and prints one table of medians.
   --duration D        of one measurement ($DURATION), after a warm-up of $WARM_UP
   --clients A,B,...   closed-loop clients ($CLIENTS)
   --systems A,B,...   which systems ($SYSTEMS)
+  --watchers N        watchers of one Trolley node; 0 does not measure them ($WATCHERS)
   --kills N           kill the leader N times and take the median outage; 0 does not ($KILLS)
   --with-memory       also: memory per node, idle and with a million sessions
   --with-endings      also: writes while a million sessions expire, and how long it takes to revoke 100,000
@@ -53,6 +58,7 @@ parse() {
             --duration) DURATION=${2:?"--duration takes a duration"} && shift ;;
             --clients) CLIENTS=${2:?"--clients takes numbers"} && shift ;;
             --systems) SYSTEMS=${2:?"--systems takes names"} && shift ;;
+            --watchers) WATCHERS=${2:?"--watchers takes a number"} && shift ;;
             --kills) KILLS=${2:?"--kills takes a number"} && shift ;;
             --with-memory) MEMORY_SESSIONS=1000000 ;;
             --with-endings) ENDING_SESSIONS=1000000 ;;
@@ -64,6 +70,7 @@ parse() {
         shift
     done
     [[ $ROUNDS =~ ^[1-9][0-9]*$ ]] || die "--rounds '$ROUNDS' is not a number from 1"
+    [[ $WATCHERS =~ ^[0-9]+$ ]] || die "--watchers '$WATCHERS' is not a number"
     [[ $KILLS =~ ^[0-9]+$ ]] || die "--kills '$KILLS' is not a number"
     [[ $CLIENTS =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--clients '$CLIENTS' is not a list of numbers"
 }
@@ -267,6 +274,13 @@ measure() {
         --timeout 30s | record system="$system" operation="$operation" transport="$transport" round="$round"
 }
 
+measure_fan_out() {
+    note "round $1: $WATCHERS watchers of one node"
+    "$BINARY" bench --json --endpoints "$(trolley_endpoints)" --watchers "$WATCHERS" --clients "$FAN_OUT_CLIENTS" \
+        --connections "$FAN_OUT_CONNECTIONS" --keys "$KEYS" --value-bytes "$VALUE_BYTES" --duration "$DURATION" \
+        --warm-up "$WARM_UP" --server-pids "$(trolley_pids)" --timeout 30s | record system=trolley operation=fan-out round="$1"
+}
+
 measure_all() {
     local round clients operation
     for ((round = 1; round <= ROUNDS; round++)); do
@@ -282,6 +296,9 @@ measure_all() {
             done
             ! runs trolley || measure trolley add-item unary "$clients" "$round"
         done
+        if ((WATCHERS > 0)) && runs trolley; then
+            measure_fan_out "$round"
+        fi
     done
 }
 

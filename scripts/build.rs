@@ -10,6 +10,7 @@ const PUBLIC: &[&str] = &[
     "session",
     "cart",
     "kv",
+    "watch",
     "namespace",
     "cluster",
     "exchange",

@@ -26,6 +26,13 @@
 //! A linearizable read waits for one `ReadIndex` round, which every read that waits at the same time shares, then looks at
 //! the local state under its exact revision. A follower asks the leader for the index and waits until it has applied it.
 //!
+//! # One event's journey
+//!
+//! While a command is applied, [`state`] notes which records it touches, whichever operation that is. When its revision is
+//! complete, what became of each of them is written down and stored in the same atomic batch as the changes, so that every
+//! replica has the same history. After the commit, [`storage::feed`] keeps it in memory while somebody watches; watchers pull
+//! from there, or from the database until they have caught up.
+//!
 //! # Where to change what
 //!
 //! | to change | go to |
@@ -35,7 +42,7 @@
 //! | messages, stored formats | `proto/`, [`proto`] |
 //! | what is on disk, fsyncs, snapshots | [`storage`] |
 //! | how nodes talk | [`network`] |
-//! | leadership, ticks, births, reads | [`node`] |
+//! | leadership, ticks, births, reads, who is told of events | [`node`] |
 //! | gRPC services and error reasons | [`api`] |
 //! | flags, start, shutdown | [`config`], [`server`] |
 //! | retries, leader hints | [`client`] |

@@ -123,6 +123,32 @@ pub const ENDED_PER_LOGIN: usize = 64;
 /// Sessions of a user that one login looks at beyond the limit, to tell live ones from expired ones.
 pub const LOGIN_SCAN: usize = 256;
 
+/// Most events that are kept for watchers to catch up with.
+pub const EVENT_HISTORY: u64 = 1_000_000;
+/// Bytes of the events that are kept.
+pub const EVENT_HISTORY_BYTES: u64 = 256 << 20;
+/// How long events are kept, in log time.
+pub const EVENT_HISTORY_MS: u64 = 3600 * 1000;
+/// Parts that the history of events is cut into: it is forgotten a part at a time.
+pub const EVENT_HISTORY_PARTS: u64 = 32;
+/// Events that are stored together, in bytes; a chunk ends with the revision that crosses it.
+pub const EVENT_CHUNK_BYTES: usize = 32 << 10;
+/// The newest events that a node keeps in memory while somebody watches; a watcher that falls behind them is told so.
+pub const WATCH_TAIL_BYTES: usize = 16 << 20;
+/// Most watchers of one node.
+pub const WATCHERS: usize = 2048;
+/// Events in one message to a watcher, in bytes; a message ends with the event that crosses it. Small, because each
+/// watcher that does not read has one of them waiting.
+pub const WATCH_RESPONSE_BYTES: usize = 128 << 10;
+/// Most filters of one watcher.
+pub const WATCH_FILTERS: usize = 64;
+/// How often a watcher is told how far it is, unless it says otherwise.
+pub const WATCH_PROGRESS_DEFAULT_MS: u32 = 1000;
+/// The most often that it may ask for.
+pub const WATCH_PROGRESS_MIN_MS: u32 = 100;
+/// The least often.
+pub const WATCH_PROGRESS_MAX_MS: u32 = 60_000;
+
 /// Largest gRPC message that a node accepts from a client.
 pub const MESSAGE_BYTES: usize = 4 << 20;
 /// Largest gRPC message between nodes.
@@ -206,6 +232,9 @@ const _: () = {
     // The entry that crosses an append's bound may hold a group that was crossed by a whole frame.
     assert!(APPEND_BYTES + PROPOSAL_BYTES + MESSAGE_BYTES < PEER_MESSAGE_BYTES);
     assert!(SNAPSHOT_CHUNK_BYTES < PEER_MESSAGE_BYTES);
+    assert!(WATCH_RESPONSE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
+    assert!(WATCH_RESPONSE_BYTES < WATCH_TAIL_BYTES);
+    assert!(EVENT_HISTORY_BYTES / EVENT_HISTORY_PARTS > VALUE_BYTES as u64);
     assert!(SESSION_IDLE_TTL_DEFAULT_MS <= SESSION_ABSOLUTE_TTL_DEFAULT_MS);
     assert!(SESSION_ABSOLUTE_TTL_DEFAULT_MS <= TTL_MAX_MS);
     assert!(LEASE_KEYS * KEY_BYTES < VALUE_BYTES);

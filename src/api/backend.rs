@@ -7,7 +7,7 @@ use futures::stream::BoxStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::node::{Error, Leadership, Node, ReadMode};
+use crate::node::{Error, Leadership, Node, ReadMode, Watcher};
 use crate::proto::internal as pb;
 use crate::proto::v1;
 use crate::raft::Reply;
@@ -64,6 +64,8 @@ pub trait Backend: Clone + Send + Sync + Unpin + 'static {
 
     /// Log time as a command would be stamped with it now. What is stored may lie behind where nothing was written.
     fn log_now(&self) -> LogTime;
+    /// Begins to watch.
+    fn watch(&self) -> Result<Watcher, Error>;
 
     /// Who leads. Cheap.
     fn leadership(&self) -> Leadership;
@@ -120,6 +122,10 @@ impl Backend for Node {
 
     fn log_now(&self) -> LogTime {
         Node::log_now(self)
+    }
+
+    fn watch(&self) -> Result<Watcher, Error> {
+        Node::watch(self)
     }
 
     fn leadership(&self) -> Leadership {

@@ -11,6 +11,7 @@
 //! | `shops` | the cart services that existing shops call |
 //! | `forward` | a write that reached a follower |
 //! | `exchange` | many operations over one stream: the hot path |
+//! | `watch` | events, as they happen |
 //!
 //! Invariants:
 //! 1. A request is parsed once, here; behind it no input is invalid.
@@ -34,6 +35,7 @@ mod services;
 mod shops;
 pub mod status;
 mod unary;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -56,13 +58,14 @@ use crate::proto::v1::lease_service_server::LeaseServiceServer;
 use crate::proto::v1::namespace_service_server::NamespaceServiceServer;
 use crate::proto::v1::session_service_server::SessionServiceServer;
 use crate::proto::v1::txn_service_server::TxnServiceServer;
+use crate::proto::v1::watch_service_server::WatchServiceServer;
 
 /// Every public service over one node. Cloning shares it.
 #[derive(Clone)]
 pub struct Api<B> {
     node: B,
     leaders: forward::Leaders,
-    /// Cancelled when the node drains: exchange streams finish what is under way and end.
+    /// Cancelled when the node drains: exchange streams finish what is under way and end, watches end at once.
     drain: CancellationToken,
     /// Holds a token for each call and stream under way, so that a drain can wait for them.
     under_way: TaskTracker,
@@ -90,6 +93,8 @@ pub struct Services<B: Backend> {
     pub hipstershop: HipsterShopServer<Api<B>>,
     /// Carts, as the OpenTelemetry demo calls them.
     pub oteldemo: OtelDemoServer<Api<B>>,
+    /// Events.
+    pub watch: WatchServiceServer<Api<B>>,
 }
 
 impl<B: Backend> Api<B> {
@@ -123,6 +128,7 @@ impl<B: Backend> Api<B> {
             hipstershop: HipsterShopServer::new(self.clone())
                 .max_decoding_message_size(message_bytes),
             oteldemo: OtelDemoServer::new(self.clone()).max_decoding_message_size(message_bytes),
+            watch: WatchServiceServer::new(self.clone()).max_decoding_message_size(message_bytes),
         }
     }
 

@@ -126,6 +126,9 @@ reasons! {
     DEADLINE_EXCEEDED: DeadlineExceeded, retry, InMetadata, "The caller's deadline passed.";
     TRANSFER_FAILED: Unavailable, retry, Unknown, "The transfer was not seen to happen in time: `cluster status` tells who leads.";
     UNKNOWN_MEMBER: InvalidArgument, final, NotApplied, "The request names a node that is not a voting member.";
+    COMPACTED: OutOfRange, final, NotApplied, "The events of `start_revision` are no longer kept: read the state, then watch from there; metadata `oldest_revision`.";
+    WATCHER_TOO_SLOW: ResourceExhausted, retry, NotApplied, "The watcher read too slowly: go on from metadata `resume_revision`; also `oldest_revision`.";
+    WATCHERS_LIMIT: ResourceExhausted, retry, NotApplied, "The node has as many watchers as it takes: use another; metadata `limit`.";
     STOPPED: Unavailable, retry, Unknown, "The node stopped: use another.";
     FAULT: Internal, retry, Unknown, "The node met damage and stops: use another, and see its log.";
     NO_RANDOMNESS: Internal, retry, NotApplied, "The node has no randomness to draw a token from.";
@@ -343,6 +346,19 @@ fn tell_node(error: &node::Error, metadata: &mut Metadata) -> Reason {
         node::Error::Draining => DRAINING,
         node::Error::TransferFailed(_) => TRANSFER_FAILED,
         node::Error::UnknownMember(_) => UNKNOWN_MEMBER,
+        node::Error::EventsForgotten { oldest, .. } => {
+            note(metadata, "oldest_revision", oldest);
+            COMPACTED
+        }
+        node::Error::WatcherTooSlow { resume, oldest } => {
+            note(metadata, "resume_revision", resume);
+            note(metadata, "oldest_revision", oldest);
+            WATCHER_TOO_SLOW
+        }
+        node::Error::TooManyWatchers => {
+            note(metadata, "limit", limits::WATCHERS);
+            WATCHERS_LIMIT
+        }
         node::Error::Stopped(_) => STOPPED,
         node::Error::Fault(_) => FAULT,
     }

@@ -3,18 +3,21 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backend::{Backend, Replies, View};
-use crate::node::{Error, LeaderHint, Leadership, ReadMode};
+use crate::node::{Beat, Error, LeaderHint, Leadership, ReadMode, Source, Watcher};
 use crate::proto::v1;
 use crate::raft::Reply;
 use crate::server::Served;
+use crate::state::events::Page;
 use crate::state::{Batch, Command, Fault, MemoryStore, Store as _, SweepHorizon, apply};
+use crate::storage::feed::Feed;
+use crate::storage::machine::AppliedAt;
 use crate::types::{ClusterId, LogTime, NodeId, Revision};
 
 /// Log time of the first entry.
@@ -34,6 +37,8 @@ struct Shared {
     draining: watch::Sender<bool>,
     proposed: AtomicUsize,
     clock: AtomicU64,
+    feed: Arc<Feed>,
+    beats: watch::Sender<Beat>,
 }
 
 pub(crate) fn node_id(id: u64) -> NodeId {
@@ -61,6 +66,8 @@ impl MemoryNode {
             draining: watch::Sender::new(false),
             proposed: AtomicUsize::new(0),
             clock: AtomicU64::new(NOW_MS),
+            feed: Arc::default(),
+            beats: watch::Sender::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -128,9 +135,38 @@ impl MemoryNode {
             });
         }
         let (changes, next) = batch.finish();
+        let written = changes.events.clone();
         store.commit(changes);
         *horizon = next;
+        if let Some(chunk) = written {
+            self.shared.feed.push(chunk);
+        }
+        self.shared.beats.send_modify(|beat| {
+            beat.revision = Revision::new(store.header().revision);
+        });
         Ok(replies)
+    }
+
+    /// Another state takes the place of this one, as when a snapshot is installed.
+    pub fn install(&self, other: &Self) {
+        let theirs = other.lock().0.clone();
+        self.lock().0 = theirs;
+        self.shared.feed.jump();
+        self.isolate(false);
+    }
+
+    /// The node has lost its leader, or has found one.
+    pub fn isolate(&self, isolated: bool) {
+        self.shared
+            .beats
+            .send_modify(|beat| beat.isolated = isolated);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (MemoryStore, SweepHorizon)> {
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn released(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -143,7 +179,30 @@ impl MemoryNode {
     }
 }
 
+impl Source for MemoryNode {
+    fn feed(&self) -> &Arc<Feed> {
+        &self.shared.feed
+    }
+
+    fn read(&self, from: Revision, budget: usize) -> Result<Page, Fault> {
+        self.lock().0.events(from, budget)
+    }
+
+    fn applied(&self) -> AppliedAt {
+        let header = self.lock().0.header();
+        AppliedAt {
+            revision: Revision::new(header.revision),
+            log_time: LogTime::from_millis(header.log_time),
+            ..AppliedAt::default()
+        }
+    }
+}
+
 impl Backend for MemoryNode {
+    fn watch(&self) -> Result<Watcher, Error> {
+        Watcher::enter(Arc::new(self.clone()), self.shared.beats.subscribe())
+    }
+
     async fn propose(&self, command: Command) -> Result<Reply, Error> {
         let mut replies = self.propose_many(vec![command]).await?;
         replies.next().await.expect("one command, one reply")

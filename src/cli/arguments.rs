@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::Failure;
-use super::{bench, cart, cluster, demo, kv, lease, namespace, session, txn};
+use super::{bench, cart, cluster, demo, kv, lease, namespace, session, txn, watch};
 use crate::client::{Client, ClientConfig, Consistency};
 use crate::types::Revision;
 
@@ -16,6 +16,7 @@ Examples:
   trolley session create --field theme=dark
   TROLLEY_TOKEN=... trolley cart add SKU-1 2
   trolley kv put greeting hello && trolley kv get greeting
+  trolley watch --user ada
   trolley --help, trolley cart add --help
 
 Exit codes of every verb but `serve`:
@@ -100,6 +101,14 @@ pub(super) enum ClientVerb {
         target: Target,
         #[command(subcommand)]
         verb: namespace::Verb,
+    },
+    /// Print what happens to sessions, carts and keys, as it happens
+    #[command(after_help = watch::EXAMPLES)]
+    Watch {
+        #[command(flatten)]
+        target: Target,
+        #[command(flatten)]
+        args: watch::WatchArgs,
     },
     /// Look at the cluster, move its leader, make snapshots
     #[command(subcommand_required = true, arg_required_else_help = true)]
@@ -196,6 +205,7 @@ impl ClientVerb {
             | Self::Lease { target, .. }
             | Self::Txn { target, .. }
             | Self::Namespace { target, .. }
+            | Self::Watch { target, .. }
             | Self::Cluster { target, .. }
             | Self::Bench { target, .. }
             | Self::Demo { target, .. } => target,
@@ -214,6 +224,7 @@ impl ClientVerb {
             Self::Lease { target, verb } => verb.run(&target).await?,
             Self::Txn { target, args } => args.run(&target).await?,
             Self::Namespace { target, verb } => verb.run(&target).await?,
+            Self::Watch { target, args } => return watch::run(args, &target).await,
             Self::Cluster { target, verb } => verb.run(&target).await?,
             Self::Bench { target, args } => bench::show(&args, &target).await?,
             Self::Demo { target, args } => return demo::run(&args, &target).await,

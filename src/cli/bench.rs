@@ -9,6 +9,7 @@ use super::arguments::Target as Cluster;
 use super::failure::Failure;
 use super::output;
 use crate::client::{Client, ClientConfig, Transport};
+use crate::torture::bench::fan_out::{self, FanOut};
 use crate::torture::bench::outage::Outage;
 use crate::torture::bench::trolley::{Fill, Operation, Trolley, fill_sessions};
 use crate::torture::bench::{self, Plan, Report, Target};
@@ -62,6 +63,9 @@ pub struct BenchArgs {
     /// Whose sessions --fill-sessions creates, and revoke-all ends
     #[arg(long, value_name = "USER", default_value = "")]
     pub user: String,
+    /// Measure how so many watchers of one node follow what the clients put, who wait for all of them; they share --connections
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["fill_sessions", "kill_command", "system", "operation"])]
+    pub watchers: Option<u32>,
 }
 
 /// How operations travel to Trolley.
@@ -112,6 +116,8 @@ pub enum Found {
     Report(Report),
     /// How long no write succeeded.
     Outage(Outage),
+    /// How watchers follow.
+    FanOut(FanOut),
     /// Memory was filled, nothing was measured.
     Nothing {},
 }
@@ -133,6 +139,10 @@ pub async fn run(args: &BenchArgs, endpoints: &[String]) -> Result<Found, BenchE
                 return Ok(Found::Nothing {});
             }
             let (size, keys) = (args.value_bytes, args.keys);
+            if let Some(watchers) = args.watchers {
+                let found = fan_out::run(&plan(args), &clients, watchers, size, keys).await?;
+                return Ok(Found::FanOut(found));
+            }
             let target = Trolley::prepare(clients, args.operation, size, keys, &args.user);
             drive(args, target.await?).await
         }
@@ -168,13 +178,16 @@ async fn drive<T: Target>(args: &BenchArgs, target: T) -> Result<Found, BenchErr
         let outage = bench::outage::measure(target, command).await?;
         return Ok(Found::Outage(outage));
     }
-    let plan = Plan {
+    Ok(Found::Report(bench::run(&plan(args), target).await?))
+}
+
+fn plan(args: &BenchArgs) -> Plan {
+    Plan {
         clients: args.clients,
         warm_up: args.warm_up,
         duration: args.duration,
         server_pids: args.server_pids.clone(),
-    };
-    Ok(Found::Report(bench::run(&plan, target).await?))
+    }
 }
 
 fn clients(args: &BenchArgs, endpoints: &[String]) -> Result<Vec<Client>, crate::client::Error> {
@@ -239,12 +252,40 @@ fn describe(report: &Report) -> String {
     format!("{table}\nthe last error was: {}", report.last_error)
 }
 
+fn describe_fan_out(found: &FanOut) -> String {
+    let mut table = output::table(&[
+        "watchers",
+        "clients",
+        "events/s",
+        "per watcher",
+        "lag p50 µs",
+        "lag p99 µs",
+        "lag max µs",
+        "server CPU µs/event",
+    ]);
+    let cpu = found
+        .server_cpu_us_per_event
+        .map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.2}"));
+    table.add_row([
+        found.watchers.to_string(),
+        found.clients.to_string(),
+        format!("{:.0}", found.events_per_second),
+        format!("{:.0}", found.events_per_second_and_watcher),
+        found.lag_p50_us.to_string(),
+        found.lag_p99_us.to_string(),
+        found.lag_max_us.to_string(),
+        cpu,
+    ]);
+    table.to_string()
+}
+
 /// Shown below the help.
 pub(super) const EXAMPLES: &str = "\
 Examples:
   trolley bench --operation kv-put --clients 256
   trolley bench --operation kv-get --transport unary --duration 5s --json
   trolley bench --operation add-item --connections 4      # hipstershop.CartService at the leader
+  trolley bench --watchers 1000 --clients 64
   trolley bench --system etcd --endpoints 127.0.0.1:2379 --operation kv-put
 
 scripts/bench.sh runs this side by side with etcd and Redis.";
@@ -257,6 +298,7 @@ pub(super) async fn show(args: &BenchArgs, target: &Cluster) -> Result<(), Failu
         || serde_json::json!(found),
         || match &found {
             Found::Report(report) => describe(report),
+            Found::FanOut(found) => describe_fan_out(found),
             Found::Outage(outage) => format!("no write succeeded for {} ms", outage.outage_ms),
             Found::Nothing {} => "done".to_owned(),
         },

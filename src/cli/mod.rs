@@ -24,6 +24,7 @@ mod namespace;
 mod output;
 mod session;
 mod txn;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -35,6 +35,17 @@ pub(super) fn line(line: &str) {
     text(&format!("{line}\n"));
 }
 
+/// Prints a line, and tells whether somebody reads: what goes on until it is stopped has to know.
+pub(super) fn try_line(line: &str) -> std::io::Result<()> {
+    std::io::stdout().write_all(format!("{line}\n").as_bytes())
+}
+
+/// Tells a person something beside the output, on standard error.
+pub(super) fn note(note: &str) {
+    // There is nowhere left to complain to.
+    writeln!(std::io::stderr(), "{note}").ok();
+}
+
 /// Prints whichever form is asked for.
 pub(super) fn show(form: Form, json: impl FnOnce() -> Value, people: impl FnOnce() -> String) {
     match form {

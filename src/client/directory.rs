@@ -93,6 +93,11 @@ impl Directory {
         self.route.borrow().find(id, address)
     }
 
+    /// A node by its id, if its stream is open.
+    pub fn open_node(&self, id: u64) -> Option<Arc<Node>> {
+        self.route.borrow().open_node(id).cloned()
+    }
+
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.route.borrow().nodes.clone()
     }
@@ -227,16 +232,20 @@ impl Route {
         self.nodes.iter().any(|node| node.is_open())
     }
 
+    pub fn open_node(&self, id: u64) -> Option<&Arc<Node>> {
+        let mut nodes = self.nodes.iter();
+        nodes.find(|node| node.id() == id && node.is_open())
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed
     }
 
     /// By id first: the address that members know may not be the one that leads there from here.
     fn find(&self, id: u64, address: &str) -> Option<Arc<Node>> {
-        let known = |node: &&Arc<Node>| node.id() == id && node.is_open();
         let at_address = |node: &&Arc<Node>| node.address() == address;
-        let mut nodes = self.nodes.iter();
-        let found = nodes.clone().find(known).or_else(|| nodes.find(at_address));
+        let found = self.open_node(id);
+        let found = found.or_else(|| self.nodes.iter().find(at_address));
         found.cloned()
     }
 

@@ -70,6 +70,7 @@ mod supervisor;
 mod sweep;
 mod txn;
 mod unary;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,7 @@ pub use self::sessions::{
     UpdateSession,
 };
 pub use self::txn::{Compare, Compared, InTxn, Txn};
+pub use self::watch::{Watch, Watched};
 
 use self::supervisor::Core;
 use crate::proto::v1;

@@ -41,6 +41,10 @@ const RECONNECT_URGENT: Duration = Duration::from_millis(100);
 /// Flow control windows, so that a frame of large values needs no round trip of its own.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// A watch that nobody reads holds this much of what was sent to it.
+const WATCH_WINDOW: u32 = 256 << 10;
+/// Watches have a connection of their own, with room for all of them: one that nobody reads holds up nothing else.
+const WATCHES_WINDOW: u32 = limits::HTTP2_STREAMS * WATCH_WINDOW;
 /// Nodes bound their frames below this.
 const LARGEST_FRAME: usize = limits::PEER_MESSAGE_BYTES;
 
@@ -154,6 +158,8 @@ pub(super) struct Node {
     pub silent: Notify,
     /// For unary calls; it connects by itself.
     channel: OnceLock<Channel>,
+    /// The same, for watches.
+    watches: OnceLock<Channel>,
     /// Why there is no stream.
     problem: Mutex<String>,
 }
@@ -191,6 +197,7 @@ impl Node {
             stir: Notify::new(),
             silent: Notify::new(),
             channel: OnceLock::new(),
+            watches: OnceLock::new(),
             problem: Mutex::new("not connected yet".to_owned()),
         })
     }
@@ -215,6 +222,18 @@ impl Node {
     /// For unary calls.
     pub fn channel(&self) -> Channel {
         let channel = self.channel.get_or_init(|| self.endpoint.connect_lazy());
+        channel.clone()
+    }
+
+    /// For watches, at most [`limits::HTTP2_STREAMS`] of them at once.
+    pub fn watches(&self) -> Channel {
+        let channel = self.watches.get_or_init(|| {
+            self.endpoint
+                .clone()
+                .initial_stream_window_size(WATCH_WINDOW)
+                .initial_connection_window_size(WATCHES_WINDOW)
+                .connect_lazy()
+        });
         channel.clone()
     }
 

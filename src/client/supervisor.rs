@@ -31,6 +31,13 @@ pub(super) struct Shared {
     config: ClientConfig,
 }
 
+impl Shared {
+    /// How long a connection may take to be made.
+    pub fn connect_timeout(&self) -> Duration {
+        self.config.connect_timeout
+    }
+}
+
 /// A client's life: its tasks end with it.
 pub(super) struct Core {
     shared: Arc<Shared>,

@@ -59,6 +59,27 @@ pub enum Error {
     /// The request names a node that is not a member.
     #[error("node {0} is not a voting member")]
     UnknownMember(u64),
+    /// The events that were asked for are forgotten.
+    #[error(
+        "the events of revision {asked} are no longer kept; the oldest are of revision {oldest}"
+    )]
+    EventsForgotten {
+        /// What was asked for.
+        asked: Revision,
+        /// What is there.
+        oldest: Revision,
+    },
+    /// A watcher fell behind what this node keeps in memory.
+    #[error("the watcher reads too slowly; go on from revision {resume}")]
+    WatcherTooSlow {
+        /// The first revision that it was not told of.
+        resume: Revision,
+        /// The oldest revision whose events are kept.
+        oldest: Revision,
+    },
+    /// This node has as many watchers as it takes.
+    #[error("this node has {} watchers; use another", crate::limits::WATCHERS)]
+    TooManyWatchers,
     /// The state machine or the storage stopped; the process ends with its own exit code.
     #[error("this node stopped: {0}")]
     Stopped(String),
@@ -77,7 +98,10 @@ impl Error {
             | Self::NoQuorum
             | Self::Behind { .. }
             | Self::Draining
-            | Self::UnknownMember(_) => Outcome::NotApplied,
+            | Self::UnknownMember(_)
+            | Self::EventsForgotten { .. }
+            | Self::WatcherTooSlow { .. }
+            | Self::TooManyWatchers => Outcome::NotApplied,
             Self::Deadline { outcome } => *outcome,
             Self::LeadershipLost(_)
             | Self::TransferFailed(_)

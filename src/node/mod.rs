@@ -1,4 +1,4 @@
-//! One shard's life without transport: open, ready, drain; propose, read, status.
+//! One shard's life without transport: open, ready, drain; propose, read, watch, status.
 //!
 //! A [`Node`] owns its openraft instance, the handles of its storage, and the tasks that run beside them. `api`
 //! and `server` see nothing of openraft.
@@ -24,12 +24,13 @@ mod snapshot;
 mod status;
 mod tick;
 mod transfer;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +39,7 @@ pub use error::{Error, LeaderHint, Outcome};
 pub use leadership::Leadership;
 pub use open::{OpenError, Prepared, Started};
 pub use read::ReadMode;
+pub use watch::{Beat, Source, Told, Watcher};
 
 use crate::clock::LogClock;
 use crate::config::NodeConfig;
@@ -59,11 +61,13 @@ struct Shared {
     raft: Raft,
     state: StateDb,
     /// How far `state` is; looking at it never waits for a commit.
-    applied: watch::Receiver<AppliedAt>,
+    applied: channel::Receiver<AppliedAt>,
     log: LogStore,
     log_db: Arc<LogDb>,
     log_clock: Arc<LogClock>,
-    leadership: watch::Sender<Leadership>,
+    leadership: channel::Sender<Leadership>,
+    /// Wakes watchers.
+    beats: channel::Sender<Beat>,
     /// To the task that proposes.
     proposals: mpsc::Sender<propose::Request>,
     /// To the task that confirms reads.
@@ -85,7 +89,7 @@ impl Node {
 
     /// Wakes when leadership changes.
     #[must_use]
-    pub fn leadership_changes(&self) -> watch::Receiver<Leadership> {
+    pub fn leadership_changes(&self) -> channel::Receiver<Leadership> {
         self.shared.leadership.subscribe()
     }
 

@@ -19,7 +19,9 @@ use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::peers::Peers;
-use super::{Leadership, Node, Raft, Shared, leadership, propose, rounds, snapshot, tick};
+use super::{
+    Leadership, Node, Raft, Shared, leadership, propose, rounds, snapshot, tick, watch as watching,
+};
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
 use crate::limits;
@@ -206,6 +208,7 @@ impl Prepared {
                 log_db: self.log_db,
                 log_clock,
                 leadership,
+                beats: watch::Sender::default(),
                 proposals,
                 reads,
                 instance: self.newborn.instance,
@@ -270,6 +273,7 @@ impl Node {
         tasks.spawn(propose::run(Arc::clone(shared), proposed, stop()));
         tasks.spawn(rounds::run(Arc::clone(shared), reading, stop()));
         tasks.spawn(tick::run(self.clone(), stop()));
+        tasks.spawn(watching::run(self.clone(), contact.clone(), stop()));
         tasks.spawn(snapshot::run(self.clone(), shared.config.snapshots, stop()));
         let campaign = network::campaign(shared.raft.clone(), contact, lease);
         let until = stop();

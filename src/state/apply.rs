@@ -91,7 +91,7 @@ pub fn apply<S: Store>(
 /// Applies one entry to a batch, its commands one after the other. `stamp` is the leader's wall time when it proposed: log time moves on to it,
 /// never back. After a fault the batch is unusable and must be dropped.
 ///
-/// The order is part of the format: log time and sweep, once per entry, then for each command replay and operation. An entry
+/// The order is part of the format: log time and sweep, once per entry, then for each command replay and operation, and events after each. An entry
 /// that swept for each of its commands would hold up the node for as long as a thousand sweeps take.
 pub fn apply_all<S: Store>(
     batch: &mut Batch<'_, S>,
@@ -107,7 +107,9 @@ pub fn apply_all<S: Store>(
 
 /// Answers a command: from the reply tables, or by executing it.
 fn carry_out<S: Store>(batch: &mut Batch<'_, S>, command: &Command) -> Result<Applied, Fault> {
-    replies::answer(batch, command, |batch| execute(batch, command))
+    let applied = replies::answer(batch, command, |batch| execute(batch, command))?;
+    batch.close_revision()?;
+    Ok(applied)
 }
 
 /// Executes an operation and makes its reply.

@@ -6,7 +6,7 @@
 //! Invariants:
 //! 1. How entries are cut into batches changes no byte, digest or reply.
 //! 2. The digest is owed for dirty records only; [`Batch::settle`] pays, at the end and before it is compared.
-//! 3. The order of the hash map reaches no result: sums commute, and writes are sorted.
+//! 3. The order of the hash map reaches no result: writes are sorted.
 //! 4. Between [`Batch::begin`] and [`Batch::keep`] or [`Batch::roll_back`] nothing is swept and nothing settles, and every
 //!    change has one revision. Rolled back, the batch gives the bytes, digests and replies of one where none of it
 //!    was tried.
@@ -21,6 +21,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
+use super::events::Gone;
+use super::journal::Journal;
 use super::keys::{Key, KeyRange};
 use super::record::{self, Content};
 use super::roster::{Member, Roster};
@@ -43,6 +45,11 @@ enum Standing {
     Clean,
     /// The record changed since it was last counted.
     Dirty,
+    /// The same, and an event has encoded it: nothing has changed it since.
+    Encoded {
+        key_bytes: Bytes,
+        value: Option<Bytes>,
+    },
     /// The record changed and is counted. Its encoding, unless it is deleted.
     Settled {
         key_bytes: Bytes,
@@ -52,12 +59,15 @@ enum Standing {
 
 #[derive(Debug)]
 struct Slot {
+    key: Arc<Key>,
     record: Option<Record>,
     /// What the running digest holds for it; 0 for nothing.
     counted: u128,
     /// The store has a record there.
     stored: bool,
     standing: Standing,
+    /// The journal knows that it changed since the last revision.
+    touched: bool,
 }
 
 /// What a sweep did for one entry of the deadline index.
@@ -82,10 +92,11 @@ impl Swept {
 #[derive(Debug)]
 pub struct Batch<'a, S> {
     store: &'a S,
-    ids: HashMap<Key, SlotId, RandomState>,
+    ids: HashMap<Arc<Key>, SlotId, RandomState>,
     slots: Vec<Slot>,
     index: Index,
     roster: Roster,
+    pub(super) journal: Journal,
     revision: Revision,
     now: LogTime,
     digest: u128,
@@ -101,6 +112,8 @@ struct Undo {
     digest: u128,
     /// Of each slot that was changed: what it held before the first change. Records are shared, not copied.
     slots: BTreeMap<usize, (Option<Record>, Standing)>,
+    /// How many records the journal knew of.
+    touched: usize,
 }
 
 impl<'a, S: Store> Batch<'a, S> {
@@ -114,6 +127,7 @@ impl<'a, S: Store> Batch<'a, S> {
             slots: Vec::new(),
             index: Index::new(sweep),
             roster: Roster::default(),
+            journal: Journal::new(&header),
             revision: Revision::new(header.revision),
             now: LogTime::from_millis(header.log_time),
             digest: digest::from_bytes(&header.digest)
@@ -132,6 +146,7 @@ impl<'a, S: Store> Batch<'a, S> {
             revision: self.revision,
             digest: self.digest,
             slots: BTreeMap::new(),
+            touched: self.journal.touched(),
         }));
     }
 
@@ -159,6 +174,9 @@ impl<'a, S: Store> Batch<'a, S> {
             slot.record = record;
             slot.standing = standing;
         }
+        for id in self.journal.forget_touched(undo.touched) {
+            self.untouch(id);
+        }
     }
 
     /// What the store has to write, in one atomic step, and what the next batch starts with.
@@ -166,13 +184,12 @@ impl<'a, S: Store> Batch<'a, S> {
     pub fn finish(mut self) -> (Changes, SweepHorizon) {
         self.settle();
         let horizon = self.index.horizon();
+        let history = self.journal.history();
+        let events = self.journal.into_changes();
+        // The slots are then the only holders of their keys.
+        drop(self.ids);
         let mut writes = Vec::with_capacity(self.slots.len());
-        for (key, id) in self.ids {
-            let slot = self.slots.get_mut(id.0).expect("ids name slots");
-            if let Some(change) = slot.take_change(key) {
-                writes.push(change);
-            }
-        }
+        writes.extend(self.slots.into_iter().filter_map(Slot::into_change));
         let entries = self.index.into_changes();
         for (key_bytes, inserted) in entries.chain(self.roster.into_changes()) {
             writes.push(index_change(key_bytes, inserted));
@@ -183,8 +200,14 @@ impl<'a, S: Store> Batch<'a, S> {
             log_time: self.now.as_millis(),
             digest: digest::to_bytes(self.digest),
             checkpoint: self.checkpoint,
+            history,
         };
-        (Changes { writes, header }, horizon)
+        let changes = Changes {
+            writes,
+            events,
+            header,
+        };
+        (changes, horizon)
     }
 
     /// Log time of the entry being applied.
@@ -232,13 +255,16 @@ impl<'a, S: Store> Batch<'a, S> {
         }
         let stored = self.store.get(key)?;
         let id = SlotId(self.slots.len());
+        let key = Arc::new(key.clone());
         self.slots.push(Slot {
+            key: Arc::clone(&key),
             stored: stored.is_some(),
             counted: stored.as_ref().map_or(0, |stored| stored.hash),
             record: stored.map(|stored| stored.record),
             standing: Standing::Clean,
+            touched: false,
         });
-        self.ids.insert(key.clone(), id);
+        self.ids.insert(key, id);
         Ok(id)
     }
 
@@ -255,6 +281,12 @@ impl<'a, S: Store> Batch<'a, S> {
 
     /// The same, to change. Undone only by a transaction, so everything was checked before.
     pub(super) fn change<C: Content>(&mut self, id: SlotId) -> Option<&mut C> {
+        self.touch(id);
+        self.change_unseen(id)
+    }
+
+    /// The same, for what no caller can read: it makes no event.
+    pub(super) fn change_unseen<C: Content>(&mut self, id: SlotId) -> Option<&mut C> {
         let slot = self.slot_mut(id);
         let record = slot.record.as_mut()?;
         slot.standing = Standing::Dirty;
@@ -264,6 +296,7 @@ impl<'a, S: Store> Batch<'a, S> {
 
     /// Puts a record in place of what is there.
     pub(super) fn put<C: Content>(&mut self, id: SlotId, content: C) {
+        self.touch(id);
         let slot = self.slot_mut(id);
         slot.record = Some(content.into_record());
         slot.standing = Standing::Dirty;
@@ -271,10 +304,54 @@ impl<'a, S: Store> Batch<'a, S> {
 
     /// Deletes the record, if it is there.
     pub(super) fn delete(&mut self, id: SlotId) {
+        self.touch(id);
         let slot = self.slot_mut(id);
-        if slot.record.take().is_some() {
+        if let Some(record) = slot.record.take() {
             slot.standing = Standing::Dirty;
+            self.journal.note_end(id, &record);
         }
+    }
+
+    /// Lets the journal know that a record is about to change.
+    fn touch(&mut self, id: SlotId) {
+        let slot = self.slots.get_mut(id.0).expect("ids name slots");
+        if !slot.touched && slot.key.has_events() && !self.journal.is_muted() {
+            slot.touched = true;
+            self.journal.touch(id, slot.record.as_ref());
+        }
+    }
+
+    /// A record is about to end by other means than [`Batch::delete`].
+    pub(super) fn note_end(&mut self, id: SlotId) {
+        self.touch(id);
+        let slot = self.slots.get(id.0).expect("ids name slots");
+        if let Some(record) = &slot.record {
+            self.journal.note_end(id, record);
+        }
+    }
+
+    /// Changes that were told of before, or that no caller can read.
+    pub(super) fn unseen<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> T {
+        let muted = self.journal.mute(true);
+        let done = change(self);
+        self.journal.mute(muted);
+        done
+    }
+
+    /// The journal has written down what was touched.
+    pub(super) fn untouch(&mut self, id: SlotId) {
+        self.slot_mut(id).touched = false;
+    }
+
+    /// What a slot holds.
+    pub(super) fn record(&self, id: SlotId) -> Option<&Record> {
+        let slot = self.slots.get(id.0).expect("ids name slots");
+        slot.record.as_ref()
+    }
+
+    /// A record's key and value, encoded once for its event and for the store.
+    pub(super) fn encoding(&mut self, id: SlotId) -> (&Bytes, Option<&Bytes>) {
+        self.slot_mut(id).encoding()
     }
 
     /// Indexes a record at a deadline.
@@ -325,6 +402,7 @@ impl<'a, S: Store> Batch<'a, S> {
         if !self.index.horizon().may_be_due(self.now) {
             return Ok(());
         }
+        self.ending(Gone::Expired);
         let mut deleted = false;
         let mut budget = None;
         let horizon = loop {
@@ -346,7 +424,7 @@ impl<'a, S: Store> Batch<'a, S> {
         if deleted {
             self.next_revision();
         }
-        Ok(())
+        self.close_revision()
     }
 
     /// Deletes the record that an index entry stands for, or moves the entry to where the record's deadline has
@@ -382,6 +460,10 @@ impl<'a, S: Store> Batch<'a, S> {
         }
         if let Key::SessionCart(namespace, token) = &target {
             cart::note_expired(self, namespace, token)?;
+            if session::is_cut_off(self, namespace, token)? {
+                self.unseen(|batch| batch.delete(id));
+                return Ok(Swept::one(true));
+            }
         }
         if let Key::Kv(namespace, name) = &target {
             kv::leave_lease(self, namespace, name, id)?;
@@ -430,19 +512,15 @@ impl<'a, S: Store> Batch<'a, S> {
 
     /// Encodes what changed, once, and brings the digest up to date.
     fn settle(&mut self) {
-        for (key, id) in &self.ids {
-            let slot = self.slots.get_mut(id.0).expect("ids name slots");
-            if !matches!(slot.standing, Standing::Dirty) {
+        for slot in &mut self.slots {
+            if matches!(slot.standing, Standing::Clean | Standing::Settled { .. }) {
                 continue;
             }
-            if let Some(record) = &mut slot.record {
-                replies::normalize(record);
-            }
-            let value = slot.record.as_ref().map(record::encode);
-            let key_bytes = key.encode();
-            let counts = value
-                .as_ref()
-                .map_or(0, |value| digest::hash(&key_bytes, value));
+            let (key_bytes, value) = slot.take_encoding();
+            let counts = match &value {
+                Some(value) if slot.key.in_digest() => digest::hash(&key_bytes, value),
+                _ => 0,
+            };
             self.digest = self.digest.wrapping_sub(slot.counted).wrapping_add(counts);
             slot.counted = counts;
             slot.standing = Standing::Settled { key_bytes, value };
@@ -471,13 +549,39 @@ fn sweep_budget(now: LogTime, earliest: LogTime) -> usize {
 }
 
 impl Slot {
+    /// Key and value, encoded for an event and kept for the store.
+    fn encoding(&mut self) -> (&Bytes, Option<&Bytes>) {
+        if matches!(self.standing, Standing::Clean | Standing::Dirty) {
+            let (key_bytes, value) = self.take_encoding();
+            self.standing = Standing::Encoded { key_bytes, value };
+        }
+        match &self.standing {
+            Standing::Encoded { key_bytes, value } | Standing::Settled { key_bytes, value } => {
+                (key_bytes, value.as_ref())
+            }
+            Standing::Clean | Standing::Dirty => unreachable!("it was encoded above"),
+        }
+    }
+
+    /// Key and value, encoded now unless an event did.
+    fn take_encoding(&mut self) -> (Bytes, Option<Bytes>) {
+        if let Standing::Encoded { key_bytes, value } =
+            std::mem::replace(&mut self.standing, Standing::Clean)
+        {
+            return (key_bytes, value);
+        }
+        if let Some(record) = &mut self.record {
+            replies::normalize(record);
+        }
+        (self.key.encode(), self.record.as_ref().map(record::encode))
+    }
+
     /// The write that the settled slot asks for, if any.
-    fn take_change(&mut self, key: Key) -> Option<Change> {
-        let standing = std::mem::replace(&mut self.standing, Standing::Clean);
-        let Standing::Settled { key_bytes, value } = standing else {
+    fn into_change(self) -> Option<Change> {
+        let Standing::Settled { key_bytes, value } = self.standing else {
             return None;
         };
-        let value = match (self.record.take(), value) {
+        let value = match (self.record, value) {
             (Some(record), Some(value)) => Some((
                 Stored {
                     record,
@@ -490,7 +594,7 @@ impl Slot {
             _ => None,
         };
         Some(Change {
-            key,
+            key: Arc::unwrap_or_clone(self.key),
             key_bytes,
             value,
         })

@@ -17,6 +17,8 @@
 //! Client          30   client id (16)
 //! Request         31   namespace 00 | request hash (16)
 //! Deadline        40   time (8, big-endian) | the target's whole key
+//! Events          50   last revision (8, big-endian)
+//! EventMarks      51   -
 //! ```
 //!
 //! *Escaped* means that a zero byte of the text is written as `00 FF`. A namespace holds no zero bytes, so one
@@ -43,7 +45,7 @@ use bytes::Bytes;
 use super::Fault;
 use super::command::RequestHash;
 use crate::types::{
-    self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, OrderId, TokenHash, UserId,
+    self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, OrderId, Revision, TokenHash, UserId,
 };
 
 const HEADER: u8 = 0x00;
@@ -61,6 +63,8 @@ const LEASE: u8 = 0x21;
 const CLIENT: u8 = 0x30;
 const REQUEST: u8 = 0x31;
 const DEADLINE: u8 = 0x40;
+const EVENTS: u8 = 0x50;
+const EVENT_MARKS: u8 = 0x51;
 
 /// Ends a namespace.
 const NAMESPACE_END: u8 = 0x00;
@@ -72,6 +76,8 @@ const TEXT_END: u8 = 0x00;
 const TIME_BYTES: usize = 8;
 /// Bytes of a session's place among its user's.
 const BIRTH_BYTES: usize = 8;
+/// Bytes of a revision.
+const REVISION_BYTES: usize = 8;
 
 /// A stored key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -106,6 +112,10 @@ pub enum Key {
     Request(Namespace, RequestHash),
     /// The index of deadlines: when, and the bytes of which key.
     Deadline(LogTime, Bytes),
+    /// What some revisions did, of which this is the last.
+    Events(Revision),
+    /// Where the history of events may be cut.
+    EventMarks,
 }
 
 impl Key {
@@ -155,20 +165,44 @@ impl Key {
         out.into()
     }
 
-    /// Whether the record counts in the digest. The header holds the digest, and what storage keeps beside it
-    /// differs from node to node.
+    /// Whether the record counts in the digest. The header holds the digest, what storage keeps beside it differs
+    /// from node to node, and events only repeat what records say that count: to take one out of the sum when it
+    /// is forgotten, it would have to be read again.
     #[must_use]
     pub fn in_digest(&self) -> bool {
         !matches!(
             self,
-            Self::Header | Self::RaftApplied | Self::RaftMembership
+            Self::Header
+                | Self::RaftApplied
+                | Self::RaftMembership
+                | Self::Events(_)
+                | Self::EventMarks
         )
+    }
+
+    /// Whether the record's changes are events.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        matches!(
+            self,
+            Self::Session(..) | Self::SessionCart(..) | Self::UserCart(..) | Self::Kv(..)
+        )
+    }
+
+    /// The bytes of `Events(revision)`.
+    #[must_use]
+    pub fn encode_events(revision: Revision) -> [u8; 1 + REVISION_BYTES] {
+        let mut out = [EVENTS; 1 + REVISION_BYTES];
+        if let Some(number) = out.last_chunk_mut() {
+            *number = revision.get().to_be_bytes();
+        }
+        out
     }
 
     /// Exact unless a text holds zero bytes.
     fn size_hint(&self) -> usize {
         let parts = match self {
-            Self::Header | Self::RaftApplied | Self::RaftMembership => 0,
+            Self::Header | Self::RaftApplied | Self::RaftMembership | Self::EventMarks => 0,
             Self::Session(namespace, _) | Self::SessionCart(namespace, _) => {
                 namespace.as_str().len().saturating_add(33)
             }
@@ -185,6 +219,7 @@ impl Key {
             Self::Client(_) => 16,
             Self::Request(namespace, _) => namespace.as_str().len().saturating_add(17),
             Self::Deadline(_, target) => target.len().saturating_add(TIME_BYTES),
+            Self::Events(_) => REVISION_BYTES,
         };
         parts.saturating_add(1)
     }
@@ -239,6 +274,8 @@ impl Key {
                 out.extend_from_slice(&time.as_millis().to_be_bytes());
                 out.extend_from_slice(target);
             }
+            Self::Events(revision) => out.extend_from_slice(&Self::encode_events(*revision)),
+            Self::EventMarks => out.push(EVENT_MARKS),
         }
     }
 
@@ -305,7 +342,9 @@ impl Key {
                             | RAFT_MEMBERSHIP
                             | SETTINGS
                             | USER_SESSION
-                            | DEADLINE)
+                            | DEADLINE
+                            | EVENTS
+                            | EVENT_MARKS)
                     )
                 ) {
                     return None;
@@ -313,6 +352,8 @@ impl Key {
                 let time = LogTime::from_millis(u64::from_be_bytes(*time));
                 Self::Deadline(time, Bytes::copy_from_slice(target))
             }
+            EVENTS => Self::Events(Revision::new(u64::from_be_bytes(rest.try_into().ok()?))),
+            EVENT_MARKS if rest.is_empty() => Self::EventMarks,
             _ => return None,
         };
         Some(key)
@@ -404,7 +445,7 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// Every key that counts in the digest.
+    /// A range that holds every key that counts in the digest; see [`Key::in_digest`] for what else it holds.
     #[must_use]
     pub fn records() -> Self {
         Self {
@@ -434,6 +475,15 @@ impl KeyRange {
         start.extend_from_slice(&births.start.to_be_bytes());
         end.extend_from_slice(&births.end.to_be_bytes());
         Self { start, end }
+    }
+
+    /// The events whose last revision is at or after one and before another.
+    #[must_use]
+    pub fn events(from: Revision, before: Revision) -> Self {
+        Self {
+            start: Key::encode_events(from).to_vec(),
+            end: Key::encode_events(before).to_vec(),
+        }
     }
 
     /// The keys of a namespace that begin with `prefix`, or those of them after `after`.

@@ -6,10 +6,13 @@ use std::ops::{Bound, ControlFlow};
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::events::{self, Page};
+use super::history::{self, Chunk};
 use super::keys::{Key, KeyRange};
 use super::store::{Changes, Store, Stored};
 use super::{Fault, record};
 use crate::proto::internal as pb;
+use crate::types::Revision;
 
 /// Committed records in memory, the header among them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,7 +35,60 @@ impl MemoryStore {
                 None => self.records.remove(&change.key_bytes),
             };
         }
+        // One revision to a chunk, so that equal histories are equal bytes.
+        let chunk = changes.events.as_ref().map(Chunk::revisions);
+        let revisions = chunk.map(|it| it.expect("the batch has just encoded it"));
+        for (revision, told) in revisions.into_iter().flatten() {
+            for (last, chunk) in history::pack(&[history::alone(revision, &told)], usize::MAX) {
+                let key = Bytes::copy_from_slice(&Key::encode_events(last));
+                self.records.insert(key, chunk.into());
+            }
+        }
+        let forgotten = KeyRange::events(Revision::default(), events::oldest(&changes.header));
+        let bounds = (
+            Bound::Included(forgotten.start.as_slice()),
+            Bound::Excluded(forgotten.end.as_slice()),
+        );
+        let range = self.records.range::<[u8], _>(bounds);
+        for key in range.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.records.remove(&key);
+        }
         let header = changes.header.encode_to_vec();
+        self.records.insert(Key::Header.encode(), header.into());
+    }
+
+    /// Events from a revision on, about `budget` bytes of them.
+    pub fn events(&self, from: Revision, budget: usize) -> Result<Page, Fault> {
+        events::read(&self.header(), from, |range, visit| {
+            let mut bytes = 0usize;
+            self.scan(range, &mut |key, value| {
+                history::unpack(key, Bytes::copy_from_slice(value), from, visit)?;
+                bytes = bytes.saturating_add(value.len());
+                Ok(if bytes < budget {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                })
+            })
+        })
+    }
+
+    /// Loses a record, as a damaged disk does.
+    #[cfg(test)]
+    pub fn remove(&mut self, key: &Key) {
+        self.records.remove(&key.encode());
+    }
+
+    /// The store as it was before there were events.
+    #[cfg(test)]
+    pub fn forget_events(&mut self) {
+        self.records
+            .retain(|key, _| !matches!(Key::decode(key), Ok(Key::Events(_) | Key::EventMarks)));
+        let header = pb::StateHeader {
+            history: None,
+            ..self.header()
+        };
+        let header = header.encode_to_vec();
         self.records.insert(Key::Header.encode(), header.into());
     }
 

@@ -11,6 +11,7 @@
 //! | `session`, `cart`, `kv`, `lease`, [`namespace`] | what the operations do |
 //! | `txn` | several of them as one |
 //! | `roster` | the index of users' sessions |
+//! | `journal`, [`events`], [`history`] | what they did, for watchers |
 //! | [`keys`], [`record`], [`digest`] | stored bytes |
 //! | [`store`], [`MemoryStore`] | what lies below |
 //! | [`query`] | reads |
@@ -30,7 +31,7 @@
 //!    [`crate::limits::SWEEP_PER_ENTRY`].
 //! 7. No token is stored: only its hash, and a drawn one sealed under its request id.
 //!
-//! Deliberately absent: watch events.
+//! 8. Every change of a session, a cart or a key at a new revision is one event of it, committed with it.
 
 #![deny(
     clippy::indexing_slicing,
@@ -52,7 +53,10 @@ mod cart;
 mod command;
 mod command_wire;
 pub mod digest;
+pub mod events;
 mod fault;
+pub mod history;
+mod journal;
 pub mod keys;
 mod kv;
 mod lease;

@@ -212,6 +212,12 @@ pub fn running_freeze<'c>(
     carts::running_freeze(cart, now(store))
 }
 
+/// The same, as it was at a time.
+#[must_use]
+pub fn freeze_at(cart: &pb::CartRecord, time: LogTime) -> Option<&pb::StoredFreeze> {
+    carts::running_freeze(cart, time)
+}
+
 /// A live key.
 pub fn key(
     store: &impl Store,

@@ -13,7 +13,11 @@ use crate::proto::internal as pb;
 
 /// The record under a key, from its stored value. A value that does not decode is damage.
 pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
-    let hash = digest::hash(&key.encode(), &value);
+    let hash = if key.in_digest() {
+        digest::hash(&key.encode(), &value)
+    } else {
+        0
+    };
     let record = match key {
         Key::Session(..) => Record::Session(message("a session", value)?),
         Key::User(..) => Record::User(message("a user", value)?),
@@ -32,6 +36,8 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
                 "a value is not empty",
             ));
         }
+        Key::Events(..) => Record::Events(message("a chunk of events", value)?),
+        Key::EventMarks => Record::EventMarks(message("the marks of the events", value)?),
         Key::Header | Key::RaftApplied | Key::RaftMembership => {
             return Err(Fault::corrupt("a record", "its key is not a record's"));
         }
@@ -53,6 +59,8 @@ pub fn encode(record: &Record) -> Bytes {
         Record::Client(window) => window.encode(),
         Record::Request(request) => request.encode_to_vec(),
         Record::Index => Vec::new(),
+        Record::Events(events) => events.encode_to_vec(),
+        Record::EventMarks(marks) => marks.encode_to_vec(),
     }
     .into()
 }
@@ -122,4 +130,5 @@ content!(
     pb::LeaseRecord => Lease,
     ClientWindow => Client,
     pb::RequestRecord => Request,
+    pb::EventMarks => EventMarks,
 );

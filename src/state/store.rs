@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Fault;
+use super::history::Chunk;
 use super::keys::{Key, KeyRange};
 use super::window::ClientWindow;
 use crate::proto::internal as pb;
@@ -38,6 +39,10 @@ pub enum Record {
     Request(Arc<pb::RequestRecord>),
     /// Under [`Key::Deadline`] and [`Key::UserSession`]: the key says it all, the value is empty.
     Index,
+    /// Under [`Key::Events`].
+    Events(Arc<pb::EventChunk>),
+    /// Under [`Key::EventMarks`].
+    EventMarks(Arc<pb::EventMarks>),
 }
 
 /// A record as a store holds it: with the hash that it adds to the digest.
@@ -65,6 +70,9 @@ pub struct Change {
 pub struct Changes {
     /// Each key at most once, in key order.
     pub writes: Vec<Change>,
+    /// What each new revision did, to be stored as [`super::history::pack`] has it; `None` without a new one. What lies before
+    /// [`super::events::oldest`] of the header may go: nobody reads it.
+    pub events: Option<Chunk>,
     /// Revision, log time and digest after the batch.
     pub header: pb::StateHeader,
 }

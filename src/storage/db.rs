@@ -20,6 +20,11 @@ use super::Error;
 /// The log's column family beside the default one, which holds the entries.
 pub(super) const META: &str = "meta";
 
+/// The state's column family beside the default one, which holds the records: the history of events. Its keys only
+/// ascend, so that its files never overlap and move down the levels as they are; among the records they would be
+/// merged with those again and again.
+pub(super) const EVENTS: &str = "events";
+
 const MIB: usize = 1 << 20;
 /// Of the log's entries. Most reads are served from memory before they reach RocksDB at all.
 const LOG_BLOCK_CACHE_BYTES: usize = 4 * MIB;
@@ -85,6 +90,28 @@ pub fn state_options(config: &DbConfig, cache: &Cache) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_level_compaction_dynamic_level_bytes(true);
     options
+}
+
+/// The column families of a state database. One of an earlier version has no events yet.
+pub(super) fn state_families(
+    records: Options,
+    config: &DbConfig,
+    cache: &Cache,
+) -> [ColumnFamilyDescriptor; 2] {
+    let mut events = common_options();
+    events.set_write_buffer_size(config.state_write_buffer_bytes);
+    events.set_max_write_buffer_number(config.state_write_buffers);
+    events.set_level_compaction_dynamic_level_bytes(true);
+    // Read once, in order, and forgotten soon: not worth the time that compressing takes.
+    events.set_compression_type(DBCompressionType::None);
+    // Forgetting deletes whole files, but never those of level 0.
+    events.set_target_file_size_base(config.state_write_buffer_bytes as u64);
+    events.set_level_zero_file_num_compaction_trigger(2);
+    events.set_block_based_table_factory(&table_options(cache));
+    [
+        ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, records),
+        ColumnFamilyDescriptor::new(EVENTS, events),
+    ]
 }
 
 /// Opens the log database, creating it in an empty directory only.

@@ -146,7 +146,8 @@ impl Machine {
     /// Begins to write what has gathered in memory, if it is enough, once the layer before it is in the database.
     async fn relieve(&mut self) -> Result<(), Error> {
         let state = &self.shard.state;
-        let bytes = state.unflushed_bytes();
+        let gathered = state.unflushed();
+        let bytes = gathered.record_bytes.max(gathered.event_bytes);
         if bytes < self.layer_bytes {
             return Ok(());
         }
@@ -163,7 +164,14 @@ impl Machine {
             }
         }
         let state = state.clone();
-        self.flush = Some(tokio::task::spawn_blocking(move || state.flush()));
+        let records_too = gathered.record_bytes >= self.layer_bytes;
+        self.flush = Some(tokio::task::spawn_blocking(move || {
+            if records_too {
+                state.flush()
+            } else {
+                state.flush_events()
+            }
+        }));
         Ok(())
     }
 

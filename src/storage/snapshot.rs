@@ -235,7 +235,7 @@ impl Snapshots {
         let unfinished = self.dir.unfinished_snapshot(state.applied_index(), number);
         generation::remove(&unfinished)?;
         // The checkpoint takes what is in the database.
-        state.flush()?;
+        state.persist()?;
         let database = state.database();
         Checkpoint::new(&database)
             .and_then(|checkpoint| checkpoint.create_checkpoint(&unfinished))

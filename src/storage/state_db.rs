@@ -6,13 +6,12 @@
 //!
 //! Invariants:
 //! 1. One layer is one atomic write: records, indexes, replies, the header, where the log was applied up to, and the
-//!    membership, all as the layer's last batch left them. Its write-ahead log is off, because the Raft log is one. So a
+//!    membership, all as the layer's last batch left them, and events up to there. Its write-ahead log is off, because the Raft log is one. So a
 //!    crash returns the database to an earlier point where all of these agree, and the log replays the rest.
 //! 2. A commit holds the write lock from its first record to the published header, and a reader holds the read lock
 //!    for as long as it looks. Hence a view has exactly one revision.
 //! 3. There is one writer, [`super::machine::Machine`], which prepares its batches under the read lock.
 //! 4. A directory with a final name holds a header. One without is damaged, and so is one that lost a file.
-//!
 //! 5. At most one layer is frozen, and the next is frozen only after it is in the database.
 //!
 //! The handle outlives the database: installing a snapshot puts another generation behind it, see
@@ -27,16 +26,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use prost::Message as _;
-use rocksdb::{Cache, DB, InfoLogger, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    Cache, DB, DEFAULT_COLUMN_FAMILY_NAME, FlushOptions, InfoLogger, LogLevel, Options,
+    ReadOptions, WriteBatch, WriteOptions,
+};
 use tokio::sync::watch;
 
 use super::cache::RecordCache;
 use super::db::{self, DbConfig, state_options};
+use super::feed::Feed;
 use super::layer::{Layer, Merged};
-use super::{Error, generation};
+use super::unwritten::Unwritten;
+use super::{Error, event_db, generation};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
+use crate::state::events::{self, Page};
+use crate::state::history::Chunk;
 use crate::state::{Changes, Fault, Key, KeyRange, Store, Stored, SweepHorizon, record};
 use crate::types::{LogTime, Revision};
 
@@ -85,6 +91,15 @@ pub(super) struct Position {
     pub membership: StoredMembership,
 }
 
+/// What is in memory and not in the database, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unflushed {
+    /// Of the active layer.
+    pub record_bytes: usize,
+    /// Of events.
+    pub event_bytes: usize,
+}
+
 /// What a batch of entries adds to the position.
 #[derive(Debug, Default)]
 pub(super) struct Advance {
@@ -119,7 +134,7 @@ impl Opener {
         let mut options = self.options();
         options.create_if_missing(true);
         let failed = |e| Error::database("create", unfinished, e);
-        let db = DB::open(&options, unfinished).map_err(failed)?;
+        let db = self.open_families(&options, unfinished).map_err(failed)?;
         let header = pb::StateHeader {
             digest: Bytes::from_static(&[0; 16]),
             ..pb::StateHeader::default()
@@ -135,8 +150,11 @@ impl Opener {
 
     /// Opens a complete generation.
     pub fn open(&self, generation: u64, path: &Path) -> Result<Committed, Error> {
-        let db = DB::open(&self.options(), path).map_err(|e| opening(path, e))?;
+        let db = self
+            .open_families(&self.options(), path)
+            .map_err(|e| opening(path, e))?;
         let content = read_content(&db)?;
+        event_db::remove_ahead(&db, Revision::new(content.header.revision))?;
         Ok(Committed {
             db: Arc::new(db),
             generation,
@@ -145,15 +163,24 @@ impl Opener {
             horizon: SweepHorizon::default(),
             active: Layer::default(),
             frozen: None,
+            unwritten: Unwritten::default(),
             is_dirty: false,
             cache: RecordCache::new(self.config.record_cache_bytes),
             read_options: ReadOptions::default(),
         })
     }
 
+    fn open_families(&self, options: &Options, path: &Path) -> Result<DB, rocksdb::Error> {
+        let families = db::state_families(options.clone(), &self.config.database, &self.blocks);
+        DB::open_cf_descriptors(options, path, families)
+    }
+
     fn options(&self) -> Options {
         let mut options = state_options(&self.config.database, &self.blocks);
         options.create_if_missing(false);
+        // Records and events are written in one batch, and stay one although no write-ahead log ties them together.
+        options.set_atomic_flush(true);
+        options.create_missing_column_families(true);
         // Expired records are deleted at the front of the deadline index; without this, a scan would walk over all
         // the tombstones until a compaction came by chance.
         options.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
@@ -186,7 +213,7 @@ fn info_logger() -> InfoLogger {
     })
 }
 
-fn unlogged() -> WriteOptions {
+pub(super) fn unlogged() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
     options.set_memtable_insert_hint_per_batch(true);
@@ -268,6 +295,8 @@ pub(super) struct Committed {
     active: Layer,
     /// What is being written to the database.
     frozen: Option<Arc<Frozen>>,
+    /// The newest events.
+    unwritten: Unwritten,
     /// Something was committed since a layer was last frozen, if only a place in the log.
     is_dirty: bool,
     cache: RecordCache,
@@ -278,6 +307,8 @@ pub(super) struct Committed {
 /// A layer on its way into the database, with what belongs to its last batch.
 struct Frozen {
     layer: Layer,
+    /// Those that were not written before.
+    events: Vec<Chunk>,
     header: pb::StateHeader,
     position: Position,
 }
@@ -296,6 +327,7 @@ impl Committed {
             self.is_dirty = false;
             self.frozen = Some(Arc::new(Frozen {
                 layer: std::mem::take(&mut self.active),
+                events: self.unwritten.chunks(),
                 header: self.header.clone(),
                 position: self.position.clone(),
             }));
@@ -330,6 +362,7 @@ pub struct StateDb {
 struct Shared {
     committed: RwLock<Committed>,
     applied: watch::Sender<AppliedAt>,
+    feed: Arc<Feed>,
     /// Held while a layer is written, and while another generation takes the place of the database.
     flush: Mutex<()>,
 }
@@ -341,6 +374,7 @@ impl StateDb {
             shared: Arc::new(Shared {
                 committed: RwLock::new(committed),
                 applied,
+                feed: Arc::default(),
                 flush: Mutex::new(()),
             }),
         }
@@ -356,6 +390,35 @@ impl StateDb {
             committed: &committed,
         })?;
         Ok((Revision::new(committed.header.revision), seen))
+    }
+
+    /// The newest events, in memory.
+    #[must_use]
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.shared.feed
+    }
+
+    /// Events from a revision on, about `budget` bytes of them. No commit waits while the database is read.
+    pub fn events(&self, from: Revision, budget: usize) -> Result<Page, Fault> {
+        let committed = self.read()?;
+        let header = committed.header.clone();
+        let gathered = committed.unwritten.gather(from, budget)?;
+        let db = Arc::clone(&committed.db);
+        let snapshot = db.snapshot();
+        drop(committed);
+        events::read(&header, from, |range, visit| {
+            if gathered.is_empty() {
+                let mut options = ReadOptions::default();
+                options.set_snapshot(&snapshot);
+                // Old events would push out what the cache is for.
+                options.fill_cache(false);
+                return event_db::scan(&db, options, from, range, visit, budget);
+            }
+            for (revision, value) in &gathered {
+                visit(*revision, value.clone())?;
+            }
+            Ok(())
+        })
     }
 
     /// Revision, log time and digest, as published.
@@ -415,6 +478,11 @@ impl StateDb {
         for change in changes.writes {
             committed.active.put(change);
         }
+        if let Some(chunk) = &changes.events {
+            committed.unwritten.push(chunk.clone());
+            let oldest = events::oldest(&changes.header);
+            committed.unwritten.forget_before(oldest);
+        }
         committed.is_dirty = true;
         committed.header = changes.header;
         committed.horizon = horizon;
@@ -426,19 +494,51 @@ impl StateDb {
         }
         let applied = committed.applied_at();
         drop(committed);
+        // Whoever is woken finds its events.
+        if let Some(chunk) = changes.events {
+            self.shared.feed.push(chunk);
+        }
         self.shared.applied.send_replace(applied);
         Ok(())
     }
 
-    /// Bytes of what a flush would take out of memory.
-    pub(super) fn unflushed_bytes(&self) -> usize {
-        self.shared.read_anyway().active.bytes()
+    /// How full memory is: what the active layer takes, and the events that are not written.
+    pub(super) fn unflushed(&self) -> Unflushed {
+        let committed = self.shared.read_anyway();
+        Unflushed {
+            record_bytes: committed.active.bytes(),
+            event_bytes: committed.unwritten.bytes(),
+        }
     }
 
     /// Writes everything that was committed before the call to the database. Blocks on the disk; batches may be
     /// committed meanwhile. After a failure the database is behind, and reads are still exact.
     pub(super) fn flush(&self) -> Result<(), Error> {
         self.shared.flush()
+    }
+
+    /// The same for events alone.
+    pub(super) fn flush_events(&self) -> Result<(), Error> {
+        self.shared.flush_events()
+    }
+
+    /// Makes everything that was committed before the call durable in tables, and removes the files that hold nothing but
+    /// events which were forgotten. Only then: a crash before would return to a header that still counts on them.
+    pub(super) fn persist(&self) -> Result<(), Error> {
+        let oldest = events::oldest(&self.header());
+        self.flush()?;
+        let db = self.database();
+        let failed = |e| Error::database("flush", db.path(), e);
+        let history = event_db::family(&db);
+        let records = db
+            .cf_handle(DEFAULT_COLUMN_FAMILY_NAME)
+            .expect("every database has it");
+        db.flush_cfs_opt(&[records, history], &FlushOptions::default())
+            .map_err(failed)?;
+        let before = Revision::new(oldest.get().saturating_sub(1));
+        let (from, to) = (Revision::default(), before);
+        db.delete_file_in_range_cf(history, Key::encode_events(from), Key::encode_events(to))
+            .map_err(failed)
     }
 
     /// Puts another generation behind the handle, and returns the directory of the one before, which is closed.
@@ -454,6 +554,7 @@ impl StateDb {
         let previous = std::mem::replace(&mut *committed, next);
         drop(committed);
         drop(flushing);
+        self.shared.feed.jump();
         self.shared.applied.send_replace(applied);
         previous.path().to_owned()
     }
@@ -469,12 +570,42 @@ impl Shared {
         let flushing = self.lock_flush();
         // A layer whose writing failed goes first, and then the one that filled behind it.
         while let Some((db, frozen)) = self.freeze() {
-            db.write_opt(write_batch(&frozen), &unlogged())
+            db.write_opt(write_batch(&db, &frozen), &unlogged())
                 .map_err(|e| Error::database("write to", db.path(), e))?;
             self.settle(&frozen);
         }
         drop(flushing);
         Ok(())
+    }
+
+    fn flush_events(&self) -> Result<(), Error> {
+        let flushing = self.lock_flush();
+        let committed = self.read_anyway();
+        if committed.frozen.is_some() {
+            // Its writing failed. No chunk may reach across the revision that its header names.
+            drop((committed, flushing));
+            return self.flush();
+        }
+        let (db, chunks) = (committed.db.clone(), committed.unwritten.chunks());
+        drop(committed);
+        let mut batch = WriteBatch::default();
+        event_db::put(&db, &mut batch, &chunks);
+        db.write_opt(batch, &unlogged())
+            .map_err(|e| Error::database("write to", db.path(), e))?;
+        self.forget_unwritten(&chunks);
+        drop(flushing);
+        Ok(())
+    }
+
+    /// These events are in the database.
+    fn forget_unwritten(&self, written: &[Chunk]) {
+        if let Some(last) = written.last() {
+            let mut committed = self
+                .committed
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            committed.unwritten.forget_before(last.last().next());
+        }
     }
 
     fn freeze(&self) -> Option<(Arc<DB>, Arc<Frozen>)> {
@@ -499,6 +630,8 @@ impl Shared {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         committed.frozen = None;
+        drop(committed);
+        self.forget_unwritten(&frozen.events);
     }
 
     /// For what is worth knowing even of a broken state.
@@ -527,7 +660,7 @@ impl fmt::Debug for StateDb {
 }
 
 /// Everything of a layer as one write, in key order.
-fn write_batch(frozen: &Frozen) -> WriteBatch {
+fn write_batch(db: &DB, frozen: &Frozen) -> WriteBatch {
     let mut batch = WriteBatch::with_capacity_bytes(frozen.layer.bytes());
     batch.put(Key::Header.encode(), frozen.header.encode_to_vec());
     if let Some(applied) = frozen.position.applied {
@@ -544,10 +677,11 @@ fn write_batch(frozen: &Frozen) -> WriteBatch {
             None => batch.delete(&entry.key_bytes),
         }
     }
+    event_db::put(db, &mut batch, &frozen.events);
     batch
 }
 
-/// Committed state at one revision.
+/// Committed state at one revision, but for the events that are not in the database yet: see [`StateDb::events`].
 #[derive(Clone, Copy)]
 pub struct StateView<'a> {
     committed: &'a Committed,

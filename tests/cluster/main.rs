@@ -27,4 +27,5 @@ mod pause;
 mod reasons;
 mod restart;
 mod shops;
+mod watch;
 mod web_sessions;

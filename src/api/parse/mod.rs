@@ -10,6 +10,7 @@ mod lease;
 mod namespace;
 mod session;
 mod txn;
+mod watch;
 
 use crate::api::Error;
 use crate::limits;
@@ -22,6 +23,7 @@ use crate::types::{
 
 pub(crate) use session::{CreateEcho, TokenEcho};
 pub(crate) use txn::{StepEcho, TxnEcho};
+pub(crate) use watch::{Filter, Kind, Watch, watch};
 
 /// Where a request came in, which decides how its retries are recognised.
 #[derive(Debug, Clone, Copy)]

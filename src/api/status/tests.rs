@@ -483,6 +483,35 @@ fn every_error() -> Vec<Row> {
             &[],
         ),
         (
+            node::Error::EventsForgotten {
+                asked: Revision::new(1),
+                oldest: Revision::new(7),
+            }
+            .into(),
+            "COMPACTED",
+            Code::OutOfRange,
+            no,
+            &[("oldest_revision", "7")],
+        ),
+        (
+            node::Error::WatcherTooSlow {
+                resume: Revision::new(8),
+                oldest: Revision::new(7),
+            }
+            .into(),
+            "WATCHER_TOO_SLOW",
+            Code::ResourceExhausted,
+            no,
+            &[("resume_revision", "8"), ("oldest_revision", "7")],
+        ),
+        (
+            node::Error::TooManyWatchers.into(),
+            "WATCHERS_LIMIT",
+            Code::ResourceExhausted,
+            no,
+            &[("limit", "2048")],
+        ),
+        (
             node::Error::Stopped("x".to_owned()).into(),
             "STOPPED",
             Code::Unavailable,

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::proto::v1::cluster_service_server::{ClusterService, ClusterServiceSer
 use crate::proto::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
 use crate::proto::v1::operation::Request as Asked;
 use crate::proto::v1::outcome::Response as Answered;
+use crate::proto::v1::watch_service_server::{WatchService, WatchServiceServer};
 use crate::proto::v1::{self, Operation, Outcome};
 
 /// What a script decides for one operation.
@@ -36,6 +38,9 @@ pub enum Step {
 }
 
 type Script = Box<dyn FnMut(usize, &Operation) -> Step + Send>;
+
+/// What a watch from a revision on is sent, and whether it then stays open.
+type WatchScript = Box<dyn Fn(u64) -> (Vec<v1::WatchResponse>, bool) + Send>;
 
 /// What the fakes of one cluster agree on.
 #[derive(Default)]
@@ -128,6 +133,9 @@ struct Node {
     streams: AtomicUsize,
     members: Mutex<Vec<v1::Member>>,
     tasks: Mutex<JoinSet<()>>,
+    watch_script: Mutex<Option<WatchScript>>,
+    watch_refusal: Mutex<Option<Status>>,
+    watch_starts: Mutex<Vec<u64>>,
 }
 
 impl Fake {
@@ -153,10 +161,14 @@ impl Fake {
             streams: AtomicUsize::new(0),
             members: Mutex::default(),
             tasks: Mutex::default(),
+            watch_script: Mutex::default(),
+            watch_refusal: Mutex::default(),
+            watch_starts: Mutex::default(),
         });
         let serving = Server::builder()
             .add_service(ExchangeServiceServer::new(Service(Arc::clone(&node))))
             .add_service(ClusterServiceServer::new(Service(Arc::clone(&node))))
+            .add_service(WatchServiceServer::new(Service(Arc::clone(&node))))
             .serve_with_incoming(TcpListenerStream::new(listener));
         node.spawn(async move {
             serving.await.expect("loopback does not fail");
@@ -167,6 +179,28 @@ impl Fake {
     /// What to do with the n-th operation that comes, from 0 on.
     pub fn script(&self, script: impl FnMut(usize, &Operation) -> Step + Send + 'static) {
         *self.node.script.lock().expect("no holder panics") = Box::new(script);
+    }
+
+    /// What watches are sent.
+    pub fn watch_script(
+        &self,
+        script: impl Fn(u64) -> (Vec<v1::WatchResponse>, bool) + Send + 'static,
+    ) {
+        *self.node.watch_script.lock().expect("no holder panics") = Some(Box::new(script));
+    }
+
+    /// How watches end that do not stay open.
+    pub fn watch_refusal(&self, status: Status) {
+        *self.node.watch_refusal.lock().expect("no holder panics") = Some(status);
+    }
+
+    /// The revisions that were asked for.
+    pub fn watch_starts(&self) -> Vec<u64> {
+        self.node
+            .watch_starts
+            .lock()
+            .expect("no holder panics")
+            .clone()
     }
 
     /// Says to all streams, and to those that open, who leads.
@@ -408,5 +442,32 @@ impl ClusterService for Service {
         _: Request<v1::SnapshotRequest>,
     ) -> Result<Response<v1::SnapshotResponse>, Status> {
         Err(Status::unimplemented("not played"))
+    }
+}
+
+#[tonic::async_trait]
+impl WatchService for Service {
+    type WatchStream = BoxStream<'static, Result<v1::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let node = &self.0;
+        let start = request.into_inner().start_revision;
+        let mut starts = node.watch_starts.lock().expect("no holder panics");
+        starts.push(start);
+        let script = node.watch_script.lock().expect("no holder panics");
+        let script = script
+            .as_ref()
+            .ok_or_else(|| Status::unimplemented("no script"))?;
+        let (messages, stays_open) = script(start);
+        let messages = stream::iter(messages.into_iter().map(Ok));
+        if stays_open {
+            return Ok(Response::new(messages.chain(stream::pending()).boxed()));
+        }
+        let refusal = node.watch_refusal.lock().expect("no holder panics").clone();
+        let end = stream::iter(refusal.map(Err));
+        Ok(Response::new(messages.chain(end).boxed()))
     }
 }

@@ -4,6 +4,7 @@ mod failover;
 mod fake;
 mod load;
 mod outcomes;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -107,7 +107,7 @@ pub(in crate::state) fn note_indexed<S: Store>(
     id: SlotId,
     deadline: LogTime,
 ) {
-    if let Some(cart) = batch.change::<pb::CartRecord>(id) {
+    if let Some(cart) = batch.change_unseen::<pb::CartRecord>(id) {
         cart.indexed_deadline = deadline.as_millis();
     }
 }

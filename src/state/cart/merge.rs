@@ -297,7 +297,7 @@ pub(in crate::state) fn hand_over<S: Store>(
     let cart = batch.read::<pb::CartRecord>(old).cloned();
     let cart = cart.unwrap_or_default();
     super::delete_with_session(batch, old_session, namespace, from)?;
-    if let Some(session) = batch.change::<pb::SessionRecord>(old_session) {
+    if let Some(session) = batch.change_unseen::<pb::SessionRecord>(old_session) {
         session.has_cart = false;
     }
     let session = batch.load(&Key::Session(namespace.clone(), *to))?;
@@ -309,7 +309,7 @@ pub(in crate::state) fn hand_over<S: Store>(
         is_new: false,
         ttls: cart_policy(batch, namespace)?,
     };
-    if let Some(session) = batch.change::<pb::SessionRecord>(session) {
+    if let Some(session) = batch.change_unseen::<pb::SessionRecord>(session) {
         session.has_cart = true;
     }
     let cart = pb::CartRecord {

@@ -335,7 +335,7 @@ fn begin<S: Store>(batch: &mut Batch<'_, S>, open: &Open, revision: Revision) {
     );
     let session = open
         .session
-        .and_then(|id| batch.change::<pb::SessionRecord>(id));
+        .and_then(|id| batch.change_unseen::<pb::SessionRecord>(id));
     if let Some(session) = session {
         session.has_cart = true;
     }
@@ -487,7 +487,7 @@ pub(super) fn note_expired<S: Store>(
     token: &TokenHash,
 ) -> Result<(), Fault> {
     let session = batch.load(&Key::Session(namespace.clone(), *token))?;
-    if let Some(session) = batch.change::<pb::SessionRecord>(session) {
+    if let Some(session) = batch.change_unseen::<pb::SessionRecord>(session) {
         session.has_cart = false;
     }
     Ok(())

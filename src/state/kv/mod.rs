@@ -57,7 +57,7 @@ pub(super) fn indexed(kv: &pb::KvRecord) -> u64 {
 
 /// The sweep moved the index entry of a lease's key.
 pub(super) fn note_indexed<S: Store>(batch: &mut Batch<'_, S>, id: SlotId, deadline: LogTime) {
-    if let Some(kv) = batch.change::<pb::KvRecord>(id) {
+    if let Some(kv) = batch.change_unseen::<pb::KvRecord>(id) {
         kv.indexed_deadline = deadline.as_millis();
     }
 }

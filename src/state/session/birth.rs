@@ -14,6 +14,7 @@ use crate::proto::{internal as pb, v1};
 use crate::state::apply::{Outcome, Stop, detach};
 use crate::state::batch::{Batch, SlotId};
 use crate::state::cart::{self, merge};
+use crate::state::events::Gone;
 use crate::state::keys::Key;
 use crate::state::namespace::{self, SessionPolicy};
 use crate::state::{Fault, Rejection, Store};
@@ -204,7 +205,9 @@ fn bear<S: Store>(
         let session = batch.read::<pb::SessionRecord>(id);
         let handle = session.and_then(super::handle);
         ended.extend(handle.map(pb::SessionPlace::from));
+        batch.ending(Gone::Revoked);
         entomb(batch, id, ns, token)?;
+        batch.ending(Gone::Deleted);
     }
     let birth = match &newborn.user {
         Some(user) => users::enroll(batch, ns, user, newborn.token, revision)?,

@@ -47,7 +47,8 @@ pub(super) fn deadline(session: &pb::SessionRecord) -> LogTime {
     LogTime::from_millis(idle.min(session.absolute_deadline))
 }
 
-fn is_tombstone(session: &pb::SessionRecord) -> bool {
+/// Whether the record only remembers that there was a session.
+pub(super) fn is_tombstone(session: &pb::SessionRecord) -> bool {
     session.tombstone_until != 0
 }
 
@@ -84,7 +85,7 @@ pub(super) fn handle(session: &pb::SessionRecord) -> Option<SessionHandle> {
 
 /// The sweep moved the session's index entry.
 pub(super) fn note_indexed<S: Store>(batch: &mut Batch<'_, S>, id: SlotId, deadline: LogTime) {
-    if let Some(session) = batch.change::<pb::SessionRecord>(id) {
+    if let Some(session) = batch.change_unseen::<pb::SessionRecord>(id) {
         session.indexed_deadline = deadline.as_millis();
     }
 }
@@ -233,6 +234,7 @@ fn entomb<S: Store>(
 ) -> Result<(), Fault> {
     cart::delete_with_session(batch, id, namespace, token)?;
     users::withdraw(batch, id, namespace, token)?;
+    batch.note_end(id);
     if let Some(session) = batch.change::<pb::SessionRecord>(id) {
         *session = pb::SessionRecord {
             tombstone_until: session.absolute_deadline,
@@ -253,15 +255,40 @@ fn clear<S: Store>(
     if let Some(session) = batch.read::<pb::SessionRecord>(id) {
         let indexed = LogTime::from_millis(session.indexed_deadline);
         batch.unindex(indexed, &Key::Session(namespace.clone(), *token));
-        cart::delete_with_session(batch, id, namespace, token)?;
-        users::withdraw(batch, id, namespace, token)?;
-        batch.delete(id);
+        if users::is_revoked_in(batch, namespace, id)? {
+            return batch.unseen(|batch| remove(batch, id, namespace, token));
+        }
+        remove(batch, id, namespace, token)?;
     }
     Ok(())
 }
 
+/// Deletes a session's record, with its cart and its place among its user's.
+fn remove<S: Store>(
+    batch: &mut Batch<'_, S>,
+    id: SlotId,
+    namespace: &Namespace,
+    token: &TokenHash,
+) -> Result<(), Fault> {
+    cart::delete_with_session(batch, id, namespace, token)?;
+    users::withdraw(batch, id, namespace, token)?;
+    batch.delete(id);
+    Ok(())
+}
+
+/// Whether the epoch of its user ended the session.
+pub(super) fn is_cut_off<S: Store>(
+    batch: &mut Batch<'_, S>,
+    namespace: &Namespace,
+    token: &TokenHash,
+) -> Result<bool, Fault> {
+    let id = batch.load(&Key::Session(namespace.clone(), *token))?;
+    users::is_revoked_in(batch, namespace, id)
+}
+
 /// The sweep meets a session whose deadline has come, and has taken its index entry. Returns whether a caller could
-/// read it until then. One that was revoked before becomes a tombstone like any other that was ended.
+/// read it until then. One that was revoked before becomes a tombstone like any other that was ended; its revocation
+/// has been told.
 pub(super) fn expire<S: Store>(
     batch: &mut Batch<'_, S>,
     id: SlotId,
@@ -275,13 +302,15 @@ pub(super) fn expire<S: Store>(
     let was_tombstone = is_tombstone(session);
     let was_revoked = users::is_revoked_in(batch, namespace, id)?;
     if was_revoked && absolute > batch.now() {
-        entomb(batch, id, namespace, token)?;
+        batch.unseen(|batch| entomb(batch, id, namespace, token))?;
         batch.index(absolute, &Key::Session(namespace.clone(), *token));
         note_indexed(batch, id, absolute);
         return Ok(false);
     }
-    cart::delete_with_session(batch, id, namespace, token)?;
-    users::withdraw(batch, id, namespace, token)?;
-    batch.delete(id);
+    if was_revoked {
+        batch.unseen(|batch| remove(batch, id, namespace, token))?;
+    } else {
+        remove(batch, id, namespace, token)?;
+    }
     Ok(!was_tombstone && !was_revoked)
 }

@@ -25,6 +25,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::apply::{Outcome, Stop};
 use crate::state::batch::{Batch, SlotId, Swept};
+use crate::state::events::Gone;
 use crate::state::keys::Key;
 use crate::state::namespace::SessionPolicy;
 use crate::state::{Fault, Rejection, Store};
@@ -226,7 +227,9 @@ pub(super) fn end<S: Store>(
     if session.and_then(super::handle) != Some(handle) {
         return Err(Rejection::SessionNotFound.into());
     }
+    batch.ending(Gone::Revoked);
     entomb(batch, id, ns, token)?;
+    batch.ending(Gone::Deleted);
     batch.next_revision();
     Ok(Body::SessionDestroyed(pb::SessionDestroyed {}))
 }
@@ -269,6 +272,7 @@ pub(super) fn revoke_all<S: Store>(
         if begins_sweep {
             batch.index(now, &key);
         }
+        batch.note_revocation(id, except);
     }
     Ok(Body::SessionsRevoked(pb::SessionsRevoked { ended }))
 }
@@ -321,7 +325,8 @@ pub(in crate::state) fn sweep_revoked<S: Store>(
     for (birth, token) in &members {
         if *birth != kept {
             let session = batch.load(&Key::Session(ns.clone(), *token))?;
-            entomb(batch, session, ns, token)?;
+            // The revocation was told when it was done.
+            batch.unseen(|batch| entomb(batch, session, ns, token))?;
         }
     }
     Ok(Swept {

@@ -2,7 +2,8 @@
 //! to write them anew, then read the difference.
 //!
 //! A line that begins with `>` is an entry: a stamp, a verb, its arguments, and `name=value` options. `#` comments.
-//! `> dump` shows the whole state, `> devices` lists a user's sessions, `> read` reads one. What follows a line is what it answered.
+//! `> dump` shows the whole state, `> devices` lists a user's sessions, `> read` reads one, `> events 3` tells what happened
+//! from revision 3 on. What follows a line is what it answered.
 
 mod words;
 
@@ -17,8 +18,9 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::proto::internal::txn_aborted::Refusal;
 use crate::proto::internal::txn_result::Result;
+use crate::state::events::Page;
 use crate::state::{Command, Key, Operation, Record, Rejection, Store, query, record};
-use crate::types::{Namespace, UserId};
+use crate::types::{Namespace, Revision, UserId};
 
 fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     // What a transaction consists of comes after its own words.
@@ -29,6 +31,9 @@ fn execute(machine: &mut Machine, entry: &str, out: &mut String) {
     let words = Words::split(&entry);
     if words.plain == ["dump"] {
         return dump(machine, out);
+    }
+    if let ["events", from] = words.plain[..] {
+        return tell_events(machine, from.parse().expect("a revision"), out);
     }
     match words.plain[0] {
         "devices" => return devices(machine, &words, out),
@@ -150,9 +155,25 @@ fn dump(machine: &Machine, out: &mut String) {
     writeln!(out, "  revision {revision} time {time} digest {digest}").expect("a string takes it");
     for (bytes, _) in machine.store.iter() {
         let key = Key::decode(bytes).expect("a stored key");
-        if key != Key::Header {
+        // Events have a verb of their own.
+        if !matches!(key, Key::Header | Key::Events(_) | Key::EventMarks) {
             writeln!(out, "  {}", describe(machine, &key)).expect("a string takes it");
         }
+    }
+}
+
+/// What happened from a revision on.
+fn tell_events(machine: &Machine, from: u64, out: &mut String) {
+    let from = Revision::new(from);
+    let page = machine.store.events(from, usize::MAX).expect("no fault");
+    let Page::Events { events, .. } = page else {
+        return writeln!(out, "  {page:?}").expect("a string takes it");
+    };
+    for event in events {
+        let place = format!("@{}.{}", event.revision, event.position);
+        let (time, name) = (event.log_time, name(&event.key));
+        writeln!(out, "  {place} at {time} {name}\n    {:?}", event.change)
+            .expect("a string takes it");
     }
 }
 
@@ -304,4 +325,9 @@ fn replays() {
 #[test]
 fn expiry() {
     replay("expiry.txt");
+}
+
+#[test]
+fn what_happened() {
+    replay("events.txt");
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::state::{Key, KeyRange, RequestHash};
 use crate::types::{
-    self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, OrderId, TokenHash, UserId,
+    self, ClientId, KeyPrefix, LeaseId, LogTime, Namespace, OrderId, Revision, TokenHash, UserId,
 };
 
 fn namespace() -> impl Strategy<Value = Namespace> {
@@ -45,7 +45,14 @@ fn record_key() -> impl Strategy<Value = Key> {
 
 fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof![
-        1 => prop::sample::select(vec![Key::Header, Key::RaftApplied, Key::RaftMembership]),
+        1 => prop::sample::select(vec![
+            Key::Header,
+            Key::RaftApplied,
+            Key::RaftMembership,
+            Key::EventMarks,
+        ]),
+        1 => prop::sample::select(vec![0, 1, 255, 256, u64::MAX])
+            .prop_map(|revision| Key::Events(Revision::new(revision))),
         1 => namespace().prop_map(Key::Settings),
         3 => (namespace(), text(), prop::sample::select(vec![0, 1, 255, 256, u64::MAX]), 0u8..3)
             .prop_map(|(ns, t, birth, h)| {
@@ -82,6 +89,8 @@ fn rank(key: &Key) -> (u8, u64, String, Vec<u8>, u64, Vec<u8>) {
         Key::Client(id) => unnamed(12, 0, id.as_bytes().to_vec()),
         Key::Request(ns, hash) => plain(13, ns, hash.as_bytes().to_vec()),
         Key::Deadline(time, target) => unnamed(14, time.as_millis(), target.to_vec()),
+        Key::Events(revision) => unnamed(15, revision.get(), vec![]),
+        Key::EventMarks => unnamed(16, 0, vec![]),
     }
 }
 
@@ -193,6 +202,11 @@ fn bytes_on_disk_stay_what_they_are() {
             "400000000000000102206e006b00ff0000".to_owned(),
         ),
         (kv, "206e006b00ff0000".to_owned()),
+        (
+            Key::Events(Revision::new(258)),
+            "500000000000000102".to_owned(),
+        ),
+        (Key::EventMarks, "51".to_owned()),
     ];
     for (key, bytes) in expected {
         assert_eq!(super::hex(&key.encode()), bytes, "{key:?}");

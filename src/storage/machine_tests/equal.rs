@@ -3,10 +3,10 @@
 use super::*;
 use crate::state::{Batch, Key as StateKey, MemoryStore, SweepHorizon};
 
-const ENTRIES: u64 = 3000;
+pub(super) const ENTRIES: u64 = 3000;
 
 /// Applies one entry at a time.
-fn over_memory(seed: u64) -> (MemoryStore, Vec<Replies>) {
+pub(super) fn over_memory(seed: u64) -> (MemoryStore, Vec<Replies>) {
     let mut store = MemoryStore::new();
     let mut replies = Vec::new();
     let mut horizon = SweepHorizon::default();

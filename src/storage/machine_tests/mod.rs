@@ -1,6 +1,7 @@
 //! The state machine over real files: equal to memory, exact to read, and whole after every crash.
 
 mod equal;
+mod event_history;
 mod install;
 mod raft;
 mod reads;
@@ -23,10 +24,11 @@ use crate::state::{
     CartOperation, CartOwner, Command, Identity, KeyOperation, KeyRange, Operation, PutCondition,
     RequestHash, SessionOperation, Store as _,
 };
+use crate::state::{events, history as chunks_of};
 use crate::storage::LogConfig;
 use crate::types::{
     Attributes, ClientAttributes, ClientId, Fields, InstanceId, Key, LogTime, Namespace, NodeId,
-    Quantity, RequestId, Sku, TokenHash, Ttl, UserId, Value,
+    Quantity, RequestId, Revision, Sku, TokenHash, Ttl, UserId, Value,
 };
 
 const CLUSTER: [u8; 16] = [7; 16];
@@ -336,6 +338,17 @@ fn dump(state: &StateDb) -> Vec<(Vec<u8>, Vec<u8>)> {
             })
         })
         .expect("readable");
+    // One by one: how they are packed depends on the layers.
+    for (key, chunk) in chunks(state) {
+        chunks_of::unpack(&key, chunk, Revision::default(), &mut |revision, value| {
+            let alone = chunks_of::pack(&[chunks_of::alone(revision, &value)], 1);
+            let keyed = |(last, chunk)| (StateKey::encode_events(last).to_vec(), chunk);
+            all.extend(alone.into_iter().map(keyed));
+            Ok(())
+        })
+        .expect("whole");
+    }
+    all.sort_unstable();
     all
 }
 
@@ -349,4 +362,15 @@ fn recomputed(state: &StateDb) -> Bytes {
 async fn build(machine: &mut Machine) -> Snapshot {
     let mut builder = machine.get_snapshot_builder().await;
     builder.build_snapshot().await.expect("a snapshot")
+}
+
+/// The events that are in the database once everything is written there, as they are stored.
+fn chunks(state: &StateDb) -> Vec<(Vec<u8>, Bytes)> {
+    state.flush().expect("the disk works");
+    let db = state.database();
+    let history = db.cf_handle(crate::storage::db::EVENTS).expect("opened");
+    db.iterator_cf(history, rocksdb::IteratorMode::Start)
+        .map(|item| item.expect("readable"))
+        .map(|(key, chunk)| (key.into_vec(), chunk.into_vec().into()))
+        .collect()
 }

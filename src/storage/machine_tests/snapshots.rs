@@ -35,7 +35,7 @@ fn small(index: usize) -> u32 {
     u32::try_from(index).expect("few files")
 }
 
-fn receive(snapshot: &SnapshotDir, dir: &ShardDir) -> SnapshotDir {
+pub(super) fn receive(snapshot: &SnapshotDir, dir: &ShardDir) -> SnapshotDir {
     let mut receiver = Receiver::begin(dir, snapshot.manifest().clone()).expect("accepted");
     assert!(send(snapshot, &mut receiver, usize::MAX));
     receiver.finish().expect("complete")

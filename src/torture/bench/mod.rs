@@ -7,6 +7,7 @@
 //! Deliberately absent: comparing. `scripts/bench.sh` interleaves runs and prints ratios.
 
 mod cpu;
+pub mod fan_out;
 pub mod outage;
 mod report;
 pub mod trolley;
@@ -64,6 +65,9 @@ pub enum Error {
     /// The command that should cause an outage failed.
     #[error("the command failed: {0}")]
     Command(String),
+    /// A watcher was not told what it should have been.
+    #[error("a watch failed: {0}")]
+    Watch(String),
     /// A client's task failed.
     #[error("a client's task failed: {0}")]
     Task(#[from] tokio::task::JoinError),

@@ -59,6 +59,6 @@ impl Report {
     clippy::cast_precision_loss,
     reason = "a rate needs no more than 52 bits of a count"
 )]
-fn as_float(count: u64) -> f64 {
+pub(super) fn as_float(count: u64) -> f64 {
     count as f64
 }

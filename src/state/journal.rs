@@ -1,0 +1,395 @@
+//! How events come into being: every change of a session, a cart or a key makes one, whichever operation made it.
+//!
+//! [`Batch`] notes which records an entry touches. When a revision is complete, [`Batch::close_revision`] looks at
+//! each of them once and writes down what became of it, so that several changes by one command are one event, and a
+//! record that came and went within one is none. What was touched without a new revision, or was put back by a command
+//! that was refused, leaves no trace.
+//!
+//! ```text
+//! revision -> log time | (key, record or why it is gone)…
+//! ```
+//!
+//! The history is bounded in events, bytes and age, see [`limits::EVENT_HISTORY`]. It is forgotten from its old end, up
+//! to a *mark*. Marks are made as it grows; each holds the totals before it, so what is behind a mark is a subtraction.
+//!
+//! Invariants:
+//! 1. Each revision from the oldest one that is kept to the newest is written down exactly once, maybe without events.
+//! 2. The history is a function of the entries alone, like everything in this module's parent.
+//! 3. At most two marks more than [`limits::EVENT_HISTORY_PARTS`] for each of the three bounds exist.
+//!
+//! Deliberately absent: the state before a change, the digest, see [`Key::in_digest`], and how a store packs events, see
+//! [`super::history`].
+
+use bytes::Bytes;
+use prost::encoding::{self, WireType};
+
+use super::batch::{Batch, SlotId};
+use super::events::Gone;
+use super::history::{Builder, Chunk};
+use super::keys::Key;
+use super::store::Record;
+use super::{Fault, Store, session};
+use crate::limits;
+use crate::proto::internal as pb;
+use crate::types::{LogTime, Revision, TokenHash};
+
+/// What a record's key adds to the bytes of its event's own.
+const KEY_BYTES: u64 = 9;
+
+/// A record that was touched since the last revision.
+#[derive(Debug)]
+struct Touched {
+    id: SlotId,
+    /// It was there before.
+    existed: bool,
+    /// It is a user whose sessions ended all at once.
+    revocation: Option<Bytes>,
+    /// Why it is gone, if it is.
+    gone: Gone,
+    /// Whose session it was.
+    user_id: String,
+}
+
+/// What a batch knows of events.
+#[derive(Debug)]
+pub(super) struct Journal {
+    /// In the order of the first touch.
+    touched: Vec<Touched>,
+    /// Why records end now.
+    ending: Gone,
+    /// What happens now is not told.
+    muted: bool,
+    /// The last revision whose events are written down.
+    closed: Revision,
+    written: Builder,
+    /// Where a revision's events are encoded: kept, because its memory is.
+    scratch: Vec<u8>,
+    history: pb::EventHistory,
+    /// The newest mark; `None` until it was looked at.
+    mark: Option<pb::EventMark>,
+}
+
+impl Journal {
+    pub fn new(header: &pb::StateHeader) -> Self {
+        let history = header.history.unwrap_or_default();
+        Self {
+            touched: Vec::new(),
+            ending: Gone::Deleted,
+            muted: false,
+            closed: Revision::new(header.revision),
+            written: Builder::default(),
+            scratch: Vec::new(),
+            history,
+            mark: None,
+        }
+    }
+
+    /// Whether nothing is told now.
+    pub fn is_muted(&self) -> bool {
+        self.muted
+    }
+
+    /// Whether nothing is told from now on; says what it was.
+    pub fn mute(&mut self, muted: bool) -> bool {
+        std::mem::replace(&mut self.muted, muted)
+    }
+
+    /// A record is about to change for the first time since the last revision.
+    pub fn touch(&mut self, id: SlotId, record: Option<&Record>) {
+        self.touched.push(Touched {
+            id,
+            existed: record.is_some_and(is_there),
+            revocation: None,
+            gone: self.ending,
+            user_id: String::new(),
+        });
+    }
+
+    /// How many records were touched since the last revision.
+    pub fn touched(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// The records that were touched after so many others were not changed after all.
+    pub fn forget_touched(&mut self, kept: usize) -> Vec<SlotId> {
+        let undone = self.touched.drain(kept..);
+        undone.map(|touched| touched.id).collect()
+    }
+
+    /// A touched record is deleted.
+    pub fn note_end(&mut self, id: SlotId, record: &Record) {
+        let touched = self.touched.iter_mut().rfind(|touched| touched.id == id);
+        let Some(touched) = touched else {
+            return;
+        };
+        touched.gone = self.ending;
+        if let Record::Session(session) = record
+            && !session.user_id.is_empty()
+        {
+            touched.user_id.clone_from(&session.user_id);
+        }
+    }
+
+    /// What the header says of the history; `None` before the first event, as it was before there were any.
+    pub fn history(&self) -> Option<pb::EventHistory> {
+        (self.history.oldest != 0).then_some(self.history)
+    }
+
+    /// What the store has to write.
+    pub fn into_changes(self) -> Option<Chunk> {
+        self.written.finish()
+    }
+
+    /// Begins to write down what a revision did.
+    fn tell_at(&mut self, log_time: u64) -> Told {
+        Told::at(log_time, std::mem::take(&mut self.scratch))
+    }
+
+    fn write(&mut self, revision: Revision, told: Told) {
+        let (count, bytes) = (told.events, told.encoded.len());
+        let grown = |total: u64, by: usize| {
+            total.saturating_add(u64::try_from(by).expect("a length fits into 64 bits"))
+        };
+        self.history.events = grown(self.history.events, count);
+        self.history.bytes = grown(self.history.bytes.saturating_add(KEY_BYTES), bytes);
+        self.written.push(revision, &told.encoded);
+        self.closed = revision;
+        self.scratch = told.encoded;
+    }
+
+    /// A mark before a revision that is about to be written.
+    fn new_mark(&self, revision: Revision, now: LogTime) -> pb::EventMark {
+        pb::EventMark {
+            revision: revision.get(),
+            log_time: now.as_millis(),
+            events: self.history.events,
+            bytes: self.history.bytes,
+        }
+    }
+
+    /// One part of any of the three bounds lies behind the newest mark.
+    fn is_mark_due(&self, mark: &pb::EventMark, now: LogTime) -> bool {
+        let part = |whole: u64| whole.wrapping_div(limits::EVENT_HISTORY_PARTS);
+        let since = |now: u64, then: u64| now.saturating_sub(then);
+        since(self.history.events, mark.events) >= part(limits::EVENT_HISTORY)
+            || since(self.history.bytes, mark.bytes) >= part(limits::EVENT_HISTORY_BYTES)
+            || since(now.as_millis(), mark.log_time) >= part(limits::EVENT_HISTORY_MS)
+    }
+
+    /// What lies between the first of two marks and the second is beyond a bound.
+    fn is_beyond(&self, first: &pb::EventMark, second: &pb::EventMark, now: LogTime) -> bool {
+        let kept = |total: u64, before: u64| total.saturating_sub(before);
+        kept(self.history.events, first.events) > limits::EVENT_HISTORY
+            || kept(self.history.bytes, first.bytes) > limits::EVENT_HISTORY_BYTES
+            || second.log_time.saturating_add(limits::EVENT_HISTORY_MS) <= now.as_millis()
+    }
+}
+
+/// What a revision did: a [`pb::RevisionEvents`] that is encoded as it grows, so that no record is copied twice.
+struct Told {
+    encoded: Vec<u8>,
+    events: usize,
+}
+
+/// Field numbers of [`pb::RevisionEvents`] and [`pb::StoredEvent`].
+mod tag {
+    pub(super) const LOG_TIME: u32 = 1;
+    pub(super) const EVENTS: u32 = 2;
+
+    pub(super) const KEY: u32 = 1;
+    pub(super) const RECORD: u32 = 2;
+    pub(super) const CREATED: u32 = 6;
+}
+
+impl Told {
+    fn at(log_time: u64, mut encoded: Vec<u8>) -> Self {
+        encoded.clear();
+        if log_time != 0 {
+            encoding::uint64::encode(tag::LOG_TIME, &log_time, &mut encoded);
+        }
+        Self { encoded, events: 0 }
+    }
+
+    /// A record is there.
+    fn put(&mut self, key: &Bytes, record: &Bytes, created: bool) {
+        /// What the keys and lengths of the fields may take.
+        const FRAMING: usize = 32;
+        let out = &mut self.encoded;
+        out.reserve(
+            key.len()
+                .saturating_add(record.len())
+                .saturating_add(FRAMING),
+        );
+        let mut length = encoding::bytes::encoded_len(tag::KEY, key)
+            .saturating_add(encoding::bytes::encoded_len(tag::RECORD, record));
+        if created {
+            length = length.saturating_add(encoding::bool::encoded_len(tag::CREATED, &created));
+        }
+        encoding::encode_key(tag::EVENTS, WireType::LengthDelimited, out);
+        encoding::encode_varint(length as u64, out);
+        encoding::bytes::encode(tag::KEY, key, out);
+        encoding::bytes::encode(tag::RECORD, record, out);
+        if created {
+            encoding::bool::encode(tag::CREATED, &created, out);
+        }
+        self.events = self.events.saturating_add(1);
+    }
+
+    /// A record is gone.
+    fn put_end(&mut self, event: &pb::StoredEvent) {
+        encoding::message::encode(tag::EVENTS, event, &mut self.encoded);
+        self.events = self.events.saturating_add(1);
+    }
+}
+
+/// A tombstone is a record, but nothing that anybody could be told of.
+fn is_there(record: &Record) -> bool {
+    !matches!(record, Record::Session(session) if session::is_tombstone(session))
+}
+
+/// The revision that a record came into being at.
+fn birth(record: &Record) -> u64 {
+    match record {
+        Record::Session(session) => session.create_revision,
+        Record::Cart(cart) => cart.create_revision,
+        Record::Kv(kv) => kv.create_revision,
+        _ => 0,
+    }
+}
+
+impl<S: Store> Batch<'_, S> {
+    /// All sessions of a user end now, but for one.
+    pub(super) fn note_revocation(&mut self, user: SlotId, kept: Option<&TokenHash>) {
+        let kept = kept.map(|token| Bytes::copy_from_slice(token.as_bytes()));
+        self.journal.touched.push(Touched {
+            id: user,
+            existed: true,
+            revocation: Some(kept.unwrap_or_default()),
+            gone: Gone::Revoked,
+            user_id: String::new(),
+        });
+    }
+
+    /// From now on, until the revision is closed, records end for this reason.
+    pub(super) fn ending(&mut self, why: Gone) {
+        self.journal.ending = why;
+    }
+
+    /// Writes down what was touched since the last revision, if there is a new one.
+    pub(super) fn close_revision(&mut self) -> Result<(), Fault> {
+        let touched = std::mem::take(&mut self.journal.touched);
+        self.journal.ending = Gone::Deleted;
+        for touched in &touched {
+            self.untouch(touched.id);
+        }
+        let revision = self.revision();
+        if revision == self.journal.closed {
+            return Ok(());
+        }
+        self.mark()?;
+        let log_time = self.now().as_millis();
+        // A command that counts several changes is told of under the last number.
+        while self.journal.closed.next() < revision {
+            let skipped = self.journal.closed.next();
+            let told = self.journal.tell_at(log_time);
+            self.journal.write(skipped, told);
+        }
+        let mut told = self.journal.tell_at(log_time);
+        for touched in touched {
+            self.tell(touched, &mut told);
+        }
+        self.journal.write(revision, told);
+        Ok(())
+    }
+
+    /// Writes down what became of a record.
+    fn tell(&mut self, touched: Touched, told: &mut Told) {
+        let revision = self.revision().get();
+        let record = self.record(touched.id).filter(|record| is_there(record));
+        let is_there = record.is_some() && touched.revocation.is_none();
+        let created = !touched.existed || record.is_some_and(|record| birth(record) == revision);
+        if !is_there && !touched.existed {
+            return;
+        }
+        match self.encoding(touched.id) {
+            (key, Some(record)) if is_there => told.put(key, record, created),
+            (key, _) => told.put_end(&pb::StoredEvent {
+                key: key.clone(),
+                gone: touched.gone.to_stored(),
+                user_id: touched.user_id,
+                kept: touched.revocation.unwrap_or_default(),
+                ..pb::StoredEvent::default()
+            }),
+        }
+    }
+
+    /// Makes a mark if one is due, and forgets what is then beyond the bounds.
+    fn mark(&mut self) -> Result<(), Fault> {
+        let now = self.now();
+        if let Some(mark) = &self.journal.mark
+            && !self.journal.is_mark_due(mark, now)
+        {
+            return Ok(());
+        }
+        let id = self.load(&Key::EventMarks)?;
+        let marks = self.read::<pb::EventMarks>(id);
+        let last = marks.and_then(|marks| marks.marks.last().copied());
+        self.journal.mark = last;
+        if last.is_some_and(|mark| !self.journal.is_mark_due(&mark, now)) {
+            return Ok(());
+        }
+        let first = self.journal.closed.next();
+        let mark = self.journal.new_mark(first, now);
+        self.journal.mark = Some(mark);
+        let marks = self.read::<pb::EventMarks>(id).cloned();
+        let mut marks = marks.unwrap_or_default().marks;
+        marks.push(mark);
+        let beyond = marks
+            .windows(2)
+            .take_while(|pair| match pair {
+                [first, second] => self.journal.is_beyond(first, second, now),
+                _ => false,
+            })
+            .count();
+        marks.drain(..beyond);
+        let oldest = marks.first().map_or(mark.revision, |mark| mark.revision);
+        self.journal.history.oldest = oldest;
+        self.put(id, pb::EventMarks { marks });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_encoded_as_its_message_would_be() {
+        let (key, record) = (Bytes::from_static(b"key"), Bytes::from(vec![7; 300]));
+        let event = |created, gone| pb::StoredEvent {
+            key: key.clone(),
+            record: if gone == 0 {
+                record.clone()
+            } else {
+                Bytes::new()
+            },
+            gone,
+            created,
+            ..pb::StoredEvent::default()
+        };
+        for log_time in [0, 1000, u64::MAX] {
+            let mut told = Told::at(log_time, Vec::new());
+            told.put(&key, &record, true);
+            told.put_end(&event(false, 2));
+            told.put(&key, &record, false);
+            let expected = pb::RevisionEvents {
+                log_time,
+                events: vec![event(true, 0), event(false, 2), event(false, 0)],
+            };
+            assert_eq!(told.encoded, expected.encode_to_vec());
+            assert_eq!(told.events, 3);
+        }
+    }
+}
