@@ -36,6 +36,8 @@ struct Shared {
     held: watch::Sender<bool>,
     draining: watch::Sender<bool>,
     proposed: AtomicUsize,
+    /// Linearizable reads that were let through.
+    confirmed: AtomicUsize,
     clock: AtomicU64,
     feed: Arc<Feed>,
     beats: watch::Sender<Beat>,
@@ -65,6 +67,7 @@ impl MemoryNode {
             held: watch::Sender::new(false),
             draining: watch::Sender::new(false),
             proposed: AtomicUsize::new(0),
+            confirmed: AtomicUsize::new(0),
             clock: AtomicU64::new(NOW_MS),
             feed: Arc::default(),
             beats: watch::Sender::default(),
@@ -89,6 +92,11 @@ impl MemoryNode {
                 address: address.to_owned(),
             });
         });
+    }
+
+    /// How many linearizable reads were let through.
+    pub fn confirmed(&self) -> usize {
+        self.shared.confirmed.load(Ordering::Relaxed)
     }
 
     pub fn hold(&self, held: bool) {
@@ -226,6 +234,7 @@ impl Backend for MemoryNode {
             ReadMode::Stale => Ok(()),
             ReadMode::Linearizable => {
                 self.released().await;
+                self.shared.confirmed.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
             ReadMode::AtLeast(want) => {

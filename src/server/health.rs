@@ -12,7 +12,7 @@ use crate::api::Backend;
 use crate::node::ReadMode;
 
 /// How often the node asks.
-const PROBE_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const PROBE_PERIOD: Duration = Duration::from_secs(1);
 /// How long the answer may take. Longer than an election.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -52,33 +52,31 @@ impl Health {
         self.set(ServingStatus::NotServing).await;
     }
 
-    /// Asks, now and then and whenever leadership changes, whether the node can serve, until the node is gone.
-    pub async fn follow(self, node: impl Backend) {
+    /// Asks, once in each period and whenever leadership changes, whether the node can serve, until the node is gone.
+    pub async fn follow(self, node: impl Backend, period: Duration) {
         let mut leadership = node.leadership_changes();
-        let mut probes = interval(PROBE_PERIOD);
+        let mut probes = interval(period);
         probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut said = None;
         loop {
-            if leadership.borrow_and_update().leader.is_none() {
-                self.not_serving().await;
-                if leadership.changed().await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            let deadline = Instant::now() + PROBE_PATIENCE;
-            tokio::select! {
-                read = node.read_barrier(ReadMode::Linearizable, deadline) => match read {
-                    Ok(()) => self.set(ServingStatus::Serving).await,
-                    Err(error) => {
-                        tracing::debug!(%error, "not serving");
-                        self.not_serving().await;
-                    }
+            let knows_leader = leadership.borrow_and_update().leader.is_some();
+            let status = tokio::select! {
+                can_serve = can_serve(&node), if knows_leader => if can_serve {
+                    ServingStatus::Serving
+                } else {
+                    ServingStatus::NotServing
                 },
                 // Whatever the answer would be, it is about another leader.
-                changed = leadership.changed() => match changed {
+                changed = leadership.changed(), if knows_leader => match changed {
                     Ok(()) => continue,
                     Err(_) => break,
                 },
+                else => ServingStatus::NotServing,
+            };
+            // Who watches is told of changes only.
+            if said != Some(status) {
+                self.set(status).await;
+                said = Some(status);
             }
             tokio::select! {
                 _ = probes.tick() => {}
@@ -95,14 +93,55 @@ impl Health {
     }
 }
 
+/// The node can answer a linearizable read.
+async fn can_serve(node: &impl Backend) -> bool {
+    let deadline = Instant::now() + PROBE_PATIENCE;
+    let read = node.read_barrier(ReadMode::Linearizable, deadline).await;
+    if let Err(error) = &read {
+        tracing::debug!(%error, "not serving");
+    }
+    read.is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use futures::{FutureExt as _, StreamExt as _};
     use prost_reflect::DescriptorPool;
+    use tonic::Request;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_check_response::ServingStatus as Said;
+    use tonic_health::server::HealthService as Service;
 
-    use super::SERVICES;
+    use super::*;
+    use crate::api::testing::MemoryNode;
     use crate::proto;
+
+    #[tokio::test]
+    async fn who_watches_is_told_of_changes_only() {
+        let (health, _) = Health::new().await;
+        let service = Service::from_health_reporter(health.reporter.clone());
+        let request = Request::new(HealthCheckRequest::default());
+        let watched = service.watch(request).await.expect("it is known");
+        let mut statuses = watched
+            .into_inner()
+            .map(|status| status.expect("no error").status());
+        let node = MemoryNode::leader();
+        let mut following = tokio::task::JoinSet::new();
+        following.spawn(health.follow(node.clone(), Duration::from_millis(1)));
+        while statuses.next().await != Some(Said::Serving) {}
+        for _ in 0..10 {
+            let before = node.confirmed();
+            while node.confirmed() == before {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(statuses.next().now_or_never(), None, "nothing changed");
+        }
+        node.follow(None);
+        assert_eq!(statuses.next().await, Some(Said::NotServing));
+        following.abort_all();
+    }
 
     #[test]
     fn every_public_service_has_a_health() {

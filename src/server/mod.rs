@@ -93,7 +93,7 @@ pub async fn serve_node<N: Served>(
             ),
     );
     let mut following = JoinSet::new();
-    following.spawn(health.clone().follow(node.clone()));
+    following.spawn(health.clone().follow(node.clone(), health::PROBE_PERIOD));
 
     let stopped = tokio::select! {
         ended = serving.join_next() => Some(accepting_ended(ended)),
