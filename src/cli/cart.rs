@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::arguments::{self, ReadArgs, WriteArgs, identified, optional, pair, revision};
 use super::failure::Failure;
 use super::input::Input;
-use super::output::{cart_line, money, readable, readable_text, reply, show, table};
+use super::output::{cart_line, money, readable, reply, show, table};
 use crate::client::{CartOwner, LineRef, Reply};
 use crate::proto::v1;
 use crate::proto::v1::merged_into::Target;
@@ -336,7 +336,7 @@ fn line_row(line: &v1::CartLine) -> [String; 6] {
     let price = price.map(|price| format!("{} {}", price.minor_units, price.currency));
     let attributes = line.attributes.iter();
     let attributes: Vec<_> = attributes
-        .map(|(name, value)| readable_text(&format!("{name}={value}")))
+        .map(|(name, value)| format!("{name}={value}"))
         .collect();
     [
         line.line_id.to_string(),

@@ -11,7 +11,7 @@ use super::arguments::{ReadArgs, Target, WriteArgs, identified, optional, pair, 
 use super::checkout::PolicyArg;
 use super::failure::Failure;
 use super::input::Input;
-use super::output::{self, readable_text, reply, sheet, show, table, time};
+use super::output::{self, reply, sheet, show, table, time};
 use crate::proto::v1;
 use crate::types::Revision;
 
@@ -285,7 +285,7 @@ fn devices(page: &v1::ListSessionsResponse) -> String {
         let client: Vec<_> = it
             .client
             .iter()
-            .map(|(name, value)| readable_text(&format!("{name}={value}")))
+            .map(|(name, value)| format!("{name}={value}"))
             .collect();
         table.add_row([
             it.handle.clone(),

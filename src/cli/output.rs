@@ -50,7 +50,7 @@ pub(super) fn note(note: &str) {
 pub(super) fn show(form: Form, json: impl FnOnce() -> Value, people: impl FnOnce() -> String) {
     match form {
         Form::Json => line(&json().to_string()),
-        Form::People => line(&people()),
+        Form::People => line(&harmless(&people())),
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) fn show(form: Form, json: impl FnOnce() -> Value, people: impl FnOnce
 pub(super) fn failure(form: Form, failure: &Failure) {
     let text = match form {
         Form::Json => failure_json(failure).to_string(),
-        Form::People => failure_text(failure),
+        Form::People => harmless(&failure_text(failure)),
     };
     // There is nowhere left to complain to.
     writeln!(std::io::stderr(), "{text}").ok();
@@ -206,9 +206,19 @@ pub(super) fn readable(value: &Bytes) -> String {
     }
 }
 
-/// [`readable`] for a text of somebody else's: it may move the cursor as well.
-pub(super) fn readable_text(text: &str) -> String {
-    readable(&Bytes::copy_from_slice(text.as_bytes()))
+/// Text for a terminal: names and values are other people's, and none of them may move the cursor.
+fn harmless(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c,
+        _ if c.is_control() => char::REPLACEMENT_CHARACTER,
+        _ => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// The same, where a line is a line.
+pub(super) fn one_line(text: &str) -> String {
+    harmless(text).replace(['\n', '\t'], " ")
 }
 
 /// A point of log time as people read it.
@@ -234,6 +244,11 @@ mod tests {
         assert_eq!(readable(&Bytes::from_static(b"hello")), "hello");
         assert_eq!(readable(&Bytes::from_static(b"\x1b[2J")), "(4 bytes)");
         assert_eq!(readable(&Bytes::from_static(&[0xff])), "(1 bytes)");
+        assert_eq!(
+            harmless("a\x1b[2J\nb\t\u{9b}c"),
+            "a\u{fffd}[2J\nb\t\u{fffd}c"
+        );
+        assert_eq!(one_line("a\nb\r"), "a b\u{fffd}");
         assert!(readable(&Bytes::from(vec![b'a'; 1000])).ends_with("… (1000 bytes)"));
     }
 

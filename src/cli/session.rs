@@ -9,7 +9,7 @@ use super::arguments::{Form, ReadArgs, Target, WriteArgs, identified, optional, 
 use super::failure::Failure;
 use super::input::Input;
 use super::logins;
-use super::output::{self, readable, readable_text, reply, sheet, show, time};
+use super::output::{self, readable, reply, sheet, show, time};
 use crate::proto::v1;
 use crate::types::Revision;
 
@@ -315,12 +315,7 @@ fn rows(session: &v1::Session) -> impl Iterator<Item = (String, String)> {
     let handle = Some(("handle".to_owned(), session.handle.clone()));
     let handle = handle.filter(|(_, handle)| !handle.is_empty());
     let client = session.client.iter();
-    let client = client.map(|(name, value)| {
-        (
-            format!("client {}", readable_text(name)),
-            readable_text(value),
-        )
-    });
+    let client = client.map(|(name, value)| (format!("client {name}"), value.clone()));
     let fields = session.fields.iter();
     let fields = fields.map(|(name, value)| (format!("field {name}"), readable(value)));
     let rows: Vec<_> = client.chain(fields).collect();

@@ -15,7 +15,7 @@ use super::arguments::{Form, Target, revision};
 use super::cart::cart_value;
 use super::failure::Failure;
 use super::input::Input;
-use super::output::{self, key_value, readable, time};
+use super::output::{self, key_value, one_line, readable, time};
 use crate::client::{CartOwner, Client, Watch, Watched};
 use crate::proto::v1::{self, EventType, cart_event::Owner, event::Record};
 use crate::types::Revision;
@@ -212,7 +212,7 @@ fn event_text(event: &v1::Event) -> String {
         EventType::Unspecified => "changed",
     };
     let at = time(event.log_time_ms);
-    format!("{} {at} {verb} {what}", event.revision)
+    one_line(&format!("{} {at} {verb} {what}", event.revision))
 }
 
 fn session_text(event: &v1::SessionEvent) -> String {
@@ -229,7 +229,7 @@ fn session_text(event: &v1::SessionEvent) -> String {
     fields.sort_unstable();
     let fields = fields
         .into_iter()
-        .map(|(field, value)| format!(" {field}={}", one_line(value)));
+        .map(|(field, value)| format!(" {field}={}", readable(value)));
     format!("{name}:{}", fields.collect::<String>())
 }
 
@@ -256,7 +256,7 @@ fn cart_text(event: &v1::CartEvent) -> String {
 
 fn key_text(event: &v1::KeyEvent) -> String {
     match &event.item {
-        Some(item) => format!("key {} = {}", event.key, one_line(&item.value)),
+        Some(item) => format!("key {} = {}", event.key, readable(&item.value)),
         None => format!("key {}", event.key),
     }
 }
@@ -267,11 +267,6 @@ fn user_text(event: &v1::UserEvent) -> String {
         return all;
     }
     format!("{all} but {}", hash(&event.spared_token_hash))
-}
-
-/// A value that cannot break the line.
-fn one_line(value: &bytes::Bytes) -> String {
-    readable(value).replace(['\n', '\t'], " ")
 }
 
 /// As a session's token is written.
