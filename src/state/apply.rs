@@ -88,11 +88,12 @@ pub fn apply<S: Store>(
     carry_out(batch, command)
 }
 
-/// Applies one entry to a batch, its commands one after the other. `stamp` is the leader's wall time when it proposed: log time moves on to it,
-/// never back. After a fault the batch is unusable and must be dropped.
+/// Applies one entry to a batch, its commands one after the other. `stamp` is the leader's wall time when it proposed: log
+/// time moves on to it, never back. After a fault the batch is unusable and must be dropped.
 ///
-/// The order is part of the format: log time and sweep, once per entry, then for each command replay and operation, and events after each. An entry
-/// that swept for each of its commands would hold up the node for as long as a thousand sweeps take.
+/// The order is part of the format: log time, sweep and its events, once per entry; then for each command replay or
+/// operation, and its events. An entry that swept for each of its commands would hold up the node for as long as a
+/// thousand sweeps take.
 pub fn apply_all<S: Store>(
     batch: &mut Batch<'_, S>,
     stamp: LogTime,

@@ -118,6 +118,10 @@ impl MemoryStore {
             let value = take(&mut rest)?;
             match Key::decode(&key)? {
                 Key::Header => drop(record::decode_header(value.clone())?),
+                Key::Events(_) => {
+                    let from = Revision::default();
+                    history::unpack(&key, value.clone(), from, &mut |_, _| Ok(()))?;
+                }
                 key => drop(record::decode(&key, value.clone())?),
             }
             store.records.insert(key, value);

@@ -36,9 +36,8 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
                 "a value is not empty",
             ));
         }
-        Key::Events(..) => Record::Events(message("a chunk of events", value)?),
         Key::EventMarks => Record::EventMarks(message("the marks of the events", value)?),
-        Key::Header | Key::RaftApplied | Key::RaftMembership => {
+        Key::Header | Key::RaftApplied | Key::RaftMembership | Key::Events(_) => {
             return Err(Fault::corrupt("a record", "its key is not a record's"));
         }
     };
@@ -59,7 +58,6 @@ pub fn encode(record: &Record) -> Bytes {
         Record::Client(window) => window.encode(),
         Record::Request(request) => request.encode_to_vec(),
         Record::Index => Vec::new(),
-        Record::Events(events) => events.encode_to_vec(),
         Record::EventMarks(marks) => marks.encode_to_vec(),
     }
     .into()

@@ -39,8 +39,6 @@ pub enum Record {
     Request(Arc<pb::RequestRecord>),
     /// Under [`Key::Deadline`] and [`Key::UserSession`]: the key says it all, the value is empty.
     Index,
-    /// Under [`Key::Events`].
-    Events(Arc<pb::EventChunk>),
     /// Under [`Key::EventMarks`].
     EventMarks(Arc<pb::EventMarks>),
 }

@@ -58,10 +58,7 @@ impl RecordCache {
 
     /// A record was read, or written to the database: its content shares nothing but `value`'s own allocation.
     pub fn fill(&self, key: Key, stored: Stored, value_bytes: usize) {
-        if matches!(
-            stored.record,
-            Record::Index | Record::Request(_) | Record::Events(_)
-        ) {
+        if matches!(stored.record, Record::Index | Record::Request(_)) {
             return;
         }
         let bytes = footprint(value_bytes);

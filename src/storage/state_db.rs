@@ -6,8 +6,9 @@
 //!
 //! Invariants:
 //! 1. One layer is one atomic write: records, indexes, replies, the header, where the log was applied up to, and the
-//!    membership, all as the layer's last batch left them, and events up to there. Its write-ahead log is off, because the Raft log is one. So a
-//!    crash returns the database to an earlier point where all of these agree, and the log replays the rest.
+//!    membership, all as the layer's last batch left them, and events up to there. Its write-ahead log is off, because
+//!    the Raft log is one. So a crash returns the database to an earlier point where all of these agree, but for events
+//!    that were ahead and are removed, and the log replays the rest.
 //! 2. A commit holds the write lock from its first record to the published header, and a reader holds the read lock
 //!    for as long as it looks. Hence a view has exactly one revision.
 //! 3. There is one writer, [`super::machine::Machine`], which prepares its batches under the read lock.
@@ -56,8 +57,8 @@ pub struct StateConfig {
     pub database: DbConfig,
     /// Decoded records kept in memory, in bytes.
     pub record_cache_bytes: usize,
-    /// Changed records that are gathered in memory before they are written to the database, in bytes. There may be
-    /// three times as much for a moment.
+    /// Changed records that are gathered in memory before they are written to the database, in bytes, and as much again of
+    /// events. There may be three times as much for a moment.
     pub layer_bytes: usize,
 }
 

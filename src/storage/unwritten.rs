@@ -6,7 +6,8 @@
 //! Invariants:
 //! 1. Revisions follow each other without a gap, and what lies before the first is in the database or forgotten.
 //! 2. Events are in the database at the latest with the records that they tell of. What is ahead of the records after a
-//!    crash is removed before the log is applied again, see [`super::state_db`].
+//!    crash is removed before the log is applied again, see
+//!    [`super::event_db`].
 
 use std::collections::VecDeque;
 

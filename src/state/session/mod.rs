@@ -255,25 +255,30 @@ fn clear<S: Store>(
     if let Some(session) = batch.read::<pb::SessionRecord>(id) {
         let indexed = LogTime::from_millis(session.indexed_deadline);
         batch.unindex(indexed, &Key::Session(namespace.clone(), *token));
-        if users::is_revoked_in(batch, namespace, id)? {
-            return batch.unseen(|batch| remove(batch, id, namespace, token));
-        }
         remove(batch, id, namespace, token)?;
     }
     Ok(())
 }
 
-/// Deletes a session's record, with its cart and its place among its user's.
+/// Deletes a session's record, with its cart and its place among its user's. If the session was revoked, that was told
+/// then.
 fn remove<S: Store>(
     batch: &mut Batch<'_, S>,
     id: SlotId,
     namespace: &Namespace,
     token: &TokenHash,
 ) -> Result<(), Fault> {
-    cart::delete_with_session(batch, id, namespace, token)?;
-    users::withdraw(batch, id, namespace, token)?;
-    batch.delete(id);
-    Ok(())
+    let remove = |batch: &mut Batch<'_, S>| {
+        cart::delete_with_session(batch, id, namespace, token)?;
+        users::withdraw(batch, id, namespace, token)?;
+        batch.delete(id);
+        Ok(())
+    };
+    if users::is_revoked_in(batch, namespace, id)? {
+        batch.unseen(remove)
+    } else {
+        remove(batch)
+    }
 }
 
 /// Whether the epoch of its user ended the session.
@@ -307,10 +312,6 @@ pub(super) fn expire<S: Store>(
         note_indexed(batch, id, absolute);
         return Ok(false);
     }
-    if was_revoked {
-        batch.unseen(|batch| remove(batch, id, namespace, token))?;
-    } else {
-        remove(batch, id, namespace, token)?;
-    }
+    remove(batch, id, namespace, token)?;
     Ok(!was_tombstone && !was_revoked)
 }

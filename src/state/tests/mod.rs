@@ -188,7 +188,7 @@ impl Machine {
         let (mut named, mut naming) = (Vec::new(), Vec::new());
         for (bytes, _) in self.store.iter() {
             let key = Key::decode(bytes).expect("a stored key");
-            if key == Key::Header {
+            if matches!(key, Key::Header | Key::Events(_)) {
                 continue;
             }
             let record = self
@@ -217,7 +217,7 @@ impl Machine {
 
     /// Where a record is indexed and when it is due.
     fn deadline(&self, key: &Key) -> Option<(u64, u64)> {
-        if *key == Key::Header {
+        if matches!(key, Key::Header | Key::Events(_)) {
             return None;
         }
         match self.store.get(key).expect("no fault")?.record {
@@ -246,7 +246,7 @@ impl Machine {
             Record::Request(it) => Some((it.deadline, it.deadline)),
             Record::Cart(it) => (it.deadline != 0).then_some((it.indexed_deadline, it.deadline)),
             Record::Order(it) => Some((it.deadline, it.deadline)),
-            Record::Settings(_) | Record::Index | Record::Events(_) | Record::EventMarks(_) => None,
+            Record::Settings(_) | Record::Index | Record::EventMarks(_) => None,
         }
     }
 }
