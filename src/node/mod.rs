@@ -44,6 +44,7 @@ pub use watch::{Beat, Source, Told, Watcher};
 use crate::clock::LogClock;
 use crate::config::NodeConfig;
 use crate::raft::TypeConfig;
+use crate::state::Fault;
 use crate::storage::machine::{AppliedAt, Machine, StateDb};
 use crate::storage::{LogDb, LogStore};
 use crate::types::InstanceId;
@@ -76,6 +77,8 @@ struct Shared {
     instance: InstanceId,
     config: Arc<NodeConfig>,
     draining: AtomicBool,
+    /// The first fault that a read met.
+    fault: channel::Sender<Option<String>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -98,11 +101,20 @@ impl Node {
         self.shared.draining.store(true, Ordering::Release);
     }
 
-    /// Resolves with the reason when openraft or the log has stopped by itself.
+    /// Resolves with the reason when openraft or the log has stopped by itself, or a read has met a fault.
     pub async fn stopped(&self) -> String {
         tokio::select! {
             reason = self.log_poisoned() => reason,
             reason = self.raft_stopped() => reason,
+            reason = self.met_fault() => reason,
+        }
+    }
+
+    async fn met_fault(&self) -> String {
+        let mut fault = self.shared.fault.subscribe();
+        match fault.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(fault)) => fault.clone(),
+            _ => "a read met a fault".to_owned(),
         }
     }
 
@@ -135,5 +147,19 @@ impl Node {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.shared.log_db.shutdown().await;
+    }
+}
+
+impl Shared {
+    /// Lets what a read met be the end of the node.
+    fn halt(&self, fault: Fault) -> Fault {
+        self.fault.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                *first = Some(fault.to_string());
+            }
+            is_first
+        });
+        fault
     }
 }

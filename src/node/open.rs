@@ -214,6 +214,7 @@ impl Prepared {
                 instance: self.newborn.instance,
                 config: Arc::clone(&config),
                 draining: AtomicBool::new(false),
+                fault: watch::Sender::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),

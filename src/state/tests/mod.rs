@@ -8,7 +8,7 @@ mod model;
 mod properties;
 mod replies;
 mod sessions;
-mod steps;
+pub(crate) mod steps;
 mod sweep;
 mod txn;
 mod window;
@@ -284,7 +284,7 @@ fn token(nth: u8) -> TokenHash {
     TokenHash::new([nth; 32])
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut out, byte| {
         write!(out, "{byte:02x}").expect("a string takes it");
         out

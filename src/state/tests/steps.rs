@@ -12,19 +12,29 @@ use proptest::prelude::*;
 use super::model::Model;
 use crate::limits;
 use crate::state::{
-    Applied, CartOperation, Command, Identity, KeyOperation, LineRef, NamespaceOperation,
-    Operation, PutCondition, RequestHash,
+    Applied, CartOperation, CartOwner, Command, Identity, KeyOperation, LineRef,
+    NamespaceOperation, Operation, PutCondition, RequestHash,
 };
 use crate::types::{
-    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku, Ttl,
-    Value,
+    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku,
+    TokenHash, Ttl, UserId, Value,
 };
 
-/// Tokens that scripts use: enough that some are free although the ended ones stay blocked.
+/// Tokens that a script uses at a time: enough that some are free although the ended ones stay blocked.
 pub const TOKENS: u8 = 8;
 
 /// One random step, not yet a command: what it means depends on the steps before.
 pub type Step = [u8; 10];
+
+/// The first byte of a step is how much later it is. From this one on it is so much later that records come to their deadlines.
+pub const FIRST_LULL: u8 = 252;
+
+/// The place of the byte that says how large the fields of a session are.
+pub const SIZE: usize = 6;
+
+pub fn has_large_fields(step: &Step) -> bool {
+    step[SIZE].is_multiple_of(16)
+}
 
 pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(any::<Step>(), count)
@@ -40,6 +50,8 @@ pub struct Script {
     pub now: u64,
     /// Without operations that depend on revisions, see [`names_a_revision`].
     pub plain: bool,
+    /// The first of the tokens that it uses. A long script moves on to others, for those that were used up stay so.
+    pub first_token: u16,
     history: Vec<Command>,
     sequences: [u64; 2],
 }
@@ -62,7 +74,7 @@ impl Script {
             255 => limits::REPLY_WINDOW_MS,
             254 => limits::CART_TTL_EMPTY_DEFAULT_MS,
             253 => limits::CART_TTL_GUEST_DEFAULT_MS,
-            252 => limits::CART_TTL_USER_DEFAULT_MS,
+            FIRST_LULL => limits::CART_TTL_USER_DEFAULT_MS,
             _ => pick(&[0, 0, 0, 1, 1, 3, 7, 40], time),
         };
         self.now += later;
@@ -81,6 +93,22 @@ impl Script {
         self.history.push(command.clone());
         let applied = self.model.apply(stamp, &command);
         (stamp, command, applied)
+    }
+
+    fn token(&self, byte: u8) -> TokenHash {
+        let nth = self.first_token.wrapping_add(u16::from(byte % TOKENS));
+        let [high, low] = nth.to_be_bytes();
+        let mut hash = [low; 32];
+        hash[31] ^= high;
+        TokenHash::new(hash)
+    }
+
+    fn owner(&self, a: u8, b: u8) -> CartOwner {
+        if b.is_multiple_of(2) {
+            CartOwner::Session(self.token(a))
+        } else {
+            CartOwner::User(UserId::parse(format!("u{}", a % 3)).expect("short"))
+        }
     }
 
     fn command(&mut self, whose: u8, kind: u8, rest: [u8; 7]) -> Command {
@@ -118,7 +146,7 @@ impl Script {
     )]
     fn operation(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> Operation {
         let [a, b, c, d, e, f, _] = rest;
-        let owner = carts::owner(a, b);
+        let owner = self.owner(a, b);
         let sku = || Sku::parse(format!("s{}", c % 3)).expect("short");
         let key = || Key::parse(format!("k{}", a % 5)).expect("short");
         let quantity = || Quantity::parse(pick(&[1, 2, 3, 999_999], d)).expect("in range");
@@ -171,7 +199,7 @@ impl Script {
                 expect: None,
             },
             kind @ 16..=21 => self.key_operation(kind - 16, ns, rest),
-            kind @ 22..=29 => Operation::Cart(carts::operation(&self.model, ns, kind - 22, rest)),
+            kind @ 22..=29 => Operation::Cart(self.cart(ns, kind - 22, rest)),
             38 => self.settings(ns, rest).into(),
             _ => Operation::Txn(Box::new(self.txn(ns, rest))),
         }
@@ -223,14 +251,14 @@ pub fn attributes(byte: u8) -> Attributes {
     Attributes::parse(large.into_iter().collect()).expect("small")
 }
 
-/// Up to three fields; a large one sometimes, so that three of them pass the limit.
+/// Up to two fields, none of them empty; large ones sometimes, so that three of them pass the limit.
 fn fields(c: u8, d: u8) -> Fields {
     let value = |n: u8| {
         let large = d.is_multiple_of(16);
         let len = if large {
             limits::SESSION_BYTES / 3
         } else {
-            usize::from(n)
+            usize::from(n) + 1
         };
         Bytes::from(vec![d; len])
     };

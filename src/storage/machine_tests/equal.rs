@@ -1,19 +1,32 @@
 //! The same entries over memory and over RocksDB: equal replies, bytes and digests, however they are cut.
 
+use std::collections::BTreeSet;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor};
+
 use super::*;
 use crate::state::{Batch, Key as StateKey, MemoryStore, SweepHorizon};
 
-pub(super) const ENTRIES: u64 = 3000;
+pub(super) const ENTRIES: u64 = 6000;
+
+/// A history over memory.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub store: MemoryStore,
+    /// Of each entry.
+    pub replies: Vec<Replies>,
+    /// Behind each entry.
+    pub digests: Vec<Bytes>,
+}
 
 /// Applies one entry at a time.
-pub(super) fn over_memory(seed: u64) -> (MemoryStore, Vec<Replies>) {
-    let mut store = MemoryStore::new();
-    let mut replies = Vec::new();
+pub(super) fn over_memory(entries: impl IntoIterator<Item = Entry>) -> Memory {
+    let mut memory = Memory::default();
     let mut horizon = SweepHorizon::default();
-    for index in 1..=ENTRIES {
+    for entry in entries {
         let mut own = Vec::new();
-        if let EntryPayload::Normal(proposal) = history(seed, index).payload {
-            let mut batch = Batch::new(&store, horizon);
+        if let EntryPayload::Normal(proposal) = entry.payload {
+            let mut batch = Batch::new(&memory.store, horizon);
             let applied = state::apply_all(&mut batch, proposal.stamp, &proposal.commands);
             own.extend(applied.expect("no fault").into_iter().map(|applied| Reply {
                 reply: applied.reply,
@@ -21,16 +34,17 @@ pub(super) fn over_memory(seed: u64) -> (MemoryStore, Vec<Replies>) {
             }));
             let (changes, next) = batch.finish();
             horizon = next;
-            store.commit(changes);
+            memory.store.commit(changes);
         }
-        replies.push(Replies(own));
+        memory.replies.push(Replies(own));
+        memory.digests.push(memory.store.header().digest);
     }
-    (store, replies)
+    memory
 }
 
 /// Applies in batches of random size.
 async fn over_rocksdb(machine: &mut Machine, seed: u64) -> Vec<Replies> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut replies = Vec::new();
     let mut index = 1;
     while index <= ENTRIES {
@@ -49,29 +63,67 @@ async fn over_rocksdb(machine: &mut Machine, seed: u64) -> Vec<Replies> {
 
 #[tokio::test]
 async fn equal_entries_give_equal_replies_bytes_and_digests() {
-    for seed in [1, 2, 3] {
-        let (memory, expected) = over_memory(seed);
+    let (mut answered, reply_type) = (BTreeSet::new(), reply_type());
+    for seed in 1..=4 {
+        let memory = over_memory((1..=ENTRIES).map(|index| history(seed, index)));
         let mut node = Node::new();
         let replies = over_rocksdb(&mut node.machine, seed).await;
-        for (nth, (reply, expected)) in replies.iter().zip(&expected).enumerate() {
+        for (nth, (reply, expected)) in replies.iter().zip(&memory.replies).enumerate() {
             assert_eq!(reply, expected, "seed {seed}, entry {}", nth + 1);
         }
-        let own = [
-            StateKey::RaftApplied.encode(),
-            StateKey::RaftMembership.encode(),
-        ];
         let state = node.machine.state();
-        let stored: Vec<_> = dump(&state)
-            .into_iter()
-            .filter(|(key, _)| own.iter().all(|own| own != key))
-            .collect();
-        let expected: Vec<_> = memory
-            .iter()
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect();
-        assert_eq!(stored, expected, "seed {seed}");
+        assert_equal(&state, &memory.store);
         assert_eq!(state.header().digest, recomputed(&state), "seed {seed}");
+        let replies = replies.iter().flat_map(|it| &it.0);
+        answered.extend(replies.map(|reply| kind(reply, &reply_type)));
     }
+    assert_eq!(
+        answered,
+        kinds(&reply_type),
+        "not all that can be answered was"
+    );
+}
+
+/// What stands in the database is what stands in memory, but for the place in the log, which memory has none of.
+pub(super) fn assert_equal(state: &StateDb, memory: &MemoryStore) {
+    let own = [
+        StateKey::RaftApplied.encode(),
+        StateKey::RaftMembership.encode(),
+    ];
+    let stored: Vec<_> = dump(state)
+        .into_iter()
+        .filter(|(key, _)| own.iter().all(|own| own != key))
+        .collect();
+    let expected: Vec<_> = memory
+        .iter()
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect();
+    assert_eq!(stored, expected);
+}
+
+/// The name of what a command was answered.
+fn kind(reply: &Reply, reply_type: &MessageDescriptor) -> String {
+    let message = DynamicMessage::decode(reply_type.clone(), &reply.reply.encode_to_vec()[..]);
+    let message = message.expect("it was just encoded");
+    let mut bodies = message.fields().filter(|(field, _)| in_body(field));
+    let (body, _) = bodies.next().expect("every reply has a body");
+    body.name().to_owned()
+}
+
+/// Everything that a command can be answered.
+fn kinds(reply_type: &MessageDescriptor) -> BTreeSet<String> {
+    let bodies = reply_type.fields().filter(in_body);
+    bodies.map(|field| field.name().to_owned()).collect()
+}
+
+fn in_body(field: &FieldDescriptor) -> bool {
+    field.containing_oneof().is_some()
+}
+
+fn reply_type() -> MessageDescriptor {
+    let pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).expect("they were built");
+    let reply = pool.get_message_by_name("trolley.internal.v1.Reply");
+    reply.expect("it is a message")
 }
 
 #[tokio::test]

@@ -42,14 +42,11 @@ fn of_memory(store: &MemoryStore, from: Revision) -> Vec<Event> {
 #[tokio::test]
 async fn events_are_the_same_in_layers_in_tables_and_in_memory() {
     let seed = 1;
-    let (memory, _) = over_memory(seed);
+    let entries = || (1..=super::equal::ENTRIES).map(|i| history(seed, i));
+    let memory = over_memory(entries()).store;
     let mut node = Node::new();
     // Small layers: the older events are in tables by now, the newest in a layer, maybe some on their way.
-    apply(
-        &mut node.machine,
-        (1..=super::equal::ENTRIES).map(|i| history(seed, i)),
-    )
-    .await;
+    apply(&mut node.machine, entries()).await;
     let state = node.machine.state();
     let expected = of_memory(&memory, Revision::new(1));
     assert!(expected.len() > 1500, "{}", expected.len());

@@ -1,67 +1,66 @@
 //! Random cart operations beside the single ones: few owners, holders, leases and orders, so that they meet.
 
-use super::super::model::Model;
-use super::super::token;
-use super::{TOKENS, attributes, condition, pick, price};
+use super::{Script, attributes, condition, pick, price};
 use crate::limits;
 use crate::state::{CartAction, CartOperation, CartOwner, LineRef, MergePolicy};
 use crate::types::{
     CouponCode, HolderId, LineId, Namespace, Note, OrderId, Quantity, Revision, Sku, TextMap, Ttl,
-    UserId,
 };
 
-/// What the bytes mean for a model in its state.
-pub fn operation(model: &Model, ns: &Namespace, kind: u8, bytes: [u8; 7]) -> CartOperation {
-    let [owner, kind_of_owner, c, d, e, f, _] = bytes;
-    let owner = self::owner(owner, kind_of_owner);
-    let holder = HolderId::parse(pick(&["till", "phone"], c)).expect("short");
-    let if_revision = |owner: &CartOwner| condition(f, model.cart_revision(ns, owner));
-    match kind % 8 {
-        0 | 1 => CartOperation::Update {
-            if_revision: if_revision(&owner),
-            owner,
-            actions: (0..=e % 4)
-                .map(|n| {
-                    action(
-                        c.wrapping_add(n),
-                        d.wrapping_mul(n | 1),
-                        e.wrapping_add(n * 5),
-                    )
-                })
-                .collect(),
-        },
-        2 | 3 => CartOperation::Merge {
-            target: self::owner(c, d),
-            policy: pick(
-                &[
-                    MergePolicy::Sum,
-                    MergePolicy::Max,
-                    MergePolicy::KeepTarget,
-                    MergePolicy::KeepSource,
-                    MergePolicy::SourceIfTargetEmpty,
-                ],
-                e,
-            ),
-            if_source_revision: if_revision(&owner),
-            if_target_revision: None,
-            source: owner,
-        },
-        4 | 5 => CartOperation::Freeze {
-            if_revision: if_revision(&owner),
-            owner,
-            holder,
-            lease: Ttl::from_millis(pick(&[1, 3, 10, 60, limits::CART_LEASE_MAX_MS], d)),
-        },
-        6 => CartOperation::Release { owner, holder },
-        _ => {
-            let cart = model.cart(ns, &owner);
-            let freeze = cart.and_then(|cart| cart.freeze);
-            let known = freeze.filter(|_| d % 8 != 0);
-            CartOperation::CompleteOrder {
+impl Script {
+    /// What the bytes mean for the model in its state.
+    pub(super) fn cart(&self, ns: &Namespace, kind: u8, bytes: [u8; 7]) -> CartOperation {
+        let [owner, kind_of_owner, c, d, e, f, _] = bytes;
+        let owner = self.owner(owner, kind_of_owner);
+        let holder = HolderId::parse(pick(&["till", "phone"], c)).expect("short");
+        let if_revision = |owner: &CartOwner| condition(f, self.model.cart_revision(ns, owner));
+        match kind % 8 {
+            0 | 1 => CartOperation::Update {
+                if_revision: if_revision(&owner),
                 owner,
-                holder: known.as_ref().map_or(holder, |freeze| freeze.holder),
-                revision: Revision::new(known.map_or(u64::from(d), |freeze| freeze.revision)),
-                order: OrderId::parse(format!("o{}", e % 4)).expect("short"),
+                actions: (0..=e % 4)
+                    .map(|n| {
+                        action(
+                            c.wrapping_add(n),
+                            d.wrapping_mul(n | 1),
+                            e.wrapping_add(n * 5),
+                        )
+                    })
+                    .collect(),
+            },
+            2 | 3 => CartOperation::Merge {
+                target: self.owner(c, d),
+                policy: pick(
+                    &[
+                        MergePolicy::Sum,
+                        MergePolicy::Max,
+                        MergePolicy::KeepTarget,
+                        MergePolicy::KeepSource,
+                        MergePolicy::SourceIfTargetEmpty,
+                    ],
+                    e,
+                ),
+                if_source_revision: if_revision(&owner),
+                if_target_revision: None,
+                source: owner,
+            },
+            4 | 5 => CartOperation::Freeze {
+                if_revision: if_revision(&owner),
+                owner,
+                holder,
+                lease: Ttl::from_millis(pick(&[1, 3, 10, 60, limits::CART_LEASE_MAX_MS], d)),
+            },
+            6 => CartOperation::Release { owner, holder },
+            _ => {
+                let cart = self.model.cart(ns, &owner);
+                let freeze = cart.and_then(|cart| cart.freeze);
+                let known = freeze.filter(|_| d % 8 != 0);
+                CartOperation::CompleteOrder {
+                    owner,
+                    holder: known.as_ref().map_or(holder, |freeze| freeze.holder),
+                    revision: Revision::new(known.map_or(u64::from(d), |freeze| freeze.revision)),
+                    order: OrderId::parse(format!("o{}", e % 4)).expect("short"),
+                }
             }
         }
     }
@@ -84,14 +83,6 @@ pub fn names_a_revision(operation: &CartOperation) -> bool {
         CartOperation::Release { .. } => false,
         // The freeze is named by its revision.
         CartOperation::CompleteOrder { .. } => true,
-    }
-}
-
-pub fn owner(a: u8, b: u8) -> CartOwner {
-    if b.is_multiple_of(2) {
-        CartOwner::Session(token(a % TOKENS))
-    } else {
-        CartOwner::User(UserId::parse(format!("u{}", a % 3)).expect("short"))
     }
 }
 

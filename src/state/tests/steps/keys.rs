@@ -1,6 +1,6 @@
 //! Steps that are about counters, leases and transactions.
 
-use super::{KINDS, Script, TOKENS, condition, pick};
+use super::{KINDS, Script, condition, pick};
 use crate::state::{
     CartOperation, CartOwner, Command, Compare, Identity, Increment, KeyOperation, LeaseOperation,
     Operand, Operation, Relation, Step, Subject, Txn,
@@ -97,16 +97,16 @@ impl Script {
     fn step(&self, ns: &Namespace, bytes: &mut Bytes) -> Step {
         let kind = bytes.next();
         if kind.is_multiple_of(4) {
-            return Step::Get(subject(bytes));
+            return Step::Get(self.subject(bytes));
         }
         let rest = std::array::from_fn(|_| bytes.next());
         // What may not stand in a transaction is left out.
         Step::write(self.operation(ns, kind % (KINDS - 1), rest))
-            .unwrap_or(Step::Get(subject(bytes)))
+            .unwrap_or(Step::Get(self.subject(bytes)))
     }
 
     fn compare(&self, ns: &Namespace, bytes: &mut Bytes) -> Compare {
-        let subject = subject(bytes);
+        let subject = self.subject(bytes);
         let current = match &subject {
             Subject::Key(key) => self.model.key_revision(ns, key),
             Subject::Session(token) => self.model.session_revision(ns, *token),
@@ -138,22 +138,22 @@ impl Script {
             .or(usual)
             .expect("everything can be equal")
     }
+
+    fn subject(&self, bytes: &mut Bytes) -> Subject {
+        let (kind, byte) = (bytes.next(), bytes.next());
+        let user = || UserId::parse(format!("u{}", byte % 3)).expect("short");
+        let token = self.token(byte);
+        match kind % 4 {
+            0 => Subject::Session(token),
+            1 => Subject::Cart(CartOwner::Session(token)),
+            2 => Subject::Cart(CartOwner::User(user())),
+            _ => Subject::Key(key(byte)),
+        }
+    }
 }
 
 fn key(byte: u8) -> Key {
     Key::parse(format!("k{}", byte % 5)).expect("short")
-}
-
-fn subject(bytes: &mut Bytes) -> Subject {
-    let (kind, byte) = (bytes.next(), bytes.next());
-    let user = || UserId::parse(format!("u{}", byte % 3)).expect("short");
-    let token = super::super::token(byte % TOKENS);
-    match kind % 4 {
-        0 => Subject::Session(token),
-        1 => Subject::Cart(CartOwner::Session(token)),
-        2 => Subject::Cart(CartOwner::User(user())),
-        _ => Subject::Key(key(byte)),
-    }
 }
 
 /// As many bytes as are asked for, from a few.

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use super::super::model::Session;
-use super::super::token;
-use super::{Script, TOKENS, condition, fields, pick, ttl};
+use super::{Script, condition, fields, pick, ttl};
 use crate::proto::v1;
 use crate::state::{
     MergePolicy, NamespaceOperation, Rotation, SavePolicy, SessionOperation, Settings,
@@ -18,7 +17,7 @@ impl Script {
     )]
     pub(super) fn session(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> SessionOperation {
         let [a, b, c, d, e, f, _] = rest;
-        let hash = token(a % TOKENS);
+        let hash = self.token(a);
         let user = |byte: u8| UserId::parse(format!("u{}", byte % 2)).expect("short");
         let given = |byte: u8| (!byte.is_multiple_of(4)).then(|| ttl(byte));
         match kind {
@@ -33,7 +32,7 @@ impl Script {
             },
             31 | 32 => SessionOperation::Rotate(Box::new(Rotation {
                 token: hash,
-                new_token: token(b % TOKENS),
+                new_token: self.token(b),
                 sealed_token: Bytes::copy_from_slice(&[c]),
                 user: (c % 3 > 0).then(|| user(c)),
                 set: fields(c, d),
