@@ -115,14 +115,14 @@ impl Node {
     }
 
     async fn raft_stopped(&self) -> String {
-        let mut metrics = self.shared.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "openraft ended".to_owned();
-            }
+        let raft = &self.shared.raft;
+        // These change with leadership and close when openraft's core ends. The whole metrics change with every entry,
+        // and whoever waits for them is woken as often.
+        let mut until_ended = raft.server_metrics();
+        while until_ended.changed().await.is_ok() {}
+        match &raft.metrics().borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "openraft ended".to_owned(),
         }
     }
 

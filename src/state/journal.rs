@@ -28,7 +28,7 @@ use super::events::Gone;
 use super::history::{Builder, Chunk};
 use super::keys::Key;
 use super::store::Record;
-use super::{Fault, Store, session};
+use super::{Fault, Store, record, session};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{LogTime, Revision, TokenHash};
@@ -211,24 +211,24 @@ impl Told {
     }
 
     /// A record is there.
-    fn put(&mut self, key: &Bytes, record: &Bytes, created: bool) {
+    fn put(&mut self, key: &Bytes, value: &Bytes, created: bool) {
         /// What the keys and lengths of the fields may take.
         const FRAMING: usize = 32;
         let out = &mut self.encoded;
         out.reserve(
             key.len()
-                .saturating_add(record.len())
+                .saturating_add(value.len())
                 .saturating_add(FRAMING),
         );
         let mut length = encoding::bytes::encoded_len(tag::KEY, key)
-            .saturating_add(encoding::bytes::encoded_len(tag::RECORD, record));
+            .saturating_add(encoding::bytes::encoded_len(tag::RECORD, value));
         if created {
             length = length.saturating_add(encoding::bool::encoded_len(tag::CREATED, &created));
         }
         encoding::encode_key(tag::EVENTS, WireType::LengthDelimited, out);
         encoding::encode_varint(length as u64, out);
-        encoding::bytes::encode(tag::KEY, key, out);
-        encoding::bytes::encode(tag::RECORD, record, out);
+        record::put_bytes(tag::KEY, key, out);
+        record::put_bytes(tag::RECORD, value, out);
         if created {
             encoding::bool::encode(tag::CREATED, &created, out);
         }

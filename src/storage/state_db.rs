@@ -589,7 +589,8 @@ impl Shared {
         }
         let (db, chunks) = (committed.db.clone(), committed.unwritten.chunks());
         drop(committed);
-        let mut batch = WriteBatch::default();
+        let bytes = chunks.iter().map(Chunk::bytes).sum();
+        let mut batch = WriteBatch::with_capacity_bytes(bytes);
         event_db::put(&db, &mut batch, &chunks);
         db.write_opt(batch, &unlogged())
             .map_err(|e| Error::database("write to", db.path(), e))?;
@@ -662,7 +663,8 @@ impl fmt::Debug for StateDb {
 
 /// Everything of a layer as one write, in key order.
 fn write_batch(db: &DB, frozen: &Frozen) -> WriteBatch {
-    let mut batch = WriteBatch::with_capacity_bytes(frozen.layer.bytes());
+    let events = frozen.events.iter().map(Chunk::bytes).sum::<usize>();
+    let mut batch = WriteBatch::with_capacity_bytes(frozen.layer.bytes() + events);
     batch.put(Key::Header.encode(), frozen.header.encode_to_vec());
     if let Some(applied) = frozen.position.applied {
         let applied = pb::LogId::from(applied);
