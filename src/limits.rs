@@ -194,8 +194,10 @@ pub const COMMIT_QUEUE: usize = 4096;
 pub const COMMIT_GROUP_BYTES: usize = 8 << 20;
 /// Commands at which a state batch is applied; it ends with the entry that crosses it.
 pub const APPLY_BATCH: usize = 1024;
-/// Bytes of changed records, and of events, that gather in memory before they are written to the state database.
+/// Bytes of changed records that gather in memory before they are written to the state database.
 pub const STATE_LAYER_BYTES: usize = 16 << 20;
+/// The same of events. Records are overwritten in memory, so that waiting saves writes of them; events are not.
+pub const UNWRITTEN_EVENT_BYTES: usize = 4 << 20;
 /// Bytes of one snapshot chunk.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Files of one snapshot.
