@@ -21,7 +21,7 @@ mod tag {
 }
 
 /// Room for a chunk that has a second revision: it will have many, and should not grow for each doubling.
-const CHUNK_CAPACITY: usize = 16 << 10;
+const CHUNK_CAPACITY: usize = 64 << 10;
 /// Bytes of the length of what most revisions did.
 const LENGTH_BYTES: usize = 2;
 
@@ -77,7 +77,8 @@ impl Builder {
     pub fn push(&mut self, revision: Revision, tell: impl FnOnce(&mut Vec<u8>)) -> usize {
         let first = match self.range {
             Some((first, _)) => {
-                self.encoded.reserve(CHUNK_CAPACITY.saturating_sub(self.encoded.len()));
+                self.encoded
+                    .reserve(CHUNK_CAPACITY.saturating_sub(self.encoded.len()));
                 first
             }
             None => self.begin(revision),

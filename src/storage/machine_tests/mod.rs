@@ -343,7 +343,9 @@ fn dump(state: &StateDb) -> Vec<(Vec<u8>, Vec<u8>)> {
     for (key, chunk) in chunks(state) {
         chunks_of::unpack(&key, chunk, Revision::default(), &mut |revision, value| {
             let alone = chunks_of::pack(&[chunks_of::alone(revision, &value)], 1);
-            let keyed = |(last, chunk): (_, Bytes)| (StateKey::encode_events(last).to_vec(), chunk.to_vec());
+            let keyed = |(last, chunk): (_, Bytes)| {
+                (StateKey::encode_events(last).to_vec(), chunk.to_vec())
+            };
             all.extend(alone.into_iter().map(keyed));
             Ok(())
         })
