@@ -79,6 +79,40 @@ pub fn encode(record: &Record) -> Bytes {
     .into()
 }
 
+/// The value to store. The record's own values become pieces of it: what a command brought is a piece of a log entry's or
+/// a message's buffer, and a small record in a cache would keep all of that alive; a copy of its own would be a second one.
+pub(super) fn settle(record: &mut Record) -> Bytes {
+    let encoded = encode(record);
+    match record {
+        Record::Kv(kv) if !kv.value.is_empty() => {
+            let end = framed(kv.value.len());
+            let begin = end.saturating_sub(kv.value.len());
+            Arc::make_mut(kv).value = encoded.slice(begin..end);
+        }
+        Record::Session(session) if !session.fields.is_empty() => {
+            let session = Arc::make_mut(session);
+            let mut end = match session.user_id.len() {
+                0 => 0,
+                length => framed(length),
+            };
+            for field in &mut session.fields {
+                // A field's value is the last that it has.
+                end = end.saturating_add(framed(field.encoded_len()));
+                let begin = end.saturating_sub(field.value.len());
+                field.value = encoded.slice(begin..end);
+            }
+        }
+        _ => {}
+    }
+    encoded
+}
+
+/// What so many bytes take with their length and a tag below 16.
+fn framed(length: usize) -> usize {
+    let length_bytes = encoding::encoded_len_varint(length as u64);
+    length.saturating_add(length_bytes).saturating_add(1)
+}
+
 /// As its message would be, but for what [`put_bytes`] saves.
 fn encode_session(session: &pb::SessionRecord) -> Vec<u8> {
     let pb::SessionRecord {
@@ -303,6 +337,26 @@ mod tests {
         fn what_is_encoded_by_hand_is_what_its_message_would_be(session in session(), kv in kv()) {
             prop_assert_eq!(encode_session(&session), session.encode_to_vec());
             prop_assert_eq!(encode_kv(&kv), kv.encode_to_vec());
+        }
+
+        #[test]
+        fn a_settled_record_is_as_it_was_and_lies_in_its_encoding(session in session(), kv in kv()) {
+            let within = |part: &Bytes, whole: &Bytes| {
+                part.is_empty() || whole.as_ptr_range().contains(&part.as_ptr())
+            };
+            let mut settled = Record::Kv(Arc::new(kv.clone()));
+            let encoded = settle(&mut settled);
+            prop_assert_eq!(&encoded[..], kv.encode_to_vec());
+            prop_assert_eq!(&settled, &Record::Kv(Arc::new(kv)));
+            let Record::Kv(kv) = &settled else { unreachable!() };
+            prop_assert!(within(&kv.value, &encoded));
+
+            let mut settled = Record::Session(Arc::new(session.clone()));
+            let encoded = settle(&mut settled);
+            prop_assert_eq!(&encoded[..], session.encode_to_vec());
+            prop_assert_eq!(&settled, &Record::Session(Arc::new(session)));
+            let Record::Session(session) = &settled else { unreachable!() };
+            prop_assert!(session.fields.iter().all(|field| within(&field.value, &encoded)));
         }
     }
 }

@@ -17,7 +17,7 @@ use super::operation::SavePolicy;
 use super::{deadline, is_touch_due, live, reindex, users};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
-use crate::state::apply::{Outcome, Stop, detach};
+use crate::state::apply::{Outcome, Stop};
 use crate::state::batch::{Batch, SlotId};
 use crate::state::namespace::{self, SessionPolicy};
 use crate::state::{Rejection, Store};
@@ -111,22 +111,22 @@ pub(super) fn changed_fields(
     let mut set = set.iter().peekable();
     for field in old {
         while let Some(new) = set.next_if(|(name, _)| *name < field.name) {
-            fields.push(own(new));
+            fields.push(stored(new));
         }
         if let Some(new) = set.next_if(|(name, _)| *name == field.name) {
-            fields.push(own(new));
+            fields.push(stored(new));
         } else if !remove.contains(&field.name) {
             fields.push(field.clone());
         }
     }
-    fields.extend(set.map(own));
+    fields.extend(set.map(stored));
     fields
 }
 
-fn own((name, value): &(String, Bytes)) -> pb::SessionField {
+fn stored((name, value): &(String, Bytes)) -> pb::SessionField {
     pb::SessionField {
         name: name.clone(),
-        value: detach(value),
+        value: value.clone(),
     }
 }
 
