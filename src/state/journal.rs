@@ -281,7 +281,9 @@ impl<S: Store> Batch<'_, S> {
         // A command that counts several changes is told of under the last number.
         while self.journal.closed.next() < revision {
             let skipped = self.journal.closed.next();
-            let bytes = written.push(skipped, |out| drop(Told::at(log_time, out)));
+            let bytes = written.push(skipped, |out| {
+                Told::at(log_time, out);
+            });
             self.journal.close(skipped, 0, bytes);
         }
         let mut events = 0;
