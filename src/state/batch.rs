@@ -139,6 +139,13 @@ impl<'a, S: Store> Batch<'a, S> {
         }
     }
 
+    /// Makes room for what so many commands touch.
+    pub fn expect(&mut self, commands: usize) {
+        // Most touch one record, and what they touch beside it they have in common.
+        self.ids.reserve(commands);
+        self.slots.reserve(commands);
+    }
+
     /// Begins a transaction: what is changed from here on is kept or rolled back as a whole. There is no
     /// transaction within another.
     pub(super) fn begin(&mut self) {
