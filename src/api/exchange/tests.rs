@@ -1,6 +1,7 @@
 //! The stream against a node in memory.
 
 mod carts;
+mod tokens;
 mod txn;
 
 use bytes::Bytes;
