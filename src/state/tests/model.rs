@@ -115,7 +115,7 @@ impl Model {
         let before = self.readable();
         self.sessions.retain(|_, session| session.due() > now);
         self.forget_users();
-        let is_live = |cart: &Cart| cart.deadline.is_none_or(|deadline| deadline > now);
+        let is_live = |cart: &Cart| cart.deadline > now;
         self.carts.retain(|_, cart| is_live(cart));
         for session in self.sessions.values_mut() {
             session.cart = session.cart.take().filter(is_live);
