@@ -114,11 +114,13 @@ reasons! {
     TXN_RESULT_LIMIT: FailedPrecondition, final, NotApplied, "The transaction would answer with too many bytes; metadata `limit`.";
     REQUEST_ID_REUSED: FailedPrecondition, final, NotApplied, "The request id was used before with another request.";
     SEQUENCE_CONFIRMED: FailedPrecondition, final, Unknown, "The client had confirmed this sequence: the first reply is forgotten.";
-    CLIENT_WINDOW_FULL: ResourceExhausted, retry, NotApplied, "The client confirms too little: raise `confirmed_below`; metadata `limit`.";
+    CLIENT_WINDOW_FULL: ResourceExhausted, retry, NotApplied, "The client confirms too little: raise \
+        `confirmed_below`; metadata `limit`, `limit_bytes`.";
     NOT_LEADER: Unavailable, retry, NotApplied, "Another node leads; metadata `leader_id`, `leader_address`.";
     NO_LEADER: Unavailable, retry, NotApplied, "No leader is known; an election may be under way.";
     NO_QUORUM: Unavailable, retry, NotApplied, "The leader could not confirm a read with a quorum.";
-    LEADERSHIP_LOST: Unavailable, retry, Unknown, "Leadership was lost while the write was under way; metadata as for NOT_LEADER, where known.";
+    LEADERSHIP_LOST: Unavailable, retry, Unknown, "Leadership was lost while the write was under way; metadata as for \
+        NOT_LEADER, where known.";
     DRAINING: Unavailable, retry, NotApplied, "The node is shutting down: use another.";
     LEADER_UNREACHABLE: Unavailable, retry, NotApplied, "This follower could not dial the leader; metadata `leader_address`.";
     FORWARD_INTERRUPTED: Unavailable, retry, Unknown, "The connection to the leader failed after the request was sent.";
@@ -320,7 +322,11 @@ fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
         Rejection::TxnResultLimit => limited(TXN_RESULT_LIMIT, limits::TXN_RESULT_BYTES as u64),
         Rejection::RequestIdReused => REQUEST_ID_REUSED,
         Rejection::SequenceConfirmed => SEQUENCE_CONFIRMED,
-        Rejection::ClientWindowFull => limited(CLIENT_WINDOW_FULL, limits::CLIENT_WINDOW as u64),
+        Rejection::ClientWindowFull => {
+            note(metadata, "limit_bytes", limits::CLIENT_WINDOW_BYTES);
+            note(metadata, "limit", limits::CLIENT_WINDOW);
+            CLIENT_WINDOW_FULL
+        }
     }
 }
 
