@@ -90,7 +90,8 @@ reasons! {
     SESSION_ENDED: AlreadyExists, final, NotApplied, "The token that the caller brought was a session's that has been ended: draw another.";
     KEY_EXISTS: AlreadyExists, final, NotApplied, "`if_absent` was asked for; metadata `actual_revision`.";
     REVISION_MISMATCH: Aborted, final, NotApplied, "`if_revision` does not hold: read again, then decide; metadata `actual_revision`.";
-    SAVE_CONFLICT: Aborted, final, NotApplied, "Others changed fields that the save changes: load again; metadata `fields` (a JSON array of their names, the first of them), `conflicts`, `actual_revision`.";
+    SAVE_CONFLICT: Aborted, final, NotApplied, "Others changed fields that the save changes: load again; metadata \
+        `fields` (a JSON array of their names, the first of them), `conflicts`, `actual_revision`.";
     AMBIGUOUS_LINE: FailedPrecondition, final, NotApplied, "Several lines have the SKU: name the line by its id.";
     CURRENCY_MISMATCH: FailedPrecondition, final, NotApplied, "The cart's prices are in another currency.";
     SESSION_FIELDS_LIMIT: FailedPrecondition, final, NotApplied, "The session would have too many fields; metadata `limit`.";
@@ -100,11 +101,13 @@ reasons! {
     CART_LINES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many lines; metadata `limit`.";
     QUANTITY_LIMIT: FailedPrecondition, final, NotApplied, "The line would have too many pieces; metadata `limit`.";
     CART_FROZEN: FailedPrecondition, final, NotApplied, "Somebody takes an order from the cart; metadata `holder`, `frozen_until_ms`.";
-    CART_NOT_FROZEN: FailedPrecondition, final, NotApplied, "There is no freeze of this holder and revision: it was released, replaced, merged or ordered.";
+    CART_NOT_FROZEN: FailedPrecondition, final, NotApplied, "There is no freeze of this holder and revision: it was \
+        released, replaced, merged or ordered.";
     CART_EMPTY: FailedPrecondition, final, NotApplied, "A cart without lines cannot be frozen.";
     CART_TOTAL_LIMIT: FailedPrecondition, final, NotApplied, "The cart's subtotal would not fit 64 bits.";
     CART_COUPONS_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many coupon codes; metadata `limit`.";
-    CART_ATTRIBUTES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many attributes of its own, or too large ones; metadata `limit`.";
+    CART_ATTRIBUTES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many attributes of its \
+        own, or too large ones; metadata `limit`.";
     CART_MERGED_ELSEWHERE: FailedPrecondition, final, NotApplied, "The source was merged into another cart before.";
     ORDER_EXISTS: AlreadyExists, final, NotApplied, "The order id was used for another freeze.";
     COUNTER_BELOW_MIN: FailedPrecondition, final, NotApplied, "The counter would fall below `min`; metadata `actual_value`.";
@@ -128,8 +131,10 @@ reasons! {
     DEADLINE_EXCEEDED: DeadlineExceeded, retry, InMetadata, "The caller's deadline passed.";
     TRANSFER_FAILED: Unavailable, retry, Unknown, "The transfer was not seen to happen in time: `cluster status` tells who leads.";
     UNKNOWN_MEMBER: InvalidArgument, final, NotApplied, "The request names a node that is not a voting member.";
-    COMPACTED: OutOfRange, final, NotApplied, "The events of `start_revision` are no longer kept: read the state, then watch from there; metadata `oldest_revision`.";
-    WATCHER_TOO_SLOW: ResourceExhausted, retry, NotApplied, "The watcher read too slowly: go on from metadata `resume_revision`; also `oldest_revision`.";
+    COMPACTED: OutOfRange, final, NotApplied, "The events of `start_revision` are no longer kept: read the state, \
+        then watch from there; metadata `oldest_revision`.";
+    WATCHER_TOO_SLOW: ResourceExhausted, retry, NotApplied, "The watcher read too slowly: go on from metadata \
+        `resume_revision`; also `oldest_revision`.";
     WATCHERS_LIMIT: ResourceExhausted, retry, NotApplied, "The node has as many watchers as it takes: use another; metadata `limit`.";
     STOPPED: Unavailable, retry, Unknown, "The node stopped: use another.";
     FAULT: Internal, retry, Unknown, "The node met damage and stops: use another, and see its log.";
