@@ -6,8 +6,8 @@
 //! Invariants:
 //! 1. A node answers nothing before it knows its cluster: `bootstrap` settles that first.
 //! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
-//! 3. When openraft or the storage stops, [`Node::stopped`] resolves and the process ends with an exit code of its
-//!    own. Nothing is served from a node that has met a fault.
+//! 3. When openraft or the storage stops, or the cluster disowns this node, [`Node::stopped`] resolves and the process ends
+//!    with an exit code of its own. Nothing is served from a node that has met a fault.
 //!
 //! Deliberately absent: sockets, gRPC and flags.
 
@@ -19,6 +19,7 @@ mod open;
 mod peers;
 mod propose;
 mod read;
+mod recognition;
 mod rounds;
 mod snapshot;
 mod status;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bootstrap::{BootstrapError, Newborn, Settled};
-pub use error::{Error, LeaderHint, Outcome};
+pub use error::{Error, LeaderHint, Outcome, Stopped};
 pub use leadership::Leadership;
 pub use open::{OpenError, Prepared, Started};
 pub use read::ReadMode;
@@ -74,6 +75,7 @@ struct Shared {
     reads: mpsc::Sender<rounds::Waiter>,
     peers: peers::Peers,
     instance: InstanceId,
+    disowned: channel::Sender<recognition::Disowned>,
     config: Arc<NodeConfig>,
     draining: AtomicBool,
     tasks: TaskTracker,
@@ -98,11 +100,21 @@ impl Node {
         self.shared.draining.store(true, Ordering::Release);
     }
 
-    /// Resolves with the reason when openraft or the log has stopped by itself.
-    pub async fn stopped(&self) -> String {
+    /// Resolves with the reason when this node cannot go on.
+    pub async fn stopped(&self) -> Stopped {
         tokio::select! {
-            reason = self.log_poisoned() => reason,
-            reason = self.raft_stopped() => reason,
+            reason = self.log_poisoned() => Stopped::Fault(reason),
+            reason = self.raft_stopped() => Stopped::Fault(reason),
+            reason = self.disowned() => Stopped::Disowned(reason),
+        }
+    }
+
+    async fn disowned(&self) -> Arc<BootstrapError> {
+        let mut disowned = self.shared.disowned.subscribe();
+        let reason = disowned.wait_for(Option::is_some).await;
+        match reason.ok().and_then(|reason| reason.clone()) {
+            Some(reason) => reason,
+            None => std::future::pending().await,
         }
     }
 

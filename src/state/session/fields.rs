@@ -20,7 +20,7 @@ use crate::proto::internal::reply::Body;
 use crate::state::apply::{Outcome, Stop};
 use crate::state::batch::{Batch, SlotId};
 use crate::state::namespace::{self, SessionPolicy};
-use crate::state::{Rejection, Store};
+use crate::state::{Rejection, Store, cart};
 use crate::types::{Fields, LogTime, Namespace, Revision, TokenHash, Ttl};
 
 /// What an update asks for.
@@ -55,6 +55,9 @@ pub(super) fn update<S: Store>(
                 term.give(session);
             }
             reindex(batch, id, ns, token);
+        }
+        if term.absolute_deadline.is_some() {
+            cart::follow_session(batch, id, ns, token)?;
         }
     }
     Ok(changed(batch, id))

@@ -127,7 +127,7 @@ fn compare_cart(machine: &Machine, model: &Model, ns: &Namespace, owner: &CartOw
             assert_eq!(cart.mod_revision, expected.modified);
             assert_eq!(cart.details.clone().unwrap_or_default(), expected.details);
             assert_eq!(cart.order_id, expected.order);
-            assert_eq!(cart.deadline, expected.deadline.unwrap_or(0));
+            assert_eq!(cart.deadline, expected.deadline);
             assert!(cart.merged_into.is_none());
             let freeze = expected.freeze.filter(|freeze| freeze.until > model.now);
             assert_eq!(
