@@ -290,7 +290,8 @@ mod tests {
             any::<bool>(),
         )
             .prop_map(|(user_id, fields, client, numbers, has_cart)| {
-                let [a, b, c, d, e, f, g, h, i, j] = numbers.map(Option::unwrap_or_default);
+                let mut numbers = numbers.into_iter();
+                let mut number = || numbers.next().flatten().unwrap_or_default();
                 let field = |(name, value): (String, Vec<u8>)| pb::SessionField {
                     name,
                     value: value.into(),
@@ -298,17 +299,17 @@ mod tests {
                 pb::SessionRecord {
                     user_id,
                     fields: fields.into_iter().map(field).collect(),
-                    create_revision: a,
-                    mod_revision: b,
-                    created_at: c,
-                    last_seen: d,
-                    idle_ttl: e,
-                    absolute_deadline: f,
-                    indexed_deadline: g,
+                    create_revision: number(),
+                    mod_revision: number(),
+                    created_at: number(),
+                    last_seen: number(),
+                    idle_ttl: number(),
+                    absolute_deadline: number(),
+                    indexed_deadline: number(),
                     has_cart,
-                    tombstone_until: h,
-                    birth: i,
-                    touch_interval: j,
+                    tombstone_until: number(),
+                    birth: number(),
+                    touch_interval: number(),
                     client,
                 }
             })
@@ -318,15 +319,16 @@ mod tests {
         let value = prop::collection::vec(any::<u8>(), 0..300);
         (value, any::<[Option<u64>; 5]>(), any::<Option<i64>>()).prop_map(
             |(value, numbers, counter)| {
-                let [a, b, c, d, e] = numbers.map(Option::unwrap_or_default);
+                let mut numbers = numbers.into_iter();
+                let mut number = || numbers.next().flatten().unwrap_or_default();
                 pb::KvRecord {
                     value: value.into(),
-                    create_revision: a,
-                    mod_revision: b,
-                    deadline: c,
+                    create_revision: number(),
+                    mod_revision: number(),
+                    deadline: number(),
                     counter,
-                    lease: d,
-                    indexed_deadline: e,
+                    lease: number(),
+                    indexed_deadline: number(),
                 }
             },
         )

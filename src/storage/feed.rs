@@ -230,7 +230,7 @@ mod tests {
         let mut builder = history::Builder::default();
         for revision in revisions {
             builder.push(Revision::new(revision), |out| {
-                out.extend_from_slice(&value(revision))
+                out.extend_from_slice(&value(revision));
             });
         }
         builder.finish().expect("some revisions")
