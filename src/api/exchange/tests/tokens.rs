@@ -19,16 +19,16 @@ fn malformed() -> [String; 6] {
     ]
 }
 
-fn cart_of(token: &str) -> Option<v1::CartOwner> {
-    Some(v1::CartOwner {
+fn owner_with(token: &str) -> v1::CartOwner {
+    v1::CartOwner {
         owner: Some(Owner::SessionToken(token.to_owned())),
-    })
+    }
 }
 
 /// Every write that names a session by its token (or handle), and that an absent one fails.
 fn writes(text: &str) -> Vec<Op> {
     let token = text.to_owned();
-    let owner = cart_of(text);
+    let owner = Some(owner_with(text));
     let of_ada = Some(v1::CartOwner {
         owner: Some(Owner::UserId("ada".to_owned())),
     });
@@ -96,7 +96,7 @@ fn reads(text: &str) -> Vec<Op> {
             ..Default::default()
         }),
         Op::GetCart(v1::GetCartRequest {
-            owner: cart_of(text),
+            owner: Some(owner_with(text)),
             ..Default::default()
         }),
     ]
@@ -151,7 +151,7 @@ fn transactions(text: &str) -> Vec<Op> {
         ..Default::default()
     };
     let cart = v1::Compare {
-        target: cart_of(text).map(Target::Cart),
+        target: Some(Target::Cart(owner_with(text))),
         operand: Some(Operand::Exists(false)),
         ..Default::default()
     };
