@@ -56,7 +56,11 @@ impl Node {
     }
 
     /// Closes everything; the directory stays.
-    async fn close(self) -> TempDir {
+    async fn close(mut self) -> TempDir {
+        // Whoever writes a layer has the database open.
+        if let Some(flush) = self.machine.flush.take() {
+            flush.await.expect("it ended").expect("written");
+        }
         drop(self.machine);
         self.log.shutdown().await;
         self.data
