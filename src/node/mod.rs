@@ -45,6 +45,7 @@ pub use watch::{Beat, Source, Told, Watcher};
 use crate::clock::LogClock;
 use crate::config::NodeConfig;
 use crate::raft::TypeConfig;
+use crate::state::Fault;
 use crate::storage::machine::{AppliedAt, Machine, StateDb};
 use crate::storage::{LogDb, LogStore};
 use crate::types::InstanceId;
@@ -78,6 +79,8 @@ struct Shared {
     disowned: channel::Sender<recognition::Disowned>,
     config: Arc<NodeConfig>,
     draining: AtomicBool,
+    /// The first fault that a read met.
+    fault: channel::Sender<Option<String>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -105,7 +108,16 @@ impl Node {
         tokio::select! {
             reason = self.log_poisoned() => Stopped::Fault(reason),
             reason = self.raft_stopped() => Stopped::Fault(reason),
+            reason = self.met_fault() => Stopped::Fault(reason),
             reason = self.disowned() => Stopped::Disowned(reason),
+        }
+    }
+
+    async fn met_fault(&self) -> String {
+        let mut fault = self.shared.fault.subscribe();
+        match fault.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(fault)) => fault.clone(),
+            _ => "a read met a fault".to_owned(),
         }
     }
 
@@ -147,5 +159,19 @@ impl Node {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.shared.log_db.shutdown().await;
+    }
+}
+
+impl Shared {
+    /// Lets what a read met be the end of the node.
+    fn halt(&self, fault: Fault) -> Fault {
+        self.fault.send_if_modified(|first| {
+            let is_first = first.is_none();
+            if is_first {
+                *first = Some(fault.to_string());
+            }
+            is_first
+        });
+        fault
     }
 }

@@ -217,6 +217,7 @@ impl Prepared {
                 disowned: watch::Sender::default(),
                 config: Arc::clone(&config),
                 draining: AtomicBool::new(false),
+                fault: watch::Sender::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),

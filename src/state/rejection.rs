@@ -122,7 +122,7 @@ pub enum Rejection {
     )]
     ClientWindowFull,
     /// Somebody takes an order from the cart.
-    #[error("the cart is frozen by {holder:?} until log time {until}")]
+    #[error("the cart is frozen by {:?} until log time {until}", holder.as_str())]
     CartFrozen {
         /// Who.
         holder: HolderId,

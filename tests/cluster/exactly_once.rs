@@ -2,7 +2,6 @@
 
 use futures::future::join_all;
 use tonic::Code;
-use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 use trolley::limits;
 use trolley::proto::v1::kv_service_client::KvServiceClient;
@@ -12,12 +11,6 @@ use trolley::proto::v1::{CreateSessionRequest, PutKeyRequest, PutKeyResponse};
 use trolley::types::NodeId;
 
 use crate::harness::{Cluster, Load, eventually};
-
-async fn channel(cluster: &mut Cluster, id: u64) -> Channel {
-    let address = format!("http://{}", cluster.node(id).address());
-    let endpoint = Channel::from_shared(address).expect("an address");
-    endpoint.connect().await.expect("the node listens")
-}
 
 fn request(value: &str) -> PutKeyRequest {
     PutKeyRequest {
@@ -30,7 +23,7 @@ fn request(value: &str) -> PutKeyRequest {
 
 /// Puts through one node until it answers: an election may be under way.
 async fn put(cluster: &mut Cluster, id: u64) -> PutKeyResponse {
-    let client = KvServiceClient::new(channel(cluster, id).await);
+    let client = KvServiceClient::new(cluster.channel(id).await);
     let mut answer = None;
     eventually("an answer to a put", async || {
         let response = client.clone().put(request("v")).await;
@@ -74,7 +67,7 @@ async fn a_request_id_counts_once_through_failover_snapshot_and_restart() {
         expect_replay(&first, &put(&mut cluster, id).await);
     }
 
-    let mut other = KvServiceClient::new(channel(&mut cluster, 1).await);
+    let mut other = KvServiceClient::new(cluster.channel(1).await);
     let refused = other.put(request("another body")).await;
     let refused = refused.expect_err("the id was used with another body");
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -131,14 +124,14 @@ async fn a_retried_login_gets_the_same_token_from_the_next_leader() {
         user_id: "ada".to_owned(),
         ..CreateSessionRequest::default()
     };
-    let mut sessions = SessionServiceClient::new(channel(&mut cluster, 1).await);
+    let mut sessions = SessionServiceClient::new(cluster.channel(1).await);
     let first = sessions.create(request.clone()).await;
     let first = first.expect("a leader is there").into_inner();
 
     let leader = cluster.wait_for_leader().await;
     cluster.node(leader).kill();
     let next = cluster.wait_for_leader_beside(leader).await;
-    let sessions = SessionServiceClient::new(channel(&mut cluster, next).await);
+    let sessions = SessionServiceClient::new(cluster.channel(next).await);
     let mut token = String::new();
     eventually("an answer to the retry", async || {
         let answer = sessions.clone().create(request.clone()).await;

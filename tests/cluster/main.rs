@@ -11,7 +11,6 @@
     reason = "seeds and logs of a failing test are for people"
 )]
 
-mod bad_input;
 mod bad_start;
 mod carts;
 mod catch_up;
@@ -25,8 +24,12 @@ mod linearizable;
 mod locks;
 mod logins;
 mod pause;
+mod power_cut;
+mod reads;
 mod reasons;
 mod restart;
+mod revocations;
 mod shops;
+mod verbs;
 mod watch;
 mod web_sessions;

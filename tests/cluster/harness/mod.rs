@@ -1,24 +1,29 @@
 //! A cluster under test: processes, faults, and what the cluster says of itself.
 
+mod link;
 mod load;
 mod node;
 mod ports;
 mod random;
+mod storm;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
+use tonic::transport::Channel;
 use trolley::client::{Client, ClientConfig};
 use trolley::proto::v1::{NodeStatus, Role};
 use trolley::types::NodeId;
 
+use self::link::Link;
 pub use self::load::Load;
 pub use self::node::Node;
 pub use self::ports::unused as unused_port;
 pub use self::random::Random;
+pub use self::storm::Storm;
 
 /// For whatever must happen within a few seconds. Generous, because machines that run tests are busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -32,6 +37,8 @@ static TURN: Mutex<()> = Mutex::const_new(());
 /// Nodes 1 to N with their data in one folder, which is kept when the test fails.
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// One for each node, in a cluster that has them.
+    links: Vec<Link>,
     folder: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -39,15 +46,49 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `size` nodes, with these flags beside the necessary ones, and waits for a leader.
     pub async fn start(size: usize, flags: &[&str]) -> Self {
+        let addresses = unused_addresses(size);
+        Self::of(&addresses, &addresses, None, flags, &[]).await
+    }
+
+    /// The same with nodes that dial each other, and are dialled by clients, through links that can be cut.
+    pub async fn start_linked(size: usize, flags: &[&str]) -> Self {
+        let (addresses, listening) = (unused_addresses(size), unused_addresses(size));
+        Self::of(&addresses, &listening, None, flags, &[]).await
+    }
+
+    /// The same with a node for each of these data directories, and with this in their environment.
+    pub async fn start_over(
+        places: &[PathBuf],
+        flags: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
+        let addresses = unused_addresses(places.len());
+        Self::of(&addresses, &addresses, Some(places), flags, environment).await
+    }
+
+    async fn of(
+        addresses: &[String],
+        listening: &[String],
+        places: Option<&[PathBuf]>,
+        flags: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
         let turn = TURN.lock().await;
         let folder =
             TempDir::with_prefix("trolley-cluster-").expect("a temporary folder can be made");
-        let addresses: Vec<String> = (0..size)
-            .map(|_| format!("127.0.0.1:{}", ports::unused()))
-            .collect();
-        let nodes = Node::all(&addresses, folder.path(), flags);
+        let both = addresses.iter().zip(listening);
+        let apart = both.filter(|(address, listening)| address != listening);
+        let links = apart.map(|(from, to)| Link::new(from, to)).collect();
+        let mut nodes = Node::all(addresses, listening, folder.path(), flags);
+        for (node, place) in nodes.iter_mut().zip(places.into_iter().flatten()) {
+            node.keep_data_in(place);
+        }
+        for node in &mut nodes {
+            node.set_environment(environment);
+        }
         let mut cluster = Self {
             nodes,
+            links,
             folder,
             _turn: turn,
         };
@@ -67,6 +108,18 @@ impl Cluster {
     pub fn node(&mut self, id: u64) -> &mut Node {
         let index = usize::try_from(id - 1).expect("node ids are small");
         &mut self.nodes[index]
+    }
+
+    /// The way to a node, in a cluster that was started with links.
+    pub fn link(&self, id: u64) -> &Link {
+        &self.links[usize::try_from(id - 1).expect("node ids are small")]
+    }
+
+    /// A connection to a node that listens, past its link if it has one.
+    pub async fn channel(&mut self, id: u64) -> Channel {
+        let address = format!("http://{}", self.node(id).listening());
+        let endpoint = Channel::from_shared(address).expect("an address");
+        endpoint.connect().await.expect("the node listens")
     }
 
     /// All of them.
@@ -211,6 +264,11 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+fn unused_addresses(count: usize) -> Vec<String> {
+    let ports = (0..count).map(|_| ports::unused());
+    ports.map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
 /// A client of these members.
