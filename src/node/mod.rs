@@ -76,11 +76,10 @@ struct Shared {
     reads: mpsc::Sender<rounds::Waiter>,
     peers: peers::Peers,
     instance: InstanceId,
-    disowned: channel::Sender<recognition::Disowned>,
     config: Arc<NodeConfig>,
     draining: AtomicBool,
-    /// The first fault that a read met.
-    fault: channel::Sender<Option<String>>,
+    /// Why this node cannot go on, where neither openraft nor the log says so. The first reason stands.
+    ended: channel::Sender<Option<Stopped>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -108,24 +107,16 @@ impl Node {
         tokio::select! {
             reason = self.log_poisoned() => Stopped::Fault(reason),
             reason = self.raft_stopped() => Stopped::Fault(reason),
-            reason = self.met_fault() => Stopped::Fault(reason),
-            reason = self.disowned() => Stopped::Disowned(reason),
+            reason = self.ended() => reason,
         }
     }
 
-    async fn met_fault(&self) -> String {
-        let mut fault = self.shared.fault.subscribe();
-        match fault.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(fault)) => fault.clone(),
-            _ => "a read met a fault".to_owned(),
-        }
-    }
-
-    async fn disowned(&self) -> Arc<BootstrapError> {
-        let mut disowned = self.shared.disowned.subscribe();
-        let reason = disowned.wait_for(Option::is_some).await;
+    async fn ended(&self) -> Stopped {
+        let mut ended = self.shared.ended.subscribe();
+        let reason = ended.wait_for(Option::is_some).await;
         match reason.ok().and_then(|reason| reason.clone()) {
             Some(reason) => reason,
+            // The sender lives as long as this node.
             None => std::future::pending().await,
         }
     }
@@ -163,15 +154,20 @@ impl Node {
 }
 
 impl Shared {
-    /// Lets what a read met be the end of the node.
-    fn halt(&self, fault: Fault) -> Fault {
-        self.fault.send_if_modified(|first| {
-            let is_first = first.is_none();
+    /// Ends the node for this reason.
+    fn end(&self, reason: Stopped) {
+        self.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
             if is_first {
-                *first = Some(fault.to_string());
+                *ended = Some(reason);
             }
             is_first
         });
+    }
+
+    /// Lets what a read met be the end of the node.
+    fn halt(&self, fault: Fault) -> Fault {
+        self.end(Stopped::Fault(fault.to_string()));
         fault
     }
 }

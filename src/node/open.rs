@@ -214,10 +214,9 @@ impl Prepared {
                 proposals,
                 reads,
                 instance: self.newborn.instance,
-                disowned: watch::Sender::default(),
                 config: Arc::clone(&config),
                 draining: AtomicBool::new(false),
-                fault: watch::Sender::default(),
+                ended: watch::Sender::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
@@ -227,7 +226,7 @@ impl Prepared {
             newborn: self.newborn,
             cluster,
             pool: self.pool,
-            raft: node.shared.raft.clone(),
+            shared: Arc::clone(&node.shared),
             contact: contact.clone(),
         });
         let gate = gate(local, &node.shared.raft);
@@ -267,11 +266,8 @@ impl Greeter for Prepared {
 
 impl Node {
     fn inquire(&self, inquiry: Inquiry) {
-        let shared = &self.shared;
-        let (disowned, stop) = (shared.disowned.clone(), shared.stop.clone());
-        shared
-            .tasks
-            .spawn(recognition::run(inquiry, disowned, stop));
+        let stop = self.shared.stop.clone();
+        self.shared.tasks.spawn(recognition::run(inquiry, stop));
     }
 
     fn spawn_tasks(

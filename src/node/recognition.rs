@@ -17,12 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Raft;
 use super::bootstrap::{BootstrapError, Newborn};
+use super::{Shared, Stopped};
 use crate::network::{LeaderContact, Pool};
 use crate::proto::internal as pb;
 use crate::types::{ClusterId, NodeId};
@@ -32,16 +31,13 @@ const ROUNDS: u32 = 3;
 /// Between two of them.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Why the cluster disowns this node, once it does.
-pub(super) type Disowned = Option<Arc<BootstrapError>>;
-
 /// A node that asks.
 pub(super) struct Inquiry {
     pub newborn: Newborn,
     /// The data directory's.
     pub cluster: ClusterId,
     pub pool: Pool,
-    pub raft: Raft,
+    pub shared: Arc<Shared>,
     pub contact: LeaderContact,
 }
 
@@ -53,16 +49,12 @@ enum Verdict {
     Open,
 }
 
-/// Asks until it is settled, and publishes the answer if it is no.
-pub(super) async fn run(
-    inquiry: Inquiry,
-    disowned: watch::Sender<Disowned>,
-    stop: CancellationToken,
-) {
+/// Asks until it is settled, and ends the node if the answer is no.
+pub(super) async fn run(inquiry: Inquiry, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         error = inquiry.settle() => if let Some(error) = error {
-            disowned.send_replace(Some(Arc::new(error)));
+            inquiry.shared.end(Stopped::Disowned(Arc::new(error)));
         }
     }
 }
@@ -90,7 +82,7 @@ impl Inquiry {
 
     /// Others have taken this node for one of theirs since it started.
     fn takes_part(&self) -> bool {
-        let metrics = self.raft.server_metrics();
+        let metrics = self.shared.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let voters = metrics.membership_config.membership().voter_ids().count();
         self.contact.get().leader != 0 || (metrics.state.is_leader() && voters > 1)

@@ -140,7 +140,7 @@ impl<'a, S: Store> Batch<'a, S> {
     }
 
     /// Makes room for what so many commands touch.
-    pub fn expect(&mut self, commands: usize) {
+    pub fn reserve(&mut self, commands: usize) {
         // Most touch one record, and what they touch beside it they have in common.
         self.ids.reserve(commands);
         self.slots.reserve(commands);

@@ -116,36 +116,16 @@ fn framed(length: usize) -> usize {
 /// As its message would be, but for what [`put_bytes`] saves.
 fn encode_session(session: &pb::SessionRecord) -> Vec<u8> {
     let pb::SessionRecord {
-        ref user_id,
-        ref fields,
-        create_revision,
-        mod_revision,
-        created_at,
-        last_seen,
-        idle_ttl,
-        absolute_deadline,
-        indexed_deadline,
-        has_cart,
-        tombstone_until,
-        birth,
-        touch_interval,
-        ref client,
-    } = *session;
+        user_id,
+        fields,
+        client,
+        ..
+    } = session;
     let numbers = pb::SessionRecord {
         user_id: String::new(),
         fields: Vec::new(),
-        create_revision,
-        mod_revision,
-        created_at,
-        last_seen,
-        idle_ttl,
-        absolute_deadline,
-        indexed_deadline,
-        has_cart,
-        tombstone_until,
-        birth,
-        touch_interval,
         client: BTreeMap::new(),
+        ..*session
     };
     let mut out = Vec::with_capacity(session.encoded_len());
     if !user_id.is_empty() {

@@ -120,7 +120,7 @@ impl Machine {
         let committed = self.shard.state.read()?;
         let view = StateView::new(&committed);
         let mut batch = Batch::new(&view, committed.horizon);
-        batch.expect(self.batch.iter().map(|(entry, _)| commands_in(entry)).sum());
+        batch.reserve(self.batch.iter().map(|(entry, _)| commands_in(entry)).sum());
         let mut advance = Advance::default();
         for (entry, _) in &self.batch {
             let log_id = LogId::new(entry.log_id.leader_id, entry.log_id.index);

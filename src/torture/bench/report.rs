@@ -1,8 +1,8 @@
 //! What a benchmark run found.
 
-use hdrhistogram::Histogram;
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{Plan, Tally};
