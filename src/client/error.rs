@@ -126,7 +126,7 @@ impl Error {
     /// The request contradicts what is stored: it exists already, or is at another revision.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        self.has_code(&[Code::AlreadyExists, Code::Aborted])
+        self.has_code(&[Code::AlreadyExists, Code::Aborted, Code::FailedPrecondition])
     }
 
     /// The request is malformed or beyond a limit.

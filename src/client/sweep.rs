@@ -151,8 +151,11 @@ impl Node {
 
     /// How long it may keep one operation, although it answers others: longer if no other node will do.
     pub(super) fn longest_attempt(&self, needs_leader: bool) -> Duration {
-        let _ = needs_leader;
-        self.attempt_timeout * LONGEST_ATTEMPT * 100
+        if needs_leader {
+            self.attempt_timeout * LONGEST_ATTEMPT
+        } else {
+            self.attempt_timeout
+        }
     }
 }
 

@@ -1,7 +1,21 @@
 //! Why a node could not serve a request, and whether a write may have been applied all the same.
 
+use std::sync::Arc;
+
+use super::BootstrapError;
 use crate::state::Fault;
 use crate::types::{NodeId, Revision};
+
+/// Why a node stopped by itself.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Stopped {
+    /// openraft or the storage met a fault.
+    #[error("{0}")]
+    Fault(String),
+    /// Its cluster does not know it.
+    #[error(transparent)]
+    Disowned(Arc<BootstrapError>),
+}
 
 /// The leader as this node knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

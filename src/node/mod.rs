@@ -6,8 +6,8 @@
 //! Invariants:
 //! 1. A node answers nothing before it knows its cluster: `bootstrap` settles that first.
 //! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
-//! 3. When openraft or the storage stops, [`Node::stopped`] resolves and the process ends with an exit code of its
-//!    own. Nothing is served from a node that has met a fault.
+//! 3. When openraft or the storage stops, or the cluster disowns this node, [`Node::stopped`] resolves and the process ends
+//!    with an exit code of its own. Nothing is served from a node that has met a fault.
 //!
 //! Deliberately absent: sockets, gRPC and flags.
 
@@ -19,6 +19,7 @@ mod open;
 mod peers;
 mod propose;
 mod read;
+mod recognition;
 mod rounds;
 mod snapshot;
 mod status;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bootstrap::{BootstrapError, Newborn, Settled};
-pub use error::{Error, LeaderHint, Outcome};
+pub use error::{Error, LeaderHint, Outcome, Stopped};
 pub use leadership::Leadership;
 pub use open::{OpenError, Prepared, Started};
 pub use read::ReadMode;
@@ -77,8 +78,8 @@ struct Shared {
     instance: InstanceId,
     config: Arc<NodeConfig>,
     draining: AtomicBool,
-    /// The first fault that a read met.
-    fault: channel::Sender<Option<String>>,
+    /// Why this node cannot go on, where neither openraft nor the log says so. The first reason stands.
+    ended: channel::Sender<Option<Stopped>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -101,20 +102,22 @@ impl Node {
         self.shared.draining.store(true, Ordering::Release);
     }
 
-    /// Resolves with the reason when openraft or the log has stopped by itself, or a read has met a fault.
-    pub async fn stopped(&self) -> String {
+    /// Resolves with the reason when this node cannot go on.
+    pub async fn stopped(&self) -> Stopped {
         tokio::select! {
-            reason = self.log_poisoned() => reason,
-            reason = self.raft_stopped() => reason,
-            reason = self.met_fault() => reason,
+            reason = self.log_poisoned() => Stopped::Fault(reason),
+            reason = self.raft_stopped() => Stopped::Fault(reason),
+            reason = self.ended() => reason,
         }
     }
 
-    async fn met_fault(&self) -> String {
-        let mut fault = self.shared.fault.subscribe();
-        match fault.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(fault)) => fault.clone(),
-            _ => "a read met a fault".to_owned(),
+    async fn ended(&self) -> Stopped {
+        let mut ended = self.shared.ended.subscribe();
+        let reason = ended.wait_for(Option::is_some).await;
+        match reason.ok().and_then(|reason| reason.clone()) {
+            Some(reason) => reason,
+            // The sender lives as long as this node.
+            None => std::future::pending().await,
         }
     }
 
@@ -127,14 +130,14 @@ impl Node {
     }
 
     async fn raft_stopped(&self) -> String {
-        let mut metrics = self.shared.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "openraft ended".to_owned();
-            }
+        let raft = &self.shared.raft;
+        // These change with leadership and close when openraft's core ends. The whole metrics change with every entry,
+        // and whoever waits for them is woken as often.
+        let mut until_ended = raft.server_metrics();
+        while until_ended.changed().await.is_ok() {}
+        match &raft.metrics().borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "openraft ended".to_owned(),
         }
     }
 
@@ -151,15 +154,20 @@ impl Node {
 }
 
 impl Shared {
-    /// Lets what a read met be the end of the node.
-    fn halt(&self, fault: Fault) -> Fault {
-        self.fault.send_if_modified(|first| {
-            let is_first = first.is_none();
+    /// Ends the node for this reason.
+    fn end(&self, reason: Stopped) {
+        self.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
             if is_first {
-                *first = Some(fault.to_string());
+                *ended = Some(reason);
             }
             is_first
         });
+    }
+
+    /// Lets what a read met be the end of the node.
+    fn halt(&self, fault: Fault) -> Fault {
+        self.end(Stopped::Fault(fault.to_string()));
         fault
     }
 }

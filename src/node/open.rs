@@ -19,8 +19,10 @@ use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::peers::Peers;
+use super::recognition::Inquiry;
 use super::{
-    Leadership, Node, Raft, Shared, leadership, propose, rounds, snapshot, tick, watch as watching,
+    Leadership, Node, Raft, Shared, leadership, propose, recognition, rounds, snapshot, tick,
+    watch as watching,
 };
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
@@ -184,7 +186,7 @@ impl Prepared {
             Machine::open(&data_dir, cluster, ShardId::ZERO, log_db, state)?
         };
         let (state, incoming) = (machine.state(), machine.dir());
-        let dialer = Dialer::new(local, self.pool, Arc::clone(&log_clock));
+        let dialer = Dialer::new(local, self.pool.clone(), Arc::clone(&log_clock));
         let raft_config = Arc::new(raft_config(&config).validate()?);
         let raft = Raft::new(
             config.node_id.get(),
@@ -214,12 +216,19 @@ impl Prepared {
                 instance: self.newborn.instance,
                 config: Arc::clone(&config),
                 draining: AtomicBool::new(false),
-                fault: watch::Sender::default(),
+                ended: watch::Sender::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
         };
         node.spawn_tasks(contact.clone(), proposed, reading);
+        node.inquire(Inquiry {
+            newborn: self.newborn,
+            cluster,
+            pool: self.pool,
+            shared: Arc::clone(&node.shared),
+            contact: contact.clone(),
+        });
         let gate = gate(local, &node.shared.raft);
         let end_peers = CancellationToken::new();
         Ok(Started {
@@ -256,6 +265,11 @@ impl Greeter for Prepared {
 }
 
 impl Node {
+    fn inquire(&self, inquiry: Inquiry) {
+        let stop = self.shared.stop.clone();
+        self.shared.tasks.spawn(recognition::run(inquiry, stop));
+    }
+
     fn spawn_tasks(
         &self,
         contact: LeaderContact,

@@ -32,7 +32,7 @@ impl Node {
     pub async fn read_barrier(&self, mode: ReadMode, deadline: Instant) -> Result<(), Error> {
         match mode {
             ReadMode::Stale => Ok(()),
-            ReadMode::AtLeast(want) => { let _ = (want, deadline); Ok(()) }
+            ReadMode::AtLeast(want) => self.shared.wait_for_revision(want, deadline).await,
             ReadMode::Linearizable => {
                 let read_index = self.shared.join_round(deadline).await?;
                 self.shared.wait_for_applied(read_index, deadline).await

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::config;
-use crate::node::OpenError;
+use crate::node::{BootstrapError, OpenError, Stopped};
 
 /// A node that cannot start, or that stopped by itself.
 ///
@@ -14,7 +14,8 @@ use crate::node::OpenError;
 /// | 3 | the data directory: absent rights, in use, another node's, or damaged |
 /// | 4 | the address: in use, or not this machine's |
 /// | 5 | a storage fault, or a replica that diverged, at run time |
-/// | 6 | the cluster does not know this node, or it is not the cluster that was configured |
+/// | 6 | the cluster does not know this node or this data directory |
+/// | 7 | the data directory is another cluster's than that of most configured nodes |
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The settings make no sense.
@@ -34,6 +35,9 @@ pub enum Error {
     /// The node is no member of its cluster.
     #[error("cannot join the cluster: {0}")]
     Membership(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The data directory is another cluster's.
+    #[error("cannot serve: {0}")]
+    ForeignCluster(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The node met a fault.
     #[error("the node stopped: {0}")]
     Stopped(String),
@@ -58,6 +62,18 @@ impl From<OpenError> for Error {
     }
 }
 
+impl From<Stopped> for Error {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Fault(reason) => Self::Stopped(reason),
+            Stopped::Disowned(error) => match &*error {
+                BootstrapError::ForeignCluster { .. } => Self::ForeignCluster(Box::new(error)),
+                _ => Self::Membership(Box::new(error)),
+            },
+        }
+    }
+}
+
 impl Error {
     /// The process's exit code, see the table above.
     #[must_use]
@@ -69,6 +85,7 @@ impl Error {
             Self::Listen { .. } => 4,
             Self::Stopped(_) => 5,
             Self::Membership(_) => 6,
+            Self::ForeignCluster(_) => 7,
         }
     }
 }

@@ -116,8 +116,9 @@ pub enum Rejection {
     SequenceConfirmed,
     /// The client confirms nothing.
     #[error(
-        "the client has {} unconfirmed replies; confirm some first",
-        limits::CLIENT_WINDOW
+        "the client has {} unconfirmed replies, or {} bytes of them; confirm some first",
+        limits::CLIENT_WINDOW,
+        limits::CLIENT_WINDOW_BYTES
     )]
     ClientWindowFull,
     /// Somebody takes an order from the cart.

@@ -39,6 +39,7 @@ pub struct Machine {
     batch: Vec<EntryResponder<TypeConfig>>,
     replies: Vec<Replies>,
     layer_bytes: usize,
+    unwritten_bytes: usize,
     /// The last layer on its way into the database.
     flush: Option<JoinHandle<Result<(), Error>>>,
 }
@@ -55,7 +56,7 @@ impl Machine {
     ) -> Result<Self, Error> {
         let dir = ShardDir::new(data_dir, cluster, shard);
         dir.create()?;
-        let layer_bytes = config.layer_bytes;
+        let (layer_bytes, unwritten_bytes) = (config.layer_bytes, config.unwritten_bytes);
         let opener = Opener::new(config);
         let current = log.generation(shard)?;
         let state = StateDb::new(generation::open(&dir, &opener, current)?);
@@ -73,6 +74,7 @@ impl Machine {
             batch: Vec::new(),
             replies: Vec::new(),
             layer_bytes,
+            unwritten_bytes,
             flush: None,
         })
     }
@@ -118,6 +120,7 @@ impl Machine {
         let committed = self.shard.state.read()?;
         let view = StateView::new(&committed);
         let mut batch = Batch::new(&view, committed.horizon);
+        batch.reserve(self.batch.iter().map(|(entry, _)| commands_in(entry)).sum());
         let mut advance = Advance::default();
         for (entry, _) in &self.batch {
             let log_id = LogId::new(entry.log_id.leader_id, entry.log_id.index);
@@ -147,12 +150,16 @@ impl Machine {
     async fn relieve(&mut self) -> Result<(), Error> {
         let state = &self.shard.state;
         let gathered = state.unflushed();
-        let bytes = gathered.record_bytes.max(gathered.event_bytes);
-        if bytes < self.layer_bytes {
+        let (layer_bytes, unwritten_bytes) = (self.layer_bytes, self.unwritten_bytes);
+        let holds = |times: usize| {
+            gathered.record_bytes >= times * layer_bytes
+                || gathered.event_bytes >= times * unwritten_bytes
+        };
+        if !holds(1) {
             return Ok(());
         }
         if let Some(flush) = &mut self.flush {
-            if bytes < 2 * self.layer_bytes && !flush.is_finished() {
+            if !holds(2) && !flush.is_finished() {
                 return Ok(());
             }
             match flush.await {
@@ -164,7 +171,7 @@ impl Machine {
             }
         }
         let state = state.clone();
-        let records_too = gathered.record_bytes >= self.layer_bytes;
+        let records_too = gathered.record_bytes >= layer_bytes;
         self.flush = Some(tokio::task::spawn_blocking(move || {
             if records_too {
                 state.flush()

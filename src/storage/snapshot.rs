@@ -430,7 +430,7 @@ pub(super) fn write_contents(
     generation::publish(&unfinished, &path)
 }
 
-pub(super) fn read_contents(directory: &Path) -> Result<pb::SnapshotManifest, Error> {
+fn read_contents(directory: &Path) -> Result<pb::SnapshotManifest, Error> {
     let path = directory.join(CONTENTS);
     let bytes = fs::read(&path).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::corrupt(directory, CONTENTS, "it is missing"),

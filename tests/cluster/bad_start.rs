@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, copy, eventually, unused_port};
+use crate::harness::{Cluster, eventually, unused_port};
 
 /// A process that does not outlive its test.
 struct Running(Child);
@@ -174,6 +174,57 @@ async fn a_directory_that_is_not_this_nodes_is_refused() {
     client.close().await;
 }
 
+/// What a node of another cluster, which is gone, has left.
+async fn foreign_directory(size: usize, id: u64) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    let mut cluster = Cluster::start(size, &[]).await;
+    cluster.node(id).kill();
+    let data = cluster.node(id).data_dir();
+    fs::rename(data, folder.path().join("data")).expect("the node is dead");
+    folder
+}
+
+/// The others refuse a node that was given another cluster's directory. It ends, and they do not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_cluster_ends_its_node_and_no_other() {
+    for size in [3, 1] {
+        let id = u64::try_from(size).expect("small");
+        let foreign = foreign_directory(size, id).await;
+        let mut cluster = Cluster::start(3, &[]).await;
+        let client = cluster.client();
+        let put = client.keys().put("k", "v").send().await;
+        put.expect("three nodes take a write");
+        for node in cluster.nodes() {
+            node.kill();
+        }
+        let own = cluster.node(id).data_dir().to_owned();
+        let kept = own.with_extension("kept");
+        fs::rename(&own, &kept).expect("the node is dead");
+        fs::rename(foreign.path().join("data"), &own).expect("nobody uses it");
+
+        for node in cluster.nodes() {
+            node.start();
+        }
+        let exit = cluster.node(id).wait_for_exit().await;
+        let said = cluster.node(id).log_end();
+        assert_eq!(exit.code(), Some(7), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(
+            last.contains("the data directory belongs to cluster"),
+            "{said}"
+        );
+        let put = client.keys().put("k", "w").send().await;
+        put.expect("the two others take a write");
+
+        fs::remove_dir_all(&own).expect("the refused node is gone");
+        fs::rename(&kept, &own).expect("its own directory is back");
+        cluster.node(id).start();
+        cluster.wait_until_caught_up(id).await;
+        cluster.wait_for_agreement().await;
+        client.close().await;
+    }
+}
+
 /// What is done to a file.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
@@ -232,6 +283,19 @@ fn largest(folder: &Path, begins: &str, ends: &str) -> PathBuf {
     });
     let size = |path: &PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
     named.max_by_key(size).expect("there is one")
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("it can be copied");
+        }
+    }
 }
 
 /// Files of a data directory, the damage that is done to each, and what the node names.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Cluster, copy, eventually};
+use crate::harness::{Cluster, eventually};
 
 const KEYS: usize = 50;
 
@@ -77,4 +77,17 @@ fn flip(file: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
     fs::write(file, bytes).expect("it can be written");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("it can be listed") {
+        let entry = entry.expect("it can be listed");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("it can be copied");
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Retries that arrive twice, on other nodes, after fail-over, restart and snapshot.
 
+use futures::future::join_all;
 use tonic::Code;
 use tonic_types::StatusExt as _;
+use trolley::limits;
 use trolley::proto::v1::kv_service_client::KvServiceClient;
 use trolley::proto::v1::session_service_client::SessionServiceClient;
 use trolley::proto::v1::{CreateSessionRequest, PutKeyRequest, PutKeyResponse};
@@ -158,4 +160,29 @@ async fn a_callers_request_id_gets_the_same_token_from_another_client() {
     for client in clients {
         client.close().await;
     }
+}
+
+/// Replies so large that few of them fill the client's window: its calls wait for their turn, and each counts once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_replies_make_a_client_wait_and_nothing_else() {
+    const CALLS: usize = 120;
+    let large = "v".repeat(limits::TXN_RESULT_BYTES - 1000);
+    assert!(CALLS * large.len() > 2 * limits::CLIENT_WINDOW_BYTES);
+    let cluster = Cluster::start(1, &[]).await;
+    let client = cluster.client();
+    let put = client.keys().put("large", large).send().await;
+    put.expect("a small enough value");
+    let keys = client.keys();
+    let calls = (0..CALLS).map(|_| {
+        let txn = client.txn().then(keys.increment("calls", 1));
+        txn.then(keys.get("large")).send()
+    });
+    for done in join_all(calls).await {
+        let done = done.expect("there is time enough for all of them");
+        assert_eq!(done.results.len(), 2);
+    }
+    let counted = client.keys().get("calls").send().await;
+    let counted = counted.expect("it was incremented").value;
+    assert_eq!(counted.counter, i64::try_from(CALLS).ok());
+    client.close().await;
 }

@@ -97,7 +97,7 @@ impl Records {
     /// Every kind of read, at one node.
     async fn read(&self, node: &Channel, read: v1::ReadOptions) -> Vec<(&'static str, Seen)> {
         macro_rules! read {
-            ($client:ident.$method:ident($request:expr), $number:expr) => {async {
+            ($client:ident.$method:ident($request:expr), $number:expr) => {Box::pin(async {
                 let mut seen = None;
                 eventually("a node's own answer", async || {
                     let mut request = tonic::Request::new($request);
@@ -115,7 +115,7 @@ impl Records {
                 })
                 .await;
                 seen.expect("it was just seen")
-            }};
+            })};
         }
         let number = |bytes: &[u8]| {
             let text = std::str::from_utf8(bytes).expect("a number");
@@ -199,7 +199,7 @@ impl Records {
 
     async fn expect(&self, node: &Channel, read: v1::ReadOptions, number: u64) -> Revision {
         let mut revision = Revision::default();
-        for (what, seen) in Box::pin(self.read(node, read)).await {
+        for (what, seen) in self.read(node, read).await {
             let (found, at) = seen.unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(found, number, "{what}");
             assert!(at >= Revision::new(read.min_revision), "{what} as of {at}");
@@ -209,7 +209,7 @@ impl Records {
     }
 
     async fn expect_refusals(&self, node: &Channel, read: v1::ReadOptions, reasons: &[&str]) {
-        for (what, seen) in Box::pin(self.read(node, read)).await {
+        for (what, seen) in self.read(node, read).await {
             let error = seen.expect_err(what);
             assert!(reasons.contains(&error.reason.as_str()), "{what}: {error}");
             assert_eq!(error.metadata["outcome"], "not_applied");

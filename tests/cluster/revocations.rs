@@ -204,7 +204,7 @@ async fn nobody_comes_back_when_the_leader_dies_of_a_revocation() {
     let kinds = ["revoke-all", "rotate", "complete-order"];
     let story = |storm: Arc<Storm>, client: Client, number| async move {
         let setup = Setup::make(&storm, &client, number).await;
-        let answers = setup.log_out(&storm, &client).await;
+        let answers = Box::pin(setup.log_out(&storm, &client)).await;
         let devices = judge(&setup, &answers);
         // At once, while the sweep of what was revoked may be under way.
         for token in &devices.dead {
@@ -221,7 +221,7 @@ async fn nobody_comes_back_when_the_leader_dies_of_a_revocation() {
     let calm = Storm::default();
     let before = cluster.wait_for_agreement().await[0].revision;
     for (setup, answers, _) in &stories {
-        assert_eq!(setup.log_out(&calm, &client).await, *answers);
+        assert_eq!(Box::pin(setup.log_out(&calm, &client)).await, *answers);
     }
     let after = cluster.wait_for_agreement().await[0].revision;
     assert_eq!(before, after, "a retry was applied again");

@@ -375,7 +375,7 @@ fn every_error() -> Vec<Row> {
             "CLIENT_WINDOW_FULL",
             Code::ResourceExhausted,
             no,
-            &[("limit", "4096")],
+            &[("limit", "4096"), ("limit_bytes", "2097152")],
         ),
         (
             node::Error::NotLeader(leader()).into(),

@@ -45,6 +45,7 @@ pub(super) struct Node {
     pub(super) proxy: Proxy,
     pub(super) inbox: Inbox,
     pub(super) contact: LeaderContact,
+    pub(super) clock: Arc<LogClock>,
     shutdown: CancellationToken,
     serving: JoinSet<()>,
 }
@@ -97,7 +98,8 @@ impl Node {
             machine,
             proxy,
             inbox: Inbox::default(),
-            contact: LeaderContact::new(clock),
+            contact: LeaderContact::new(clock.clone()),
+            clock,
             shutdown: CancellationToken::new(),
             serving: JoinSet::new(),
         };

@@ -33,7 +33,7 @@ use crate::types::{LogTime, Namespace, Revision, SessionHandle, TokenHash, UserI
 
 /// Whether the user's epoch ended a session with this birth.
 pub(in crate::state) fn is_revoked(user: &pb::UserRecord, birth: u64) -> bool {
-    birth < user.epoch && birth % 7 == 0 && (user.kept == 0 || birth != user.kept)
+    birth < user.epoch && (user.kept == 0 || birth != user.kept)
 }
 
 /// Whether the epoch of its user ended the session in this slot.

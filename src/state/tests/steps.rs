@@ -1,5 +1,6 @@
 //! Random commands that often mean something: few names, short lives, revisions that are often right, retries.
 
+mod aims;
 mod carts;
 mod keys;
 mod sessions;
@@ -38,6 +39,24 @@ pub fn has_large_fields(step: &Step) -> bool {
 
 pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(any::<Step>(), count)
+}
+
+/// Steps about two sessions and their carts: both are changed all the time, and the ends of both are moved.
+pub fn sessions_with_carts(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
+    const CREATE: u8 = 0;
+    const UPDATE: u8 = 2;
+    const ADD: u8 = 6;
+    const CLEAR: u8 = 11;
+    const ROTATE: u8 = 31;
+    const SETTINGS: u8 = 38;
+    let kind = prop::sample::select(&[CREATE, UPDATE, UPDATE, ADD, ADD, CLEAR, ROTATE, SETTINGS]);
+    // Of a session's cart, with an update that names both TTLs.
+    let both = prop::sample::select(&[70_u8, 140, 210]);
+    let step = (any::<[u8; 6]>(), kind, both);
+    let step = step.prop_map(|([time, a, c, d, e, f], kind, b)| {
+        [time % 252, 0, kind, a % 2, b, c, d, e, f, 0]
+    });
+    prop::collection::vec(step, count)
 }
 
 /// Kinds of operations; a transaction, made of the others, is the last.
@@ -115,7 +134,9 @@ impl Script {
         let names = ["default", "n"].map(|name| Namespace::parse(name).expect("a valid name"));
         let namespace = pick(&names, whose / 8);
         let identity = self.identity(whose, rest[6]);
-        let mut operation = self.operation(&namespace, kind, rest);
+        let mut operation = self
+            .aimed(&namespace, kind, rest)
+            .unwrap_or_else(|| self.operation(&namespace, kind, rest));
         if self.plain && names_a_revision(&operation) {
             operation = super::tick();
         }

@@ -1,13 +1,20 @@
-//! The same entries over memory and over RocksDB: equal replies, bytes and digests, however they are cut.
+//! The same entries over memory and over RocksDB: equal replies, bytes and digests, however they are cut, and however often
+//! the state is moved by a snapshot meanwhile.
 
 use std::collections::BTreeSet;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 
 use super::*;
 use crate::state::{Batch, Key as StateKey, MemoryStore, SweepHorizon};
 
 pub(super) const ENTRIES: u64 = 6000;
+
+/// Entries after which the state in memory is made anew from its snapshot.
+const RESTORE_LAST: usize = 700;
+
+/// Entries after which another node goes on from a snapshot.
+const MOVE_LAST: u64 = 1500;
 
 /// A history over memory.
 #[derive(Default)]
@@ -38,16 +45,22 @@ pub(super) fn over_memory(entries: impl IntoIterator<Item = Entry>) -> Memory {
         }
         memory.replies.push(Replies(own));
         memory.digests.push(memory.store.header().digest);
+        if memory.digests.len().is_multiple_of(RESTORE_LAST) {
+            let snapshot = memory.store.snapshot();
+            memory.store = MemoryStore::restore(&snapshot).expect("own snapshot");
+            horizon = SweepHorizon::default();
+        }
     }
     memory
 }
 
-/// Applies in batches of random size.
-async fn over_rocksdb(machine: &mut Machine, seed: u64) -> Vec<Replies> {
+/// Applies in batches of random size, and moves to another node between some of them.
+async fn over_rocksdb(node: &mut Node, seed: u64) -> Vec<Replies> {
     let mut random = Random::new(seed);
     let mut replies = Vec::new();
-    let mut index = 1;
+    let (mut index, mut next_move) = (1, MOVE_LAST);
     while index <= ENTRIES {
+        let machine = &mut node.machine;
         let end = (index + 1 + random.below(200)).min(ENTRIES + 1);
         machine
             .batch
@@ -57,31 +70,45 @@ async fn over_rocksdb(machine: &mut Machine, seed: u64) -> Vec<Replies> {
         machine.answer();
         machine.relieve().await.expect("written");
         index = end;
+        if index > next_move {
+            next_move += MOVE_LAST;
+            *node = moved(node).await;
+        }
     }
     replies
 }
 
+/// A new node that has installed a snapshot of another.
+async fn moved(from: &mut Node) -> Node {
+    let built = build(&mut from.machine).await;
+    let mut to = Node::new();
+    let received = super::snapshots::receive(&built.snapshot, &to.shard_dir());
+    let installed = to.machine.install_snapshot(&built.meta, received).await;
+    installed.expect("installed");
+    to
+}
+
 #[tokio::test]
 async fn equal_entries_give_equal_replies_bytes_and_digests() {
-    let (mut answered, reply_type) = (BTreeSet::new(), reply_type());
+    let (mut met, reply_type) = (BTreeSet::new(), reply_type());
     for seed in 1..=4 {
         let memory = over_memory((1..=ENTRIES).map(|index| history(seed, index)));
         let mut node = Node::new();
-        let replies = over_rocksdb(&mut node.machine, seed).await;
+        let replies = over_rocksdb(&mut node, seed).await;
         for (nth, (reply, expected)) in replies.iter().zip(&memory.replies).enumerate() {
             assert_eq!(reply, expected, "seed {seed}, entry {}", nth + 1);
         }
+        assert_eq!(replies.len(), memory.replies.len(), "seed {seed}");
         let state = node.machine.state();
         assert_equal(&state, &memory.store);
         assert_eq!(state.header().digest, recomputed(&state), "seed {seed}");
-        let replies = replies.iter().flat_map(|it| &it.0);
-        answered.extend(replies.map(|reply| kind(reply, &reply_type)));
+        for reply in replies.iter().flat_map(|it| &it.0) {
+            meet(reply, &reply_type, &mut met);
+        }
     }
-    assert_eq!(
-        answered,
-        kinds(&reply_type),
-        "not all that can be answered was"
-    );
+    let wanted = outcomes(&reply_type);
+    let missing: Vec<_> = wanted.difference(&met).collect();
+    assert!(missing.is_empty(), "nothing was answered {missing:?}");
 }
 
 /// What stands in the database is what stands in memory, but for the place in the log, which memory has none of.
@@ -101,19 +128,32 @@ pub(super) fn assert_equal(state: &StateDb, memory: &MemoryStore) {
     assert_eq!(stored, expected);
 }
 
-/// The name of what a command was answered.
-fn kind(reply: &Reply, reply_type: &MessageDescriptor) -> String {
+/// Notes what a command was answered, and what the answer says.
+fn meet(reply: &Reply, reply_type: &MessageDescriptor, met: &mut BTreeSet<String>) {
     let message = DynamicMessage::decode(reply_type.clone(), &reply.reply.encode_to_vec()[..]);
     let message = message.expect("it was just encoded");
     let mut bodies = message.fields().filter(|(field, _)| in_body(field));
-    let (body, _) = bodies.next().expect("every reply has a body");
-    body.name().to_owned()
+    let (body, value) = bodies.next().expect("every reply has a body");
+    met.insert(body.name().to_owned());
+    let value = value.as_message().expect("every body is a message");
+    for (field, _) in value.fields() {
+        met.insert(format!("{}.{}", body.name(), field.name()));
+    }
 }
 
-/// Everything that a command can be answered.
-fn kinds(reply_type: &MessageDescriptor) -> BTreeSet<String> {
-    let bodies = reply_type.fields().filter(in_body);
-    bodies.map(|field| field.name().to_owned()).collect()
+/// Everything that a command can be answered, and whatever such an answer can say: a cart that went along with its session, a
+/// conflict that aborted a transaction.
+fn outcomes(reply_type: &MessageDescriptor) -> BTreeSet<String> {
+    let mut outcomes = BTreeSet::new();
+    for body in reply_type.fields().filter(in_body) {
+        outcomes.insert(body.name().to_owned());
+        let Kind::Message(answer) = body.kind() else {
+            panic!("{} is no message", body.name());
+        };
+        let fields = answer.fields();
+        outcomes.extend(fields.map(|field| format!("{}.{}", body.name(), field.name())));
+    }
+    outcomes
 }
 
 fn in_body(field: &FieldDescriptor) -> bool {

@@ -49,6 +49,7 @@ async fn events_are_the_same_in_layers_in_tables_and_in_memory() {
     apply(&mut node.machine, entries()).await;
     let state = node.machine.state();
     let expected = of_memory(&memory, Revision::new(1));
+    println!("{} events", expected.len());
     assert!(expected.len() > 1500, "{}", expected.len());
     for budget in [1, 1000, usize::MAX] {
         assert_eq!(of(&state, Revision::new(1), budget), expected);

@@ -57,9 +57,9 @@ impl Node {
 
     /// Closes everything; the directory stays.
     async fn close(mut self) -> TempDir {
-        // It holds the database open.
+        // Whoever writes a layer has the database open.
         if let Some(flush) = self.machine.flush.take() {
-            flush.await.expect("no panic").expect("written");
+            flush.await.expect("it ended").expect("written");
         }
         drop(self.machine);
         self.log.shutdown().await;
@@ -88,6 +88,7 @@ fn open_log(data: &Path) -> Arc<LogDb> {
 fn open(data: &Path, log: &Arc<LogDb>) -> Result<Machine, Error> {
     let config = StateConfig {
         layer_bytes: 32 << 10,
+        unwritten_bytes: 32 << 10,
         ..StateConfig::default()
     };
     Machine::open(data, cluster(), ShardId::ZERO, log.clone(), config)
@@ -188,7 +189,9 @@ fn dump(state: &StateDb) -> Vec<(Vec<u8>, Vec<u8>)> {
     for (key, chunk) in chunks(state) {
         chunks_of::unpack(&key, chunk, oldest, &mut |revision, value| {
             let alone = chunks_of::pack(&[chunks_of::alone(revision, &value)], 1);
-            let keyed = |(last, chunk)| (StateKey::encode_events(last).to_vec(), chunk);
+            let keyed = |(last, chunk): (_, Bytes)| {
+                (StateKey::encode_events(last).to_vec(), chunk.to_vec())
+            };
             all.extend(alone.into_iter().map(keyed));
             Ok(())
         })

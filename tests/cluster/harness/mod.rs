@@ -7,7 +7,6 @@ mod ports;
 mod random;
 mod storm;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -270,20 +269,6 @@ impl Drop for Cluster {
 fn unused_addresses(count: usize) -> Vec<String> {
     let ports = (0..count).map(|_| ports::unused());
     ports.map(|port| format!("127.0.0.1:{port}")).collect()
-}
-
-/// Copies a folder with all that is in it.
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it can be listed") {
-        let path = entry.expect("it can be listed").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("it can be copied");
-        }
-    }
 }
 
 /// A client of these members.

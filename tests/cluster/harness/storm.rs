@@ -128,8 +128,7 @@ impl Storm {
         self.note(kind, |it| it.under_way += 1);
         let answer = loop {
             let before = self.kills.load(Ordering::Relaxed);
-            // A story has several under way, each of them of some size.
-            match Box::pin(attempt()).await {
+            match attempt().await {
                 Err(error) if error.is_retryable() && begun.elapsed() < PATIENCE => {
                     let was_killed = self.kills.load(Ordering::Relaxed) > before;
                     is_hit |= was_killed && may_be_hit(&error);
@@ -150,12 +149,12 @@ impl Storm {
     async fn tell<T, F: Future<Output = T>>(
         self: Arc<Self>,
         client: Client,
-        live: impl Fn(Arc<Self>, Client, u64) -> F,
+        story: impl Fn(Arc<Self>, Client, u64) -> F,
     ) -> Vec<T> {
         let mut told = Vec::new();
         while !self.is_over.load(Ordering::Relaxed) {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
-            told.push(live(Arc::clone(&self), client.clone(), number).await);
+            told.push(story(Arc::clone(&self), client.clone(), number).await);
             self.ended.fetch_add(1, Ordering::Relaxed);
         }
         told

@@ -29,6 +29,10 @@ impl Script {
                     .collect(),
             },
             2 | 3 => CartOperation::Merge {
+                if_target_revision: {
+                    let target = self.model.cart_revision(ns, &self.owner(c, d));
+                    condition(f / 8, target)
+                },
                 target: self.owner(c, d),
                 policy: pick(
                     &[
@@ -41,7 +45,6 @@ impl Script {
                     e,
                 ),
                 if_source_revision: if_revision(&owner),
-                if_target_revision: None,
                 source: owner,
             },
             4 | 5 => CartOperation::Freeze {
@@ -59,7 +62,7 @@ impl Script {
                     owner,
                     holder: known.as_ref().map_or(holder, |freeze| freeze.holder),
                     revision: Revision::new(known.map_or(u64::from(d), |freeze| freeze.revision)),
-                    order: OrderId::parse(format!("o{}", e % 4)).expect("short"),
+                    order: OrderId::parse(format!("o{}", e % 16)).expect("short"),
                 }
             }
         }

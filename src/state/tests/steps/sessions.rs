@@ -60,7 +60,11 @@ impl Script {
                     loaded: condition(f, current).unwrap_or(Revision::new(current)),
                     base: (b % 3 > 0).then(|| self.model.loaded(ns, hash, base, b)),
                     fields: fields(c, d),
-                    policy: pick(&[SavePolicy::FailOnConflict, SavePolicy::LastWriterWins], b),
+                    // Of another byte than the base: each policy meets every base.
+                    policy: pick(
+                        &[SavePolicy::FailOnConflict, SavePolicy::LastWriterWins],
+                        f / 8,
+                    ),
                 }
             }
             35 | 36 => {
@@ -139,13 +143,18 @@ fn settings(c: u8, d: u8, e: u8) -> Settings {
         default_ms: Some(20),
         max_ms: Some(400),
     };
+    let absolute = v1::TtlSettings {
+        min_ms: Some(10),
+        default_ms: Some(300),
+        max_ms: Some(20_000),
+    };
     let session = v1::SessionSettings {
         max_fields: pick(&[None, None, Some(2), Some(4)], c),
         max_bytes: pick(&[None, None, Some(200)], d),
         max_per_user: pick(&[None, Some(1), Some(2), Some(3)], d),
         limit_policy: pick(&policies, e).into(),
         idle_ttl: pick(&[None, Some(range)], c / 4),
-        absolute_ttl: None,
+        absolute_ttl: pick(&[None, None, Some(absolute)], d / 4),
         touch_interval_ms: pick(&[None, Some(0), Some(3)], e / 4),
     };
     let cart = v1::CartSettings {
