@@ -126,8 +126,17 @@ impl Script {
         if b.is_multiple_of(2) {
             CartOwner::Session(self.token(a))
         } else {
-            CartOwner::User(UserId::parse(format!("u{}", a % 3)).expect("short"))
+            CartOwner::User(self.user(a % 3))
         }
+    }
+
+    /// Users and orders move on as well, if more slowly: carts that were merged and orders that were completed stay so.
+    fn era(&self) -> u16 {
+        self.first_token / 20
+    }
+
+    fn user(&self, nth: u8) -> UserId {
+        UserId::parse(format!("u{}", self.era() + u16::from(nth))).expect("short")
     }
 
     fn command(&mut self, whose: u8, kind: u8, rest: [u8; 7]) -> Command {

@@ -51,6 +51,8 @@ async fn events_are_the_same_in_layers_in_tables_and_in_memory() {
     let expected = of_memory(&memory, Revision::new(1));
     println!("{} events", expected.len());
     assert!(expected.len() > 1500, "{}", expected.len());
+    let stored = stored_chunks(&state).len();
+    assert!(stored > 1, "{stored} chunks are in the database");
     for budget in [1, 1000, usize::MAX] {
         assert_eq!(of(&state, Revision::new(1), budget), expected);
     }

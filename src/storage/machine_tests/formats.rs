@@ -72,7 +72,47 @@ const OPENERS: [(&str, Opener); 6] = [
     ("reply", Opener::Reply),
 ];
 
+/// The kinds of keys that the state database has.
+const STATE_KEYS: [&str; 17] = [
+    "Header",
+    "RaftApplied",
+    "RaftMembership",
+    "Settings",
+    "Session",
+    "SessionCart",
+    "UserCart",
+    "User",
+    "UserSession",
+    "Order",
+    "Kv",
+    "Lease",
+    "Client",
+    "Request",
+    "Deadline",
+    "Events",
+    "EventMarks",
+];
+
+/// Those of the log database.
+const LOG_KEYS: [&str; 6] = [
+    "Group",
+    "Identity",
+    "Generation",
+    "Head",
+    "Committed",
+    "Entry",
+];
+
 impl Opener {
+    /// The kinds of keys that it opens; none where what it opens has no key.
+    fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::State => &STATE_KEYS,
+            Self::Log => &LOG_KEYS,
+            Self::Contents | Self::Mark | Self::Command | Self::Reply => &[""],
+        }
+    }
+
     fn name(self) -> &'static str {
         let listed = OPENERS.iter().find(|(_, opener)| *opener == self);
         listed.expect("all are listed").0
@@ -122,6 +162,17 @@ impl Fixture {
     fn line(&self) -> String {
         let name = self.opener.name();
         format!("> {name} {} {}", hex(&self.key), hex(&self.value))
+    }
+
+    /// Which kind of key it has.
+    fn kind(&self) -> String {
+        let key = match self.opener {
+            Opener::State => format!("{:?}", crate::state::Key::decode(&self.key)),
+            Opener::Log => format!("{:?}", Ok::<_, ()>(log_key(&self.key))),
+            _ => return String::new(),
+        };
+        let kind = key.strip_prefix("Ok(").expect("it opens").chars();
+        kind.take_while(|c| c.is_ascii_alphabetic()).collect()
     }
 
     /// What is in it. Panics if it does not open, or would be written otherwise.
@@ -252,18 +303,7 @@ fn open_log(key: &[u8], value: &[u8]) -> Vec<Content> {
         (message, (name, bytes))
     }
     use wire::Key as K;
-    let shard = ShardId::ZERO;
-    let index = u64::from_be_bytes(key[3..].try_into().expect("eight bytes"));
-    let all = [
-        K::Group,
-        K::Identity,
-        K::Generation(shard),
-        K::Head(shard),
-        K::Committed(shard),
-        K::Entry(shard, index),
-    ];
-    let known = all.into_iter().find(|known| known.encode() == *key);
-    let key = known.expect("a known key");
+    let key = log_key(key);
     match key {
         K::Group | K::Generation(_) => {
             let (_, content) = unseal::<pb::StoredNumber>("StoredNumber", key, value);
@@ -305,6 +345,23 @@ fn open_log(key: &[u8], value: &[u8]) -> Vec<Content> {
     }
 }
 
+/// The log's keys are never decoded but here.
+fn log_key(key: &[u8]) -> wire::Key {
+    use wire::Key as K;
+    let shard = ShardId::ZERO;
+    let index = u64::from_be_bytes(key[3..].try_into().expect("eight bytes"));
+    let all = [
+        K::Group,
+        K::Identity,
+        K::Generation(shard),
+        K::Head(shard),
+        K::Committed(shard),
+        K::Entry(shard, index),
+    ];
+    let known = all.into_iter().find(|known| known.encode() == *key);
+    known.expect("a known key")
+}
+
 /// Its files are all zeros, see [`snapshot_contents`].
 fn open_contents(value: &[u8]) -> Vec<Content> {
     let data = tempfile::tempdir().expect("a temporary directory");
@@ -341,7 +398,7 @@ fn open_mark(value: &[u8]) -> Vec<Content> {
 
 // ---- what all of them have together ------------------------------------------------------------------------
 
-/// Fields that were met, as message and field.
+/// What was met: fields, as message and field, and kinds of keys, as who opens them and kind.
 type Met = BTreeSet<(String, String)>;
 
 fn pool() -> DescriptorPool {
@@ -356,7 +413,10 @@ fn described(pool: &DescriptorPool, content: &Content) -> DynamicMessage {
 
 /// Notes who opens a record, and each field in it that has a value.
 fn meet(pool: &DescriptorPool, fixture: &Fixture, met: &mut Met) {
-    met.insert((fixture.opener.name().to_owned(), String::new()));
+    let opener = fixture.opener;
+    let kind = fixture.kind();
+    assert!(opener.kinds().contains(&&*kind), "{kind} is not listed");
+    met.insert((opener.name().to_owned(), kind));
     for content in fixture.open() {
         walk(&described(pool, &content), met);
     }
@@ -382,7 +442,8 @@ fn walk_value(value: &Field, met: &mut Met) {
     }
 }
 
-/// All openers, and every field of every message that is stored: of those that no service speaks of, and of those that they consist of.
+/// Every kind of key, and every field of every message that is stored: of those that no service speaks of, and of those that
+/// they consist of.
 fn wanted(pool: &DescriptorPool) -> Met {
     let mut spoken = BTreeSet::new();
     for service in pool.services() {
@@ -400,8 +461,11 @@ fn wanted(pool: &DescriptorPool) -> Met {
             reach(&message, &mut stored);
         }
     }
-    let openers = OPENERS.map(|(name, _)| (name.to_owned(), String::new()));
-    let mut wanted = Met::from(openers);
+    let mut wanted = Met::new();
+    for (name, opener) in OPENERS {
+        let kinds = opener.kinds().iter();
+        wanted.extend(kinds.map(|kind| (name.to_owned(), (*kind).to_owned())));
+    }
     for name in stored {
         let message = pool.get_message_by_name(&name).expect("it was just seen");
         wanted.insert((name.clone(), String::new()));

@@ -216,6 +216,11 @@ async fn build(machine: &mut Machine) -> Snapshot {
 /// The events that are in the database once everything is written there, as they are stored.
 fn chunks(state: &StateDb) -> Vec<(Vec<u8>, Bytes)> {
     state.flush().expect("the disk works");
+    stored_chunks(state)
+}
+
+/// Those that are there already.
+fn stored_chunks(state: &StateDb) -> Vec<(Vec<u8>, Bytes)> {
     let db = state.database();
     let history = db.cf_handle(crate::storage::db::EVENTS).expect("opened");
     db.iterator_cf(history, rocksdb::IteratorMode::Start)

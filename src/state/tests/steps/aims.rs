@@ -10,7 +10,6 @@ use crate::state::{
 };
 use crate::types::{
     Attributes, ClientAttributes, Fields, Namespace, OrderId, Quantity, Revision, Sku, TokenHash,
-    UserId,
 };
 
 /// Kinds of steps from this one on have an aim.
@@ -72,7 +71,6 @@ impl Script {
             let id = (ns.clone(), *token);
             !self.model.sessions.contains_key(&id) && !self.model.ended.contains_key(&id)
         })?;
-        let user = || UserId::parse(format!("u{}", c % 2)).expect("short");
         let policies = [
             MergePolicy::Sum,
             MergePolicy::Max,
@@ -84,7 +82,7 @@ impl Script {
             token,
             new_token,
             sealed_token: Bytes::copy_from_slice(&[c]),
-            user: c.is_multiple_of(3).then(user),
+            user: c.is_multiple_of(3).then(|| self.user(d % 2)),
             set: fields(e, d),
             remove: Vec::new(),
             idle_ttl: None,

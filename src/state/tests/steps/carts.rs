@@ -62,7 +62,8 @@ impl Script {
                     owner,
                     holder: known.as_ref().map_or(holder, |freeze| freeze.holder),
                     revision: Revision::new(known.map_or(u64::from(d), |freeze| freeze.revision)),
-                    order: OrderId::parse(format!("o{}", e % 16)).expect("short"),
+                    order: OrderId::parse(format!("o{}", self.era() + u16::from(e % 16)))
+                        .expect("short"),
                 }
             }
         }

@@ -5,7 +5,7 @@ use crate::state::{
     CartOperation, CartOwner, Command, Compare, Identity, Increment, KeyOperation, LeaseOperation,
     Operand, Operation, Relation, Step, Subject, Txn,
 };
-use crate::types::{Bounds, Key, LeaseId, Namespace, Revision, Ttl, UserId, Value};
+use crate::types::{Bounds, Key, LeaseId, Namespace, Revision, Ttl, Value};
 
 impl Script {
     /// A lease of the namespace, if it has any; mostly one that lives.
@@ -141,7 +141,7 @@ impl Script {
 
     fn subject(&self, bytes: &mut Bytes) -> Subject {
         let (kind, byte) = (bytes.next(), bytes.next());
-        let user = || UserId::parse(format!("u{}", byte % 3)).expect("short");
+        let user = || self.user(byte % 3);
         let token = self.token(byte);
         match kind % 4 {
             0 => Subject::Session(token),

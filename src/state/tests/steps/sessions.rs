@@ -8,7 +8,7 @@ use crate::proto::v1;
 use crate::state::{
     MergePolicy, NamespaceOperation, Rotation, SavePolicy, SessionOperation, Settings,
 };
-use crate::types::{ClientAttributes, LogTime, Namespace, Revision, SessionHandle, UserId};
+use crate::types::{ClientAttributes, LogTime, Namespace, Revision, SessionHandle};
 
 impl Script {
     #[allow(
@@ -18,7 +18,7 @@ impl Script {
     pub(super) fn session(&self, ns: &Namespace, kind: u8, rest: [u8; 7]) -> SessionOperation {
         let [a, b, c, d, e, f, _] = rest;
         let hash = self.token(a);
-        let user = |byte: u8| UserId::parse(format!("u{}", byte % 2)).expect("short");
+        let user = |byte: u8| self.user(byte % 2);
         let given = |byte: u8| (!byte.is_multiple_of(4)).then(|| ttl(byte));
         match kind {
             0 | 1 | 30 => SessionOperation::Create {
