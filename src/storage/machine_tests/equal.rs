@@ -28,6 +28,14 @@ pub(super) struct Memory {
 
 /// Applies one entry at a time.
 pub(super) fn over_memory(entries: impl IntoIterator<Item = Entry>) -> Memory {
+    watched_over_memory(entries, &mut |_| {})
+}
+
+/// The same, and shows the store behind each entry.
+pub(super) fn watched_over_memory(
+    entries: impl IntoIterator<Item = Entry>,
+    watch: &mut dyn FnMut(&MemoryStore),
+) -> Memory {
     let mut memory = Memory::default();
     let mut horizon = SweepHorizon::default();
     for entry in entries {
@@ -43,6 +51,7 @@ pub(super) fn over_memory(entries: impl IntoIterator<Item = Entry>) -> Memory {
             horizon = next;
             memory.store.commit(changes);
         }
+        watch(&memory.store);
         memory.replies.push(Replies(own));
         memory.digests.push(memory.store.header().digest);
         if memory.digests.len().is_multiple_of(RESTORE_LAST) {

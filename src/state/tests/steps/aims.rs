@@ -6,7 +6,7 @@ use super::super::model::Session;
 use super::{Script, TOKENS, fields, pick, price};
 use crate::state::{
     CartOperation, CartOwner, MergePolicy, Operation, Rotation, SavePolicy, SessionOperation, Step,
-    Txn,
+    Subject, Txn,
 };
 use crate::types::{
     Attributes, ClientAttributes, Fields, Namespace, OrderId, Quantity, Revision, Sku, TokenHash,
@@ -24,8 +24,12 @@ impl Script {
             2 => self.save_stale(ns, bytes).map(Into::into),
             3 => self.complete_again(ns, bytes),
             _ => {
+                let (token, _) = self.living(ns, bytes[0], |_| true)?;
                 let save = self.save_stale(ns, bytes)?.into();
-                let then = vec![Step::write(save).expect("it may stand there")];
+                let then = vec![
+                    Step::Get(Subject::Session(token)),
+                    Step::write(save).expect("it may stand there"),
+                ];
                 let txn = Txn::new(Vec::new(), then, Vec::new()).expect("few");
                 Some(Operation::Txn(Box::new(txn)))
             }
