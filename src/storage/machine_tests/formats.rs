@@ -172,7 +172,7 @@ impl Fixture {
             _ => return String::new(),
         };
         let kind = key.strip_prefix("Ok(").expect("it opens").chars();
-        kind.take_while(|c| c.is_ascii_alphabetic()).collect()
+        kind.take_while(char::is_ascii_alphabetic).collect()
     }
 
     /// What is in it. Panics if it does not open, or would be written otherwise.

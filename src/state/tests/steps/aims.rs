@@ -64,6 +64,10 @@ impl Script {
     }
 
     /// The cart of a guest who stays one goes along; that of anybody else is merged into the user's.
+    #[allow(
+        clippy::many_single_char_names,
+        reason = "random bytes have no better names"
+    )]
     fn rotate_with_cart(
         &self,
         ns: &Namespace,
@@ -107,7 +111,7 @@ impl Script {
         let ((_, name), order) = pick(&known, a);
         Some(Operation::Cart(CartOperation::CompleteOrder {
             owner: self.owner(b, c),
-            holder: order.holder.clone(),
+            holder: order.holder,
             revision: Revision::new(order.revision + u64::from(d.is_multiple_of(4))),
             order: OrderId::parse(name.as_str()).expect("short"),
         }))
