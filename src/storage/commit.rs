@@ -13,7 +13,7 @@
 //! Deliberately absent: retries, and a timer that would wait for a group to fill.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,7 +64,7 @@ pub(super) struct Request {
     /// The shard's head after them. Of a group only the last head of each shard is written.
     pub(super) head: Option<(ShardId, Record)>,
     /// Entries that nobody reads any more, whose files may be deleted once the new head is durable.
-    pub(super) reclaim: Option<Range<Key>>,
+    pub(super) reclaim: Option<RangeInclusive<Key>>,
     /// Who is told.
     pub(super) done: Done,
 }
@@ -124,8 +124,9 @@ pub(super) trait Sink: Send + 'static {
     /// The group's fsync has returned.
     fn synced(&mut self, group: u64) -> Result<(), Error>;
 
-    /// Gives the space of purged entries back to the file system.
-    fn reclaim(&mut self, entries: &Range<Key>) -> Result<(), Error>;
+    /// Gives the space of purged entries back to the file system. The last one counts, as `RocksDB` has it: a range without its
+    /// end would delete the file that ends with the first entry which is still needed.
+    fn reclaim(&mut self, entries: &RangeInclusive<Key>) -> Result<(), Error>;
 }
 
 /// The log database as a sink.
@@ -154,9 +155,9 @@ impl Sink for RocksSink {
         self.high_water.advance(group)
     }
 
-    fn reclaim(&mut self, entries: &Range<Key>) -> Result<(), Error> {
+    fn reclaim(&mut self, entries: &RangeInclusive<Key>) -> Result<(), Error> {
         self.db
-            .delete_file_in_range(entries.start.encode(), entries.end.encode())
+            .delete_file_in_range(entries.start().encode(), entries.end().encode())
             .map_err(|e| Error::database("delete purged files of", &self.directory, e))
     }
 }
@@ -295,7 +296,7 @@ struct Thread<S> {
 struct Group {
     changes: Vec<Change>,
     heads: BTreeMap<ShardId, Record>,
-    reclaim: Vec<Range<Key>>,
+    reclaim: Vec<RangeInclusive<Key>>,
     done: Vec<Done>,
     bytes: usize,
 }
@@ -395,7 +396,7 @@ impl<S: Sink> Thread<S> {
         hints.into_iter().map(seal).collect()
     }
 
-    fn reclaim(&mut self, ranges: &[Range<Key>]) {
+    fn reclaim(&mut self, ranges: &[RangeInclusive<Key>]) {
         for range in ranges {
             if let Err(error) = self.sink.reclaim(range) {
                 self.poison(&error);

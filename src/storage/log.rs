@@ -421,7 +421,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             Request {
                 changes: Vec::new(),
                 head: Some(state.head(shard)),
-                reclaim: Some(Key::Entry(shard, 0)..Key::Entry(shard, to)),
+                reclaim: Some(Key::Entry(shard, 0)..=Key::Entry(shard, through.index)),
                 done: Done::Nobody,
             }
         };

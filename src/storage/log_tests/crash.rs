@@ -7,7 +7,7 @@
 //! not synced. Then the real log opens on the copy.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -125,7 +125,7 @@ impl Sink for Unreliable {
         self.inner.synced(group)
     }
 
-    fn reclaim(&mut self, entries: &Range<wire::Key>) -> Result<(), Error> {
+    fn reclaim(&mut self, entries: &RangeInclusive<wire::Key>) -> Result<(), Error> {
         self.inner.reclaim(entries)
     }
 }

@@ -1,6 +1,6 @@
 //! Order, durability of single writes, identity, and space.
 
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
@@ -8,6 +8,7 @@ use openraft::storage::RaftLogReader as _;
 
 use super::*;
 use crate::storage::commit::{Change, Durability, RocksSink, Sink};
+use crate::storage::db::open_log;
 use crate::storage::{disk_bytes, wire};
 use crate::types::ClusterId;
 
@@ -158,7 +159,7 @@ impl Sink for Failing {
         self.inner.synced(group)
     }
 
-    fn reclaim(&mut self, entries: &Range<wire::Key>) -> Result<(), Error> {
+    fn reclaim(&mut self, entries: &RangeInclusive<wire::Key>) -> Result<(), Error> {
         self.inner.reclaim(entries)
     }
 }
@@ -224,7 +225,7 @@ impl Sink for Gated {
         self.inner.synced(group)
     }
 
-    fn reclaim(&mut self, entries: &Range<wire::Key>) -> Result<(), Error> {
+    fn reclaim(&mut self, entries: &RangeInclusive<wire::Key>) -> Result<(), Error> {
         self.inner.reclaim(entries)
     }
 }
@@ -298,5 +299,38 @@ async fn purging_gives_the_space_back() {
         most < 160 << 20,
         "{most} bytes for 256 MiB that were purged"
     );
+    close(db, log).await;
+}
+
+/// A table file may end with the very entry that a purge ends before.
+#[tokio::test]
+async fn purging_deletes_no_file_that_ends_with_an_entry_which_stays() {
+    const LAST: u64 = 99;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let db = open(dir.path(), node(1)).expect("new");
+    let mut log = db.log(ShardId::ZERO).expect("empty");
+    let entries = (0..=LAST).map(|index| entry(1, index, 300));
+    append(&mut log, entries.collect()).await.expect("durable");
+    close(db, log).await;
+    // All entries are in one file now, and not in level 0, where files are never deleted whole.
+    let directory = dir.path().join("log");
+    let raw = open_log(&directory).expect("nobody has it open");
+    raw.compact_range(None::<&[u8]>, None::<&[u8]>);
+    drop(raw);
+
+    let db = open(dir.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    let more = (LAST + 1..LAST + 20).map(|index| entry(1, index, 300));
+    append(&mut log, more.collect()).await.expect("durable");
+    log.purge(log_id(1, LAST - 1)).await.expect("queued");
+    // Files are deleted after the group that the purge is in, and before the next.
+    log.save_vote(&vote(2)).await.expect("saved");
+    log.save_vote(&vote(3)).await.expect("saved");
+    let kept = read_all(&mut log).await;
+    assert_eq!(kept.len(), 20, "the last of the file, and all behind it");
+    close(db, log).await;
+    let db = open(dir.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    assert_eq!(read_all(&mut log).await, kept);
     close(db, log).await;
 }
