@@ -5,18 +5,21 @@
 //! 2. Writers are answered after the commit of their batch, in log order, every one of them.
 //! 3. A fault drops the batch whole and stops openraft. Nothing is half-committed, nobody is answered.
 //! 4. What is committed gathers in memory and is written to the database beside the next batches; a batch waits only
-//!    while memory holds twice a layer.
+//!    while memory holds twice a layer. On a disk without room, memory holds up to [`limits::LAYERS_WITHOUT_ROOM`] layers
+//!    before the machine stops.
 //! 5. How entries are cut into batches shows in no byte, see [`crate::state`].
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Error;
 use super::generation::{self, Shard, ShardDir};
@@ -41,7 +44,12 @@ pub struct Machine {
     layer_bytes: usize,
     /// The last layer on its way into the database.
     flush: Option<JoinHandle<Result<(), Error>>>,
+    /// The disk had no room for a layer: when to try again.
+    retry_at: Option<Instant>,
 }
+
+/// Between two attempts to write a layer to a disk without room.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// Opens a shard's state, making it if the log database says that there was none, and finishes or undoes what a
@@ -74,6 +82,7 @@ impl Machine {
             replies: Vec::new(),
             layer_bytes,
             flush: None,
+            retry_at: None,
         })
     }
 
@@ -81,6 +90,15 @@ impl Machine {
     #[must_use]
     pub fn state(&self) -> StateDb {
         self.shard.state.clone()
+    }
+
+    /// What makes its snapshots.
+    #[must_use]
+    pub fn builder(&self) -> Builder {
+        Builder {
+            state: self.shard.state.clone(),
+            snapshots: self.shard.snapshots.clone(),
+        }
     }
 
     /// Where snapshots are received.
@@ -143,27 +161,28 @@ impl Machine {
         self.shard.state.commit(changes, advance, horizon)
     }
 
-    /// Begins to write what has gathered in memory, if it is enough, once the layer before it is in the database.
+    /// Begins to write what has gathered in memory, if it is enough, once the layer before it is in the database. Where the
+    /// disk has no room for that, memory holds more for a while, and nothing is lost: the log has it all.
     async fn relieve(&mut self) -> Result<(), Error> {
-        let state = &self.shard.state;
-        let gathered = state.unflushed();
+        let gathered = self.shard.state.unflushed();
         let bytes = gathered.record_bytes.max(gathered.event_bytes);
-        if bytes < self.layer_bytes {
+        let waits = self.retry_at.is_some_and(|at| Instant::now() < at)
+            && bytes < limits::LAYERS_WITHOUT_ROOM * self.layer_bytes;
+        if bytes < self.layer_bytes || waits {
             return Ok(());
         }
-        if let Some(flush) = &mut self.flush {
+        if let Some(mut flush) = self.flush.take() {
             if bytes < 2 * self.layer_bytes && !flush.is_finished() {
+                self.flush = Some(flush);
                 return Ok(());
             }
-            match flush.await {
-                Ok(flushed) => flushed?,
-                Err(stopped) => match stopped.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => return Err(Error::Stopped),
-                },
+            match generation::joined((&mut flush).await) {
+                Err(error) if self.may_wait(&error, bytes) => return Ok(()),
+                flushed => flushed?,
             }
+            self.retry_at = None;
         }
-        let state = state.clone();
+        let state = self.shard.state.clone();
         let records_too = gathered.record_bytes >= self.layer_bytes;
         self.flush = Some(tokio::task::spawn_blocking(move || {
             if records_too {
@@ -173,6 +192,16 @@ impl Machine {
             }
         }));
         Ok(())
+    }
+
+    /// Whether a layer that was not written may be tried again, and when.
+    fn may_wait(&mut self, error: &Error, bytes: usize) -> bool {
+        let may = error.is_no_space() && bytes < limits::LAYERS_WITHOUT_ROOM * self.layer_bytes;
+        if may {
+            tracing::warn!(%error, "the state stays in memory until there is room");
+            self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+        }
+        may
     }
 
     /// Answers the writers of the committed batch, and empties it.
@@ -222,10 +251,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
-            state: self.shard.state.clone(),
-            snapshots: self.shard.snapshots.clone(),
-        }
+        self.builder()
     }
 
     async fn install_snapshot(

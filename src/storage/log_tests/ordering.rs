@@ -8,7 +8,7 @@ use openraft::storage::RaftLogReader as _;
 
 use super::*;
 use crate::storage::commit::{Change, Durability, RocksSink, Sink};
-use crate::storage::db::open_log;
+use crate::storage::db::{Replay, open_log};
 use crate::storage::{disk_bytes, wire};
 use crate::types::ClusterId;
 
@@ -314,7 +314,7 @@ async fn purging_deletes_no_file_that_ends_with_an_entry_which_stays() {
     close(db, log).await;
     // All entries are in one file now, and not in level 0, where files are never deleted whole.
     let directory = dir.path().join("log");
-    let raw = open_log(&directory).expect("nobody has it open");
+    let raw = open_log(&directory, 1 << 20, Replay::IntoTables).expect("nobody has it open");
     raw.compact_range(None::<&[u8]>, None::<&[u8]>);
     drop(raw);
 

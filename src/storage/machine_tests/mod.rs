@@ -2,6 +2,7 @@
 
 mod equal;
 mod event_history;
+mod full_disk;
 mod install;
 mod raft;
 mod reads;
