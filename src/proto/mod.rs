@@ -10,6 +10,8 @@
     reason = "generated from the protos, which carry the documentation"
 )]
 
+mod disk;
+
 /// `trolley.v1`: the public API.
 pub mod v1 {
     tonic::include_proto!("trolley.v1");

@@ -14,13 +14,14 @@ use tokio::task::JoinSet;
 use tonic_types::StatusExt as _;
 
 use self::cluster::{
-    DEADLINE, LEASE, Node, PADDING, converge, eventually, leader, local, proposal, start, write,
+    DEADLINE, LEASE, Node, PADDING, converge, disk, eventually, leader, local, proposal, start,
+    write,
 };
 use super::channel::within;
 use super::{Error, Lane, Pool, Timing, campaign};
 use crate::limits;
 use crate::proto::internal as pb;
-use crate::types::{ClusterId, InstanceId};
+use crate::types::{ClusterId, InstanceId, Room};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_elects_and_replicates_ten_thousand_entries() {
@@ -104,6 +105,37 @@ async fn leadership_moves_on_request() {
     .await;
     write(&nodes, 10).await;
     converge(&nodes).await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_hears_of_room_and_a_full_follower_takes_no_commands() {
+    let nodes = start(3).await;
+    write(&nodes, 10).await;
+    converge(&nodes).await;
+    let leads = leader(&nodes).await;
+    let full = (leads + 1) % 3;
+    let id = nodes[full].id;
+    let heard = || {
+        let metrics = nodes[leads].metrics();
+        let heard = nodes[leads].rooms.in_term(metrics.current_term);
+        heard.get(&id).and_then(|heard| heard.room)
+    };
+    eventually("the leader hears", async || heard() == Some(Room::Ample)).await;
+    nodes[full].disk.send_replace(disk(Room::Full));
+    eventually("the leader hears", async || heard() == Some(Room::Full)).await;
+    let before = nodes[full].metrics().last_log_index;
+    let contact = nodes[full].contact.get().heard_at;
+    write(&nodes, 10).await;
+    assert_eq!(nodes[full].metrics().last_log_index, before, "it is full");
+    // It follows all the same, or it would stand for election.
+    eventually("a heartbeat", async || {
+        nodes[full].contact.get().heard_at > contact
+    })
+    .await;
+    nodes[full].disk.send_replace(disk(Room::Scarce));
+    converge(&nodes).await;
+    assert!(nodes[full].metrics().last_log_index > before);
     stop(nodes).await;
 }
 
