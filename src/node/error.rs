@@ -1,5 +1,6 @@
 //! Why a node could not serve a request, and whether a write may have been applied all the same.
 
+use super::Shortage;
 use crate::state::Fault;
 use crate::types::{NodeId, Revision};
 
@@ -53,6 +54,12 @@ pub enum Error {
     /// The node is shutting down. Raised before the proposal.
     #[error("this node is shutting down")]
     Draining,
+    /// The disks of too many nodes are full. Raised before the proposal.
+    #[error("{0}")]
+    NoSpace(Shortage),
+    /// This leader's disk is full, and others' are not. Raised before the proposal.
+    #[error("this leader's disk is nearly full; a node with more room is about to lead")]
+    HandsOver,
     /// A leadership transfer did not take place.
     #[error("leadership was not transferred: {0}")]
     TransferFailed(String),
@@ -98,6 +105,8 @@ impl Error {
             | Self::NoQuorum
             | Self::Behind { .. }
             | Self::Draining
+            | Self::NoSpace(_)
+            | Self::HandsOver
             | Self::UnknownMember(_)
             | Self::EventsForgotten { .. }
             | Self::WatcherTooSlow { .. }

@@ -8,6 +8,7 @@
 //! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
 //! 3. When openraft or the storage stops, [`Node::stopped`] resolves and the process ends with an exit code of its
 //!    own. Nothing is served from a node that has met a fault.
+//! 4. A write is refused before there is no room for it on a quorum's disks: see `space`.
 //!
 //! Deliberately absent: sockets, gRPC and flags.
 
@@ -21,6 +22,7 @@ mod propose;
 mod read;
 mod rounds;
 mod snapshot;
+mod space;
 mod status;
 mod tick;
 mod transfer;
@@ -39,17 +41,43 @@ pub use error::{Error, LeaderHint, Outcome};
 pub use leadership::Leadership;
 pub use open::{OpenError, Prepared, Started};
 pub use read::ReadMode;
+pub use space::Shortage;
 pub use watch::{Beat, Source, Told, Watcher};
 
 use crate::clock::LogClock;
 use crate::config::NodeConfig;
+use crate::network::PeerRooms;
 use crate::raft::TypeConfig;
 use crate::storage::machine::{AppliedAt, Machine, StateDb};
-use crate::storage::{LogDb, LogStore};
-use crate::types::InstanceId;
+use crate::storage::snapshot::Builder;
+use crate::storage::{self, LogDb, LogStore};
+use crate::types::{DiskSpace, InstanceId};
+
+use self::space::Admission;
 
 /// openraft over this storage.
 pub type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// Why a node stopped by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// Its disk was full where it had to write. Nothing is damaged, and it can be started again at once.
+    NoSpace(String),
+    /// Anything else.
+    Fault(String),
+}
+
+impl Stop {
+    /// From what openraft or the storage said, which is nothing but a text.
+    #[must_use]
+    pub fn of(reason: String) -> Self {
+        if storage::is_no_space(&reason) {
+            Self::NoSpace(reason)
+        } else {
+            Self::Fault(reason)
+        }
+    }
+}
 
 /// One member of the cluster. Cloning shares it.
 #[derive(Clone)]
@@ -62,10 +90,18 @@ struct Shared {
     state: StateDb,
     /// How far `state` is; looking at it never waits for a commit.
     applied: channel::Receiver<AppliedAt>,
+    /// Makes snapshots.
+    builder: Builder,
     log: LogStore,
     log_db: Arc<LogDb>,
     log_clock: Arc<LogClock>,
     leadership: channel::Sender<Leadership>,
+    /// This node's disk as it last looked.
+    disk: channel::Receiver<DiskSpace>,
+    /// What the others said of theirs.
+    peer_rooms: PeerRooms,
+    /// What is taken because of that.
+    admission: channel::Sender<Admission>,
     /// Wakes watchers.
     beats: channel::Sender<Beat>,
     /// To the task that proposes.
@@ -99,11 +135,12 @@ impl Node {
     }
 
     /// Resolves with the reason when openraft or the log has stopped by itself.
-    pub async fn stopped(&self) -> String {
-        tokio::select! {
+    pub async fn stopped(&self) -> Stop {
+        let reason = tokio::select! {
             reason = self.log_poisoned() => reason,
             reason = self.raft_stopped() => reason,
-        }
+        };
+        Stop::of(reason)
     }
 
     async fn log_poisoned(&self) -> String {

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::config;
-use crate::node::OpenError;
+use crate::node::{OpenError, Stop};
 
 /// A node that cannot start, or that stopped by itself.
 ///
@@ -15,6 +15,7 @@ use crate::node::OpenError;
 /// | 4 | the address: in use, or not this machine's |
 /// | 5 | a storage fault, or a replica that diverged, at run time |
 /// | 6 | the cluster does not know this node, or it is not the cluster that was configured |
+/// | 7 | the disk is full: nothing is damaged, and the node can be started again |
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The settings make no sense.
@@ -34,6 +35,11 @@ pub enum Error {
     /// The node is no member of its cluster.
     #[error("cannot join the cluster: {0}")]
     Membership(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk was full.
+    #[error(
+        "the disk is full, so the node cannot go on: {0}; free space, and start it again: it has lost nothing that it acknowledged"
+    )]
+    NoSpace(String),
     /// The node met a fault.
     #[error("the node stopped: {0}")]
     Stopped(String),
@@ -51,9 +57,20 @@ pub enum Error {
 impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         match error {
+            OpenError::Storage(source) if source.is_no_space() => Self::NoSpace(source.to_string()),
             OpenError::Storage(_) | OpenError::Log(_) => Self::DataDirectory(Box::new(error)),
             OpenError::Bootstrap(_) => Self::Membership(Box::new(error)),
-            OpenError::Config(_) | OpenError::Raft(_) => Self::Stopped(error.to_string()),
+            OpenError::Raft(reason) => Stop::of(reason).into(),
+            OpenError::Config(_) => Self::Stopped(error.to_string()),
+        }
+    }
+}
+
+impl From<Stop> for Error {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::NoSpace(reason) => Self::NoSpace(reason),
+            Stop::Fault(reason) => Self::Stopped(reason),
         }
     }
 }
@@ -69,6 +86,7 @@ impl Error {
             Self::Listen { .. } => 4,
             Self::Stopped(_) => 5,
             Self::Membership(_) => 6,
+            Self::NoSpace(_) => 7,
         }
     }
 }
