@@ -1,5 +1,6 @@
 //! A cluster under test: processes, faults, and what the cluster says of itself.
 
+mod disk;
 mod load;
 mod node;
 mod ports;
@@ -15,6 +16,7 @@ use trolley::client::{Client, ClientConfig};
 use trolley::proto::v1::{NodeStatus, Role};
 use trolley::types::NodeId;
 
+pub use self::disk::{SmallDisk, can_mount};
 pub use self::load::Load;
 pub use self::node::Node;
 pub use self::ports::unused as unused_port;
@@ -32,6 +34,8 @@ static TURN: Mutex<()> = Mutex::const_new(());
 /// Nodes 1 to N with their data in one folder, which is kept when the test fails.
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// Under the nodes' data, if they are to be small. They go before the folder that they are in.
+    disks: Vec<SmallDisk>,
     folder: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -39,6 +43,15 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `size` nodes, with these flags beside the necessary ones, and waits for a leader.
     pub async fn start(size: usize, flags: &[&str]) -> Self {
+        Self::start_on(size, None, flags).await
+    }
+
+    /// The same, each node on a disk of its own of so many bytes.
+    pub async fn start_on_small_disks(size: usize, bytes: u64, flags: &[&str]) -> Self {
+        Self::start_on(size, Some(bytes), flags).await
+    }
+
+    async fn start_on(size: usize, disk_bytes: Option<u64>, flags: &[&str]) -> Self {
         let turn = TURN.lock().await;
         let folder =
             TempDir::with_prefix("trolley-cluster-").expect("a temporary folder can be made");
@@ -46,7 +59,12 @@ impl Cluster {
             .map(|_| format!("127.0.0.1:{}", ports::unused()))
             .collect();
         let nodes = Node::all(&addresses, folder.path(), flags);
+        let disk = |node: &Node| {
+            let mounted = disk_bytes.map(|bytes| SmallDisk::mount(node.data_dir(), bytes));
+            mounted.transpose().expect("it was found that mounts work")
+        };
         let mut cluster = Self {
+            disks: nodes.iter().filter_map(disk).collect(),
             nodes,
             folder,
             _turn: turn,
@@ -67,6 +85,12 @@ impl Cluster {
     pub fn node(&mut self, id: u64) -> &mut Node {
         let index = usize::try_from(id - 1).expect("node ids are small");
         &mut self.nodes[index]
+    }
+
+    /// A node's disk, if disks are small.
+    pub fn disk(&self, id: u64) -> &SmallDisk {
+        let index = usize::try_from(id - 1).expect("node ids are small");
+        &self.disks[index]
     }
 
     /// All of them.
