@@ -39,6 +39,7 @@ const COMPACTION_TABLES: u64 = 4;
 const OPEN_FILES: i32 = 256;
 const INFO_LOG_BYTES: usize = MIB;
 const INFO_LOG_FILES: usize = 2;
+const MANIFEST_BLOCK_BYTES: usize = 64 << 10;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const METADATA_BLOCK_BYTES: usize = 4096;
 
@@ -79,7 +80,8 @@ pub(super) fn block_cache(config: &DbConfig) -> Cache {
 /// write-ahead log: RocksDB has no option for that.
 #[must_use]
 pub fn state_options(config: &DbConfig, cache: &Cache) -> Options {
-    let mut options = common_options();
+    // Blocks in advance are of no use to tables, which are written at once, and missing elsewhere on a full disk.
+    let mut options = with(common_options(), "allow_fallocate=false");
     options.set_write_buffer_size(config.state_write_buffer_bytes);
     options.set_max_write_buffer_number(config.state_write_buffers);
     let mut table = table_options(cache);
@@ -141,10 +143,11 @@ pub(super) fn open_log(
     let cache = Cache::new_lru_cache(LOG_BLOCK_CACHE_BYTES);
     let mut options = common_options();
     if replay == Replay::IntoMemory {
-        // There is no function for it.
-        options = options
-            .get_options_from_string("avoid_flush_during_recovery=true")
-            .map_err(|e| Error::database("set the options of", directory, e))?;
+        // A write-ahead log is given blocks in advance; on some file systems it would get the last ones there are.
+        options = with(
+            options,
+            "avoid_flush_during_recovery=true;allow_fallocate=false",
+        );
     }
     options.create_missing_column_families(true);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
@@ -173,6 +176,13 @@ fn log_family(cache: &Cache, write_buffer_bytes: usize, write_buffers: i32) -> O
     options
 }
 
+/// Options that there are no functions for.
+fn with(mut options: Options, more: &str) -> Options {
+    options
+        .get_options_from_string(more)
+        .expect("RocksDB knows these options")
+}
+
 /// What all databases of a node have in common: they check what they read, and stay small while they are idle.
 fn common_options() -> Options {
     let mut options = Options::default();
@@ -184,6 +194,8 @@ fn common_options() -> Options {
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(INFO_LOG_BYTES);
     options.set_keep_log_file_num(INFO_LOG_FILES);
+    // Four mebibytes by default, of which hardly anything is used.
+    options.set_manifest_preallocation_size(MANIFEST_BLOCK_BYTES);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     // One thread writes to each database.

@@ -10,16 +10,23 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rustix::fs::{FsWord, StatVfs, statfs, statvfs};
+use rustix::process::geteuid;
+
 use super::Error;
 
 /// The unit of `st_blocks`, whatever the file system's own blocks are.
 pub(super) const BLOCK_BYTES: u64 = 512;
 /// A file system that has not this many more files to give has no room, whatever it has of blocks.
 const FILES: u64 = 64;
+/// The type of an ext4 file system, and what it keeps for itself: so many blocks, or one part of so many.
+const EXT4: FsWord = 0xef53;
+const EXT4_OWN_BLOCKS: u64 = 4096;
+const EXT4_OWN_PARTS: u64 = 50;
 /// Directories of a data directory that somebody may keep on a disk of their own.
 const PARTS: [&str; 2] = ["log", "shards"];
 
-/// A file system in bytes, as far as anybody without privileges may use it.
+/// A file system in bytes, as far as this process may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Not in use.
@@ -42,16 +49,11 @@ pub fn capacity(data_dir: &Path) -> Result<Capacity, Error> {
 
 /// What is not there yet will be where its parent is.
 fn file_system(directory: &Path) -> io::Result<Capacity> {
-    match rustix::fs::statvfs(directory).map_err(io::Error::from) {
-        Ok(found) => {
-            // Some file systems do not count them, and say that there are none at all.
-            let no_files = found.f_files > 0 && found.f_favail < FILES;
-            let blocks = if no_files { 0 } else { found.f_bavail };
-            Ok(Capacity {
-                free: blocks.saturating_mul(found.f_frsize),
-                total: found.f_blocks.saturating_mul(found.f_frsize),
-            })
-        }
+    match statvfs(directory).map_err(io::Error::from) {
+        Ok(found) => Ok(Capacity {
+            free: free_blocks(directory, &found)?.saturating_mul(found.f_frsize),
+            total: found.f_blocks.saturating_mul(found.f_frsize),
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => match directory.parent() {
             Some(parent) if parent.as_os_str().is_empty() => file_system(Path::new(".")),
             Some(parent) => file_system(parent),
@@ -59,6 +61,24 @@ fn file_system(directory: &Path) -> io::Result<Capacity> {
         },
         Err(error) => Err(error),
     }
+}
+
+/// The superuser has blocks that nobody else has, and whose other programs may have taken them.
+fn free_blocks(directory: &Path, found: &StatVfs) -> io::Result<u64> {
+    // Some file systems do not count files, and say that there can be none at all.
+    if found.f_files > 0 && found.f_favail < FILES {
+        return Ok(0);
+    }
+    if !geteuid().is_root() {
+        return Ok(found.f_bavail);
+    }
+    // What ext4 keeps for itself it counts as free for the superuser.
+    let own = if statfs(directory)?.f_type == EXT4 {
+        EXT4_OWN_BLOCKS.min(found.f_blocks / EXT4_OWN_PARTS)
+    } else {
+        0
+    };
+    Ok(found.f_bfree.saturating_sub(own))
 }
 
 /// Bytes on disk of everything in a directory. Files that go while it looks do not count.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use trolley::client::{CartOwner, Client, Error, LineRef, Outcome};
 use trolley::proto::v1::{DiskRoom, NodeStatus};
 
-use crate::harness::{Cluster, Load, can_mount, eventually};
+use crate::harness::{Cluster, Kind, Load, can_mount, eventually};
 
 /// Of each node's disk. What must be free is a tenth of it, and the ballast three quarters of that.
 const DISK_BYTES: u64 = 256 << 20;
@@ -137,14 +137,25 @@ async fn grow(client: &Client, written: &Written) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disks_refuse_growth_take_deletes_and_recover() {
-    if !can_mount("full_disk::full_disks_refuse_growth_take_deletes_and_recover") {
-        return;
+    let test = "full_disk::full_disks_refuse_growth_take_deletes_and_recover";
+    if can_mount(Kind::Tmpfs, test) {
+        full_disks(Kind::Tmpfs).await;
     }
-    let mut cluster = Cluster::start_on_small_disks(3, DISK_BYTES, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_disks_do_so_on_ext4_as_well() {
+    if can_mount(Kind::Ext4, "full_disk::full_disks_do_so_on_ext4_as_well") {
+        full_disks(Kind::Ext4).await;
+    }
+}
+
+async fn full_disks(kind: Kind) {
+    let mut cluster = Cluster::start_on_small_disks(3, kind, DISK_BYTES, &[]).await;
     let client = cluster.client();
     let mut written = write(&client).await;
     for id in 1..=3 {
-        cluster.disk(id).fill().await;
+        cluster.disk(id).fill();
     }
     for id in 1..=3 {
         room(&cluster, id, DiskRoom::Short).await;
@@ -157,7 +168,7 @@ async fn full_disks_refuse_growth_take_deletes_and_recover() {
     let leader = cluster.wait_for_leader().await;
     for id in cluster.others(leader).into_iter().chain([leader]) {
         cluster.node(id).kill();
-        cluster.disk(id).fill().await;
+        cluster.disk(id).fill();
         cluster.node(id).start();
         cluster.wait_until_caught_up(id).await;
     }
@@ -183,7 +194,10 @@ async fn full_disks_refuse_growth_take_deletes_and_recover() {
 /// Nobody else fills the disks: the store itself stops in time, and what is deleted makes room for something new.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_fills_its_disks_stops_in_time_and_deletes_make_room() {
-    if !can_mount("full_disk::a_store_that_fills_its_disks_stops_in_time_and_deletes_make_room") {
+    if !can_mount(
+        Kind::Tmpfs,
+        "full_disk::a_store_that_fills_its_disks_stops_in_time_and_deletes_make_room",
+    ) {
         return;
     }
     // So that most of what is on the disks is what is stored.
@@ -193,7 +207,7 @@ async fn a_store_that_fills_its_disks_stops_in_time_and_deletes_make_room() {
         "--snapshot-keep-entries",
         "10",
     ];
-    let mut cluster = Cluster::start_on_small_disks(3, DISK_BYTES, &flags).await;
+    let mut cluster = Cluster::start_on_small_disks(3, Kind::Tmpfs, DISK_BYTES, &flags).await;
     let client = cluster.client();
     let mut revisions = BTreeMap::new();
     let value = |number: u64| {
@@ -237,10 +251,10 @@ async fn a_store_that_fills_its_disks_stops_in_time_and_deletes_make_room() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_full_disk_stops_nobody() {
-    if !can_mount("full_disk::one_full_disk_stops_nobody") {
+    if !can_mount(Kind::Tmpfs, "full_disk::one_full_disk_stops_nobody") {
         return;
     }
-    let mut cluster = Cluster::start_on_small_disks(3, DISK_BYTES, &[]).await;
+    let mut cluster = Cluster::start_on_small_disks(3, Kind::Tmpfs, DISK_BYTES, &[]).await;
     let client = cluster.client();
     let leader = cluster.wait_for_leader().await;
     let load = Load::start(&client, "guest", 8);
@@ -248,7 +262,7 @@ async fn one_full_disk_stops_nobody() {
 
     // A follower's: it follows as long as it can, and comes back by itself.
     let follower = cluster.others(leader)[0];
-    cluster.disk(follower).fill().await;
+    cluster.disk(follower).fill();
     room(&cluster, follower, DiskRoom::Short).await;
     load.wait_for(1000).await;
     cluster.disk(follower).empty();
@@ -257,7 +271,7 @@ async fn one_full_disk_stops_nobody() {
 
     // The leader's: it hands over, and nobody is refused meanwhile.
     let leader = cluster.wait_for_leader().await;
-    cluster.disk(leader).fill().await;
+    cluster.disk(leader).fill();
     cluster.wait_for_leader_beside(leader).await;
     load.wait_for(1000).await;
     cluster.disk(leader).empty();
@@ -275,16 +289,19 @@ async fn one_full_disk_stops_nobody() {
 /// A follower's disk is filled so often that nothing is left: it falls behind, stays alive, and catches up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_without_a_block_falls_behind_and_catches_up() {
-    if !can_mount("full_disk::a_follower_without_a_block_falls_behind_and_catches_up") {
+    if !can_mount(
+        Kind::Tmpfs,
+        "full_disk::a_follower_without_a_block_falls_behind_and_catches_up",
+    ) {
         return;
     }
-    let mut cluster = Cluster::start_on_small_disks(3, DISK_BYTES, &[]).await;
+    let mut cluster = Cluster::start_on_small_disks(3, Kind::Tmpfs, DISK_BYTES, &[]).await;
     let client = cluster.client();
     let leader = cluster.wait_for_leader().await;
     let follower = cluster.others(leader)[0];
     let load = Load::start(&client, "guest", 4);
     eventually("a full node", async || {
-        cluster.disk(follower).fill().await;
+        cluster.disk(follower).fill();
         cluster.figures(follower).await.disk_room() == DiskRoom::Full
     })
     .await;

@@ -16,7 +16,7 @@ use trolley::client::{Client, ClientConfig};
 use trolley::proto::v1::{NodeStatus, Role};
 use trolley::types::NodeId;
 
-pub use self::disk::{SmallDisk, can_mount};
+pub use self::disk::{Kind, SmallDisk, can_mount};
 pub use self::load::Load;
 pub use self::node::Node;
 pub use self::ports::unused as unused_port;
@@ -47,11 +47,11 @@ impl Cluster {
     }
 
     /// The same, each node on a disk of its own of so many bytes.
-    pub async fn start_on_small_disks(size: usize, bytes: u64, flags: &[&str]) -> Self {
-        Self::start_on(size, Some(bytes), flags).await
+    pub async fn start_on_small_disks(size: usize, kind: Kind, bytes: u64, flags: &[&str]) -> Self {
+        Self::start_on(size, Some((kind, bytes)), flags).await
     }
 
-    async fn start_on(size: usize, disk_bytes: Option<u64>, flags: &[&str]) -> Self {
+    async fn start_on(size: usize, disks: Option<(Kind, u64)>, flags: &[&str]) -> Self {
         let turn = TURN.lock().await;
         let folder =
             TempDir::with_prefix("trolley-cluster-").expect("a temporary folder can be made");
@@ -60,7 +60,7 @@ impl Cluster {
             .collect();
         let nodes = Node::all(&addresses, folder.path(), flags);
         let disk = |node: &Node| {
-            let mounted = disk_bytes.map(|bytes| SmallDisk::mount(node.data_dir(), bytes));
+            let mounted = disks.map(|(kind, bytes)| SmallDisk::mount(kind, node.data_dir(), bytes));
             mounted.transpose().expect("it was found that mounts work")
         };
         let mut cluster = Self {
