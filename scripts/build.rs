@@ -4,6 +4,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use protox::prost::Message as _;
+use protox::prost_reflect::prost_types::field_descriptor_proto::Type;
+use protox::prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 const PUBLIC: &[&str] = &[
     "common",
@@ -18,6 +20,26 @@ const PUBLIC: &[&str] = &[
 const INTERNAL: &[&str] = &["record", "command", "raft"];
 /// Cart services that existing programs call, each in a package of its own.
 const SHOPS: &[&str] = &["hipstershop", "oteldemo"];
+
+/// Public messages with a field for a session's token. Their `Debug` is written by hand, so that it shows none.
+fn holding_tokens(descriptors: &FileDescriptorSet) -> Vec<String> {
+    let public = |file: &&FileDescriptorProto| file.package() == "trolley.v1";
+    let messages = descriptors
+        .file
+        .iter()
+        .filter(public)
+        .flat_map(|file| &file.message_type);
+    let holding = messages.filter(|message| {
+        let mut fields = message.field.iter();
+        fields.any(|field| {
+            field.r#type() == Type::String
+                && (field.name() == "token" || field.name().ends_with("_token"))
+        })
+    });
+    holding
+        .map(|message| format!(".trolley.v1.{}", message.name()))
+        .collect()
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("proto");
@@ -38,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .btree_map(".")
         .bytes(".")
         .boxed(".trolley.internal.v1.Reply.body.cart_frozen")
+        .skip_debug(holding_tokens(&descriptors))
         // The same messages under another name; only its service is generated.
         .extern_path(".oteldemo", "crate::proto::hipstershop")
         .compile_fds(descriptors)?;

@@ -2,14 +2,24 @@
 //!
 //! [`Clock`] is a node's own wall clock. [`LogClock`] is what a leader stamps proposals with, and it must
 //! not be a wall clock: a leader whose clock is an hour ahead would end every session an hour early, for good,
-//! since log time never goes back. So the time is handed from leader to leader:
+//! since log time never goes back. So the time is handed from node to node:
 //!
-//! 1. A leader's heartbeats carry its log clock; each follower notes it beside a monotonic instant.
-//! 2. A node that becomes leader goes on from there by its monotonic clock. Wall-clock jumps on any node
-//!    change nothing.
-//! 3. Only a node that leads and has heard no leader since it started asks the wall clock, once: the first leader after the
-//!    whole cluster was down, or all of it but nodes that were too far behind to lead. Time that passed while nobody led
-//!    cannot be known otherwise.
+//! 1. A leader's heartbeats carry its log clock; each follower notes it beside a monotonic instant, and goes on from there
+//!    by its monotonic clock, also when it comes to lead. Wall-clock jumps on any node change nothing.
+//! 2. A node that was restarted knows nothing of log time. If it is elected before it has heard a leader, it goes on from
+//!    what its voters say: every answer to a candidate carries the voter's log clock.
+//! 3. Only if none of those who elected it knows log time either do wall clocks count: then the earliest of theirs and its
+//!    own, and never a time before what was applied.
+//!
+//! So whatever wall clocks show, log time passes as fast as time does, until a majority has been restarted without hearing
+//! of log time in between. (Pauses are time: a monotonic clock goes on while a process is stopped, but not while a machine
+//! sleeps, which makes log time late and never early.) Then:
+//!
+//! - Time that passed while nobody led counts, because wall clocks showed it.
+//! - Nothing ends early, unless the wall clock of *every* node of the electing majority is ahead of log time; then by as
+//!   much as the least of them is ahead. One fast clock among nodes that are right does nothing.
+//! - Where the earliest of these clocks is behind, everything lives longer by as much as it is behind, at most by as long
+//!   as nobody led.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,13 +66,46 @@ impl Clock {
 #[derive(Debug)]
 pub struct LogClock {
     wall: Clock,
-    anchor: Mutex<Option<Anchor>>,
+    known: Mutex<Known>,
 }
 
+/// What was heard of time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Log time.
+    log: Option<Anchor>,
+    /// The earliest wall clock of voters who did not know log time.
+    wall: Option<Anchor>,
+}
+
+/// A time that was right at an instant.
 #[derive(Debug, Clone, Copy)]
 struct Anchor {
     time: LogTime,
     at: Instant,
+}
+
+impl Anchor {
+    fn now(time: LogTime) -> Self {
+        let at = Instant::now();
+        Self { time, at }
+    }
+
+    /// What it comes to at a later instant.
+    fn shows(self, at: Instant) -> LogTime {
+        let elapsed = at.saturating_duration_since(self.at).as_millis();
+        let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        LogTime::from_millis(self.time.as_millis().saturating_add(elapsed))
+    }
+}
+
+/// What a voter tells a candidate of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Testimony {
+    /// Its log clock, if it has heard of log time since it started.
+    pub log_time: Option<LogTime>,
+    /// Its wall clock; `None` from a voter of an earlier version.
+    pub wall_time: Option<LogTime>,
 }
 
 impl LogClock {
@@ -71,46 +114,70 @@ impl LogClock {
     pub fn new(wall: Clock) -> Self {
         Self {
             wall,
-            anchor: Mutex::new(None),
+            known: Mutex::default(),
         }
     }
 
     /// A leader's heartbeat said that it is `time`. Call it only for the leader that this node follows:
     /// a deposed one may be behind.
     pub fn observe(&self, time: LogTime) {
-        *self.lock() = Some(Anchor {
-            time,
-            at: Instant::now(),
-        });
+        self.lock().log = Some(Anchor::now(time));
+    }
+
+    /// What this node tells a candidate.
+    #[must_use]
+    pub fn testify(&self) -> Testimony {
+        Testimony {
+            log_time: self.peek(),
+            wall_time: Some(self.wall.now()),
+        }
+    }
+
+    /// A voter answered this node's candidacy. Whoever knows log time needs no advice.
+    pub fn hear(&self, testimony: Testimony) {
+        let mut known = self.lock();
+        if known.log.is_some() {
+            return;
+        }
+        known.log = testimony.log_time.map(Anchor::now);
+        let walls = known.wall.into_iter();
+        let walls = walls.chain(testimony.wall_time.map(Anchor::now));
+        let at = Instant::now();
+        known.wall = walls.min_by_key(|wall| wall.shows(at));
     }
 
     /// Log time now, never before `floor`, the newest that this node applied. Leaders only: the first call on
-    /// a node that has heard no leader anchors the clock to wall time.
+    /// a node that has not heard of log time anchors the clock to wall time.
     #[must_use]
     pub fn now(&self, floor: LogTime) -> LogTime {
-        let mut anchor = self.lock();
+        let mut known = self.lock();
         let at = Instant::now();
-        let Anchor { time, at: since } = *anchor.get_or_insert_with(|| Anchor {
-            time: self.wall.now().max(floor),
-            at,
-        });
-        let elapsed = u64::try_from(at.duration_since(since).as_millis()).unwrap_or(u64::MAX);
-        LogTime::from_millis(time.as_millis().saturating_add(elapsed)).max(floor)
+        let time = known.log.map_or_else(
+            || {
+                let own = self.wall.now();
+                known.wall.map_or(own, |wall| own.min(wall.shows(at)))
+            },
+            |log| log.shows(at),
+        );
+        if known.log.is_none() || time < floor {
+            known.log = Some(Anchor {
+                time: time.max(floor),
+                at,
+            });
+        }
+        time.max(floor)
     }
 
     /// Log time now for a heartbeat: `None` while this node has nothing to tell.
     #[must_use]
     pub fn peek(&self) -> Option<LogTime> {
-        let anchor = (*self.lock())?;
-        let elapsed = u64::try_from(anchor.at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Some(LogTime::from_millis(
-            anchor.time.as_millis().saturating_add(elapsed),
-        ))
+        let log = self.lock().log;
+        log.map(|log| log.shows(Instant::now()))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Anchor>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
         // The guarded value is one plain copy: a panic elsewhere cannot have left it half-written.
-        self.anchor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,8 +214,67 @@ mod tests {
     }
 
     #[test]
-    fn it_is_never_earlier_than_what_was_applied() {
-        let clock = LogClock::new(Clock::manual(5));
-        assert!(clock.now(LogTime::from_millis(777)).as_millis() >= 777);
+    fn it_is_never_earlier_than_what_was_applied_and_goes_on_from_there() {
+        let applied = LogTime::from_millis(777_000);
+        let behind = LogClock::new(Clock::manual(5));
+        behind.observe(LogTime::from_millis(1_000));
+        for clock in [behind, LogClock::new(Clock::manual(5))] {
+            assert!(clock.now(applied) >= applied);
+            let shown = clock.peek().expect("it is anchored");
+            assert!(shown >= applied, "{shown}");
+        }
+    }
+
+    fn voter(log_time: Option<u64>, wall_time: u64) -> Testimony {
+        Testimony {
+            log_time: log_time.map(LogTime::from_millis),
+            wall_time: Some(LogTime::from_millis(wall_time)),
+        }
+    }
+
+    /// Hours of log time that a leader begins with, whose wall clock shows nine o'clock.
+    fn begins_at(testimonies: &[Testimony]) -> u64 {
+        const HOUR: u64 = 3_600_000;
+        let clock = LogClock::new(Clock::manual(9 * HOUR));
+        for it in testimonies {
+            let hours = |time: LogTime| LogTime::from_millis(time.as_millis() * HOUR);
+            clock.hear(Testimony {
+                log_time: it.log_time.map(hours),
+                wall_time: it.wall_time.map(hours),
+            });
+        }
+        clock.now(LogTime::default()).as_millis() / HOUR
+    }
+
+    #[test]
+    fn a_restarted_leader_goes_on_from_what_its_voters_know() {
+        assert_eq!(begins_at(&[voter(Some(4), 12)]), 4);
+        assert_eq!(begins_at(&[voter(None, 3), voter(Some(4), 12)]), 4);
+        assert_eq!(begins_at(&[voter(Some(4), 2), voter(None, 3)]), 4);
+        assert_eq!(begins_at(&[voter(Some(13), 13)]), 13, "later than its own");
+    }
+
+    #[test]
+    fn a_fast_wall_clock_yields_to_any_other() {
+        let old_version = Testimony {
+            log_time: None,
+            wall_time: None,
+        };
+        assert_eq!(begins_at(&[]), 9);
+        assert_eq!(begins_at(&[old_version]), 9);
+        assert_eq!(begins_at(&[voter(None, 12)]), 9);
+        assert_eq!(begins_at(&[voter(None, 8)]), 8);
+        assert_eq!(begins_at(&[voter(None, 8), voter(None, 7)]), 7);
+        assert_eq!(begins_at(&[voter(None, 7), voter(None, 8)]), 7);
+    }
+
+    #[test]
+    fn whoever_knows_log_time_tells_it_and_takes_no_advice() {
+        let clock = LogClock::new(Clock::manual(9_000_000));
+        assert_eq!(clock.testify(), voter(None, 9_000_000));
+        clock.observe(LogTime::from_millis(1_000));
+        clock.hear(voter(Some(5_000_000), 5_000_000));
+        let told = clock.testify().log_time.expect("it was observed");
+        assert!((1_000..500_000).contains(&told.as_millis()), "{told}");
     }
 }

@@ -112,6 +112,8 @@ pub const TOWER_SESSIONS_BASE_BYTES: usize = 16 << 20;
 
 /// Most replies that one client of the exchange stream may leave unconfirmed.
 pub const CLIENT_WINDOW: usize = 4096;
+/// Bytes of unconfirmed replies beyond which a client is refused: half a kilobyte for each of as many as it may have.
+pub const CLIENT_WINDOW_BYTES: usize = CLIENT_WINDOW * 512;
 /// Due records that one log entry sweeps: so few that writes hardly notice when very many are due at once.
 pub const SWEEP_PER_ENTRY: usize = 16;
 /// The same once the sweep is late, so that no load can outrun it for ever.
@@ -205,8 +207,10 @@ pub const COMMIT_QUEUE: usize = 4096;
 pub const COMMIT_GROUP_BYTES: usize = 8 << 20;
 /// Commands at which a state batch is applied; it ends with the entry that crosses it.
 pub const APPLY_BATCH: usize = 1024;
-/// Bytes of changed records, and of events, that gather in memory before they are written to the state database.
+/// Bytes of changed records that gather in memory before they are written to the state database.
 pub const STATE_LAYER_BYTES: usize = 16 << 20;
+/// The same of events. Records are overwritten in memory, so that waiting saves writes of them; events are not.
+pub const UNWRITTEN_EVENT_BYTES: usize = 4 << 20;
 /// So many layers gather while the disk has no room for one.
 pub const LAYERS_WITHOUT_ROOM: usize = 4;
 /// What a node keeps free on its disk unless it is told: so much, or a share of a small disk.
@@ -260,5 +264,8 @@ const _: () = {
     assert!(MIN_FREE_DISK_BYTES >= 8 * STATE_TABLE_BYTES as u64);
     assert!(TABLE_MIN_BYTES <= LOG_WRITE_BUFFER_BYTES);
     assert!(CLIENT_WINDOW <= STREAM_IN_FLIGHT);
+    // Many of the largest replies fit.
+    assert!(16 * TXN_RESULT_BYTES <= CLIENT_WINDOW_BYTES);
+    assert!(16 * CART_SNAPSHOT_BYTES <= CLIENT_WINDOW_BYTES);
     assert!(FRAME_OPERATIONS <= STREAM_IN_FLIGHT);
 };

@@ -1,5 +1,5 @@
 //! Keeps the tree as README and the module docs describe it: who may import whom, which crate is used where,
-//! how long a file may be, and what may not be called.
+//! how long a file or line may be, and what may not be called.
 //!
 //! Plain text work over a source whose comments and literals are blanked out; no parser. What stands in test
 //! code (files under `tests/`, and what follows a `#[cfg(test)] mod`) may compose modules and crates freely
@@ -12,6 +12,8 @@ use std::path::Path;
 
 /// A file has fewer lines than this.
 const MAX_LINES: usize = 800;
+/// A line has at most as many characters; `rustfmt` wraps neither comments nor literals.
+const MAX_COLUMNS: usize = 140;
 
 /// Whom a module may import. `limits` and `types` are open to all; every module may import itself.
 const IMPORTS: &[(&str, &[&str])] = &[
@@ -389,6 +391,12 @@ fn check_shape(file: &File, report: &mut impl FnMut(usize, String)) {
             lines,
             format!("{lines} lines, where {MAX_LINES} are too many: split it"),
         );
+    }
+    for (number, line) in (1..).zip(file.text.lines()) {
+        let columns = line.chars().count();
+        if columns > MAX_COLUMNS {
+            report(number, format!("{columns} columns: wrap at {MAX_COLUMNS}"));
+        }
     }
     if !file.text.starts_with("//!") {
         report(1, "no module documentation: begin with `//!`".to_owned());
@@ -776,6 +784,9 @@ fn bad_shapes_and_texts_are_found() {
     let long = "\n".repeat(MAX_LINES);
     assert_found("src/node/open.rs", &long, MAX_LINES + 1, "too many");
     assert_clean("src/node/open.rs", &"\n".repeat(MAX_LINES - 2));
+    let wide = |columns| format!("// {}", "─".repeat(columns - 3));
+    assert_found("src/node/open.rs", &wide(MAX_COLUMNS + 1), 2, "columns");
+    assert_clean("src/node/open.rs", &wide(MAX_COLUMNS));
     for (text, _) in BANNED_TEXT {
         assert_found("src/node/open.rs", &format!("// {text} later"), 2, text);
         assert_found("README.md", &format!("see {text}"), 2, text);

@@ -2,7 +2,8 @@
 //!
 //! The bytes are `format (1) | checksum (8) | listing (8) | last item`, in base64url without padding. The checksum
 //! is XXH3-64 of everything behind it; `listing` is XXH3-64 of namespace and prefix, or of namespace and user, so that a
-//! cursor cannot be carried into another listing. The last item is a key, or a session's birth. Nothing here is secret: a forged cursor reads only what its caller may list.
+//! cursor cannot be carried into another listing. The last item is a key, or a session's birth. Nothing here is secret:
+//! a forged cursor reads only what its caller may list.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -88,7 +88,7 @@ pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
             Ok(Ok(Response::ListSessions(v1::ListSessionsResponse {
                 header: None,
                 sessions: items
-                    .map(|(token, record)| encode::user_session(record, Some(*token) == *current))
+                    .map(|(token, record)| encode::user_session(record, token == current))
                     .collect(),
                 next_cursor: page.next.map_or(String::new(), |birth| {
                     cursor::encode_session(namespace, user, birth)

@@ -90,7 +90,8 @@ reasons! {
     SESSION_ENDED: AlreadyExists, final, NotApplied, "The token that the caller brought was a session's that has been ended: draw another.";
     KEY_EXISTS: AlreadyExists, final, NotApplied, "`if_absent` was asked for; metadata `actual_revision`.";
     REVISION_MISMATCH: Aborted, final, NotApplied, "`if_revision` does not hold: read again, then decide; metadata `actual_revision`.";
-    SAVE_CONFLICT: Aborted, final, NotApplied, "Others changed fields that the save changes: load again; metadata `fields` (a JSON array of their names, the first of them), `conflicts`, `actual_revision`.";
+    SAVE_CONFLICT: Aborted, final, NotApplied, "Others changed fields that the save changes: load again; metadata \
+        `fields` (a JSON array of their names, the first of them), `conflicts`, `actual_revision`.";
     AMBIGUOUS_LINE: FailedPrecondition, final, NotApplied, "Several lines have the SKU: name the line by its id.";
     CURRENCY_MISMATCH: FailedPrecondition, final, NotApplied, "The cart's prices are in another currency.";
     SESSION_FIELDS_LIMIT: FailedPrecondition, final, NotApplied, "The session would have too many fields; metadata `limit`.";
@@ -100,11 +101,13 @@ reasons! {
     CART_LINES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many lines; metadata `limit`.";
     QUANTITY_LIMIT: FailedPrecondition, final, NotApplied, "The line would have too many pieces; metadata `limit`.";
     CART_FROZEN: FailedPrecondition, final, NotApplied, "Somebody takes an order from the cart; metadata `holder`, `frozen_until_ms`.";
-    CART_NOT_FROZEN: FailedPrecondition, final, NotApplied, "There is no freeze of this holder and revision: it was released, replaced, merged or ordered.";
+    CART_NOT_FROZEN: FailedPrecondition, final, NotApplied, "There is no freeze of this holder and revision: it was \
+        released, replaced, merged or ordered.";
     CART_EMPTY: FailedPrecondition, final, NotApplied, "A cart without lines cannot be frozen.";
     CART_TOTAL_LIMIT: FailedPrecondition, final, NotApplied, "The cart's subtotal would not fit 64 bits.";
     CART_COUPONS_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many coupon codes; metadata `limit`.";
-    CART_ATTRIBUTES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many attributes of its own, or too large ones; metadata `limit`.";
+    CART_ATTRIBUTES_LIMIT: FailedPrecondition, final, NotApplied, "The cart would have too many attributes of its \
+        own, or too large ones; metadata `limit`.";
     CART_MERGED_ELSEWHERE: FailedPrecondition, final, NotApplied, "The source was merged into another cart before.";
     ORDER_EXISTS: AlreadyExists, final, NotApplied, "The order id was used for another freeze.";
     COUNTER_BELOW_MIN: FailedPrecondition, final, NotApplied, "The counter would fall below `min`; metadata `actual_value`.";
@@ -114,11 +117,13 @@ reasons! {
     TXN_RESULT_LIMIT: FailedPrecondition, final, NotApplied, "The transaction would answer with too many bytes; metadata `limit`.";
     REQUEST_ID_REUSED: FailedPrecondition, final, NotApplied, "The request id was used before with another request.";
     SEQUENCE_CONFIRMED: FailedPrecondition, final, Unknown, "The client had confirmed this sequence: the first reply is forgotten.";
-    CLIENT_WINDOW_FULL: ResourceExhausted, retry, NotApplied, "The client confirms too little: raise `confirmed_below`; metadata `limit`.";
+    CLIENT_WINDOW_FULL: ResourceExhausted, retry, NotApplied, "The client confirms too little: raise \
+        `confirmed_below`; metadata `limit`, `limit_bytes`.";
     NOT_LEADER: Unavailable, retry, NotApplied, "Another node leads; metadata `leader_id`, `leader_address`.";
     NO_LEADER: Unavailable, retry, NotApplied, "No leader is known; an election may be under way, or a leader with a full disk hands over.";
     NO_QUORUM: Unavailable, retry, NotApplied, "The leader could not confirm a read with a quorum.";
-    LEADERSHIP_LOST: Unavailable, retry, Unknown, "Leadership was lost while the write was under way; metadata as for NOT_LEADER, where known.";
+    LEADERSHIP_LOST: Unavailable, retry, Unknown, "Leadership was lost while the write was under way; metadata as for \
+        NOT_LEADER, where known.";
     DRAINING: Unavailable, retry, NotApplied, "The node is shutting down: use another.";
     NO_SPACE: ResourceExhausted, retry, NotApplied, "The disks of too many nodes are nearly full: free space there, or delete; metadata `node_ids`, and `refused`, which is `growth` or `all`.";
     LEADER_UNREACHABLE: Unavailable, retry, NotApplied, "This follower could not dial the leader; metadata `leader_address`.";
@@ -127,8 +132,10 @@ reasons! {
     DEADLINE_EXCEEDED: DeadlineExceeded, retry, InMetadata, "The caller's deadline passed.";
     TRANSFER_FAILED: Unavailable, retry, Unknown, "The transfer was not seen to happen in time: `cluster status` tells who leads.";
     UNKNOWN_MEMBER: InvalidArgument, final, NotApplied, "The request names a node that is not a voting member.";
-    COMPACTED: OutOfRange, final, NotApplied, "The events of `start_revision` are no longer kept: read the state, then watch from there; metadata `oldest_revision`.";
-    WATCHER_TOO_SLOW: ResourceExhausted, retry, NotApplied, "The watcher read too slowly: go on from metadata `resume_revision`; also `oldest_revision`.";
+    COMPACTED: OutOfRange, final, NotApplied, "The events of `start_revision` are no longer kept: read the state, \
+        then watch from there; metadata `oldest_revision`.";
+    WATCHER_TOO_SLOW: ResourceExhausted, retry, NotApplied, "The watcher read too slowly: go on from metadata \
+        `resume_revision`; also `oldest_revision`.";
     WATCHERS_LIMIT: ResourceExhausted, retry, NotApplied, "The node has as many watchers as it takes: use another; metadata `limit`.";
     STOPPED: Unavailable, retry, Unknown, "The node stopped: use another.";
     FAULT: Internal, retry, Unknown, "The node met damage and stops: use another, and see its log.";
@@ -321,7 +328,11 @@ fn tell_rejection(rejection: Rejection, metadata: &mut Metadata) -> Reason {
         Rejection::TxnResultLimit => limited(TXN_RESULT_LIMIT, limits::TXN_RESULT_BYTES as u64),
         Rejection::RequestIdReused => REQUEST_ID_REUSED,
         Rejection::SequenceConfirmed => SEQUENCE_CONFIRMED,
-        Rejection::ClientWindowFull => limited(CLIENT_WINDOW_FULL, limits::CLIENT_WINDOW as u64),
+        Rejection::ClientWindowFull => {
+            note(metadata, "limit_bytes", limits::CLIENT_WINDOW_BYTES);
+            note(metadata, "limit", limits::CLIENT_WINDOW);
+            CLIENT_WINDOW_FULL
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::backend::{Backend, Replies, View};
-use crate::node::{Beat, Error, LeaderHint, Leadership, ReadMode, Source, Stop, Watcher};
+use crate::node::{Beat, Error, LeaderHint, Leadership, ReadMode, Source, Stopped, Watcher};
 use crate::proto::v1;
 use crate::raft::Reply;
 use crate::server::Served;
@@ -306,7 +306,7 @@ impl Served for MemoryNode {
         self.shared.draining.send_replace(true);
     }
 
-    async fn stopped(&self) -> Stop {
+    async fn stopped(&self) -> Stopped {
         std::future::pending().await
     }
 

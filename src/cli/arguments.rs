@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::Failure;
@@ -237,7 +238,7 @@ impl ClientVerb {
 #[derive(Debug, Clone, Args)]
 pub(super) struct WriteArgs {
     /// Name this write: repeated under the same name, it returns the first reply and is not applied again
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub request_id: Option<String>,
 }
 

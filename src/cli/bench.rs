@@ -123,11 +123,15 @@ pub enum Found {
 }
 
 /// Runs the benchmark.
-pub async fn run(args: &BenchArgs, endpoints: &[String]) -> Result<Found, BenchError> {
+pub async fn run(
+    args: &BenchArgs,
+    endpoints: &[String],
+    config: &ClientConfig,
+) -> Result<Found, BenchError> {
     let first = endpoints.first().map(String::as_str).unwrap_or_default();
     match args.system {
         System::Trolley => {
-            let clients = clients(args, endpoints)?;
+            let clients = clients(args, config)?;
             if let Some(count) = args.fill_sessions {
                 let fill = Fill {
                     count,
@@ -190,13 +194,13 @@ fn plan(args: &BenchArgs) -> Plan {
     }
 }
 
-fn clients(args: &BenchArgs, endpoints: &[String]) -> Result<Vec<Client>, crate::client::Error> {
+fn clients(args: &BenchArgs, config: &ClientConfig) -> Result<Vec<Client>, crate::client::Error> {
     let transport = match args.transport {
         TransportArg::Exchange => Transport::Exchange,
         TransportArg::Unary => Transport::Unary,
     };
     (0..args.connections.max(1))
-        .map(|_| Client::connect(ClientConfig::new(endpoints)?.transport(transport)))
+        .map(|_| Client::connect(config.clone().transport(transport)))
         .collect()
 }
 
@@ -292,7 +296,7 @@ scripts/bench.sh runs this side by side with etcd and Redis.";
 
 /// Runs the benchmark and prints what it found.
 pub(super) async fn show(args: &BenchArgs, target: &Cluster) -> Result<(), Failure> {
-    let found = run(args, &target.endpoints).await?;
+    let found = run(args, &target.endpoints, &target.config()?).await?;
     output::show(
         target.form(),
         || serde_json::json!(found),

@@ -99,7 +99,11 @@ pub(super) enum Verb {
     },
     /// Keep a cart as it is while an order is taken from it
     #[command(
-        after_help = "Example:\n  trolley cart freeze till-1 --user alice --lease 10m\n  trolley cart complete-order ORDER-1 --holder till-1 --revision 7 --user alice"
+        after_help = concat!(
+            "Example:\n",
+            "  trolley cart freeze till-1 --user alice --lease 10m\n",
+            "  trolley cart complete-order ORDER-1 --holder till-1 --revision 7 --user alice",
+        )
     )]
     Freeze {
         /// Who takes the order

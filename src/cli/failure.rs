@@ -1,6 +1,7 @@
 //! What can go wrong on the command line, and which exit code tells it.
 
 use crate::client::{self, Outcome};
+use crate::torture::bench;
 use crate::torture::demo::DemoError;
 
 use super::bench::BenchError;
@@ -36,7 +37,7 @@ impl Failure {
             Self::Client(error)
             | Self::Bench(BenchError::Prepare(error))
             | Self::Demo(DemoError::Client { source: error, .. }) => exit_code(error),
-            Self::Bench(BenchError::Connect(_)) => 5,
+            Self::Bench(BenchError::Connect(_) | BenchError::Run(bench::Error::Nothing(_))) => 5,
             Self::Input(_) | Self::Runtime(_) | Self::Bench(_) | Self::Demo(_) => 1,
         }
     }
@@ -88,6 +89,11 @@ mod tests {
         }))
     }
 
+    fn nothing_succeeded() -> Failure {
+        let nothing = bench::Error::Nothing(String::new());
+        Failure::Bench(BenchError::Run(nothing))
+    }
+
     #[test]
     fn exit_codes_tell_kinds_apart() {
         let out_of_time = client::Error::Deadline {
@@ -103,6 +109,7 @@ mod tests {
             (rejected(Code::Internal), 1),
             (Failure::Client(out_of_time), 5),
             (Failure::Usage(String::new()), 2),
+            (nothing_succeeded(), 5),
         ];
         for (failure, code) in table {
             assert_eq!(failure.exit_code(), code, "{failure:?}");

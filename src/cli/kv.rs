@@ -25,7 +25,12 @@ pub(super) enum Verb {
     },
     /// Write a key
     #[command(
-        after_help = "Examples:\n  trolley kv put greeting hello --ttl 1h\n  trolley kv put photo - < photo.jpg\n  trolley kv put lock me --if-absent --ttl 30s"
+        after_help = concat!(
+            "Examples:\n",
+            "  trolley kv put greeting hello --ttl 1h\n",
+            "  trolley kv put photo - < photo.jpg\n",
+            "  trolley kv put lock me --if-absent --ttl 30s",
+        )
     )]
     Put {
         /// The key
@@ -58,7 +63,13 @@ pub(super) enum Verb {
     List(ListArgs),
     /// Add to a counter, and print the sum
     #[command(
-        after_help = "Examples:\n  trolley kv incr stock/SKU-1 -2 --min 0       # fails, with exit code 4, rather than sell what is not there\n  trolley kv incr stock/SKU-1 100 --max 500\n  trolley kv incr visits/10.0.0.1 --ttl 1m --max 60\n\nThe sum must keep to the bounds; the failure tells what the counter holds."
+        after_help = concat!(
+            "Examples:\n",
+            "  trolley kv incr stock/SKU-1 -2 --min 0       # fails, with exit code 4, rather than sell what is not there\n",
+            "  trolley kv incr stock/SKU-1 100 --max 500\n",
+            "  trolley kv incr visits/10.0.0.1 --ttl 1m --max 60\n\n",
+            "The sum must keep to the bounds; the failure tells what the counter holds.",
+        )
     )]
     Incr(IncrArgs),
 }

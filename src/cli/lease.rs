@@ -14,7 +14,12 @@ use super::output::{reply, sheet, show, time};
 pub(super) enum Verb {
     /// Grant a lease, and print its id
     #[command(
-        after_help = "Example: a key that is gone ten seconds after its owner fell silent.\n  lease=$(trolley lease grant 10s)\n  trolley kv put workers/a up --lease $lease --if-absent\n  while sleep 3; do trolley lease keep-alive $lease || break; done"
+        after_help = concat!(
+            "Example: a key that is gone ten seconds after its owner fell silent.\n",
+            "  lease=$(trolley lease grant 10s)\n",
+            "  trolley kv put workers/a up --lease $lease --if-absent\n",
+            "  while sleep 3; do trolley lease keep-alive $lease || break; done",
+        )
     )]
     Grant {
         /// How long it lives unless it is kept alive

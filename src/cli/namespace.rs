@@ -21,7 +21,13 @@ pub(super) enum Verb {
     },
     /// Change settings; what is not given stays as it is
     #[command(
-        after_help = "Examples:\n  trolley namespace set --max-sessions 5 --beyond end-oldest\n  trolley namespace set --idle-ttl 15m --idle-ttl-max 1h --touch-interval 30s\n  trolley namespace set --cart-ttl-guest 14d --cart-ttl-user 180d\n  trolley namespace set --reset max-fields --reset idle-ttl"
+        after_help = concat!(
+            "Examples:\n",
+            "  trolley namespace set --max-sessions 5 --beyond end-oldest\n",
+            "  trolley namespace set --idle-ttl 15m --idle-ttl-max 1h --touch-interval 30s\n",
+            "  trolley namespace set --cart-ttl-guest 14d --cart-ttl-user 180d\n",
+            "  trolley namespace set --reset max-fields --reset idle-ttl",
+        )
     )]
     Set(Box<SetArgs>),
 }

@@ -18,7 +18,11 @@ use crate::types::Revision;
 pub(super) enum Verb {
     /// Create a session and print its token
     #[command(
-        after_help = "Examples:\n  trolley session create --user alice --field theme=dark --idle-ttl 30m\n  export TROLLEY_TOKEN=$(trolley session create --quiet)"
+        after_help = concat!(
+            "Examples:\n",
+            "  trolley session create --user alice --field theme=dark --idle-ttl 30m\n",
+            "  export TROLLEY_TOKEN=$(trolley session create --quiet)",
+        )
     )]
     Create {
         /// Whose it is; a guest's without
@@ -57,7 +61,11 @@ pub(super) enum Verb {
     },
     /// Set and remove fields, and let the session live longer or shorter
     #[command(
-        after_help = "Examples:\n  trolley session update \"$TOKEN\" --set theme=light --remove draft --if-revision 17\n  trolley session update \"$TOKEN\" --idle-ttl 30days --absolute-ttl 90days      # remember me"
+        after_help = concat!(
+            "Examples:\n",
+            "  trolley session update \"$TOKEN\" --set theme=light --remove draft --if-revision 17\n",
+            "  trolley session update \"$TOKEN\" --idle-ttl 30days --absolute-ttl 90days      # remember me",
+        )
     )]
     Update {
         /// Its token; - reads it from standard input [default: from `TROLLEY_TOKEN`]
@@ -82,7 +90,10 @@ pub(super) enum Verb {
     },
     /// Give a session back as a whole: what changed since it was loaded is merged field by field
     #[command(
-        after_help = "Example: two editors loaded the session at revision 17; each saves what it knows.\n  trolley session save \"$TOKEN\" --loaded 17 --base lang=de --base theme=dark --field lang=fr --field theme=dark"
+        after_help = concat!(
+            "Example: two editors loaded the session at revision 17; each saves what it knows.\n",
+            "  trolley session save \"$TOKEN\" --loaded 17 --base lang=de --base theme=dark --field lang=fr --field theme=dark",
+        )
     )]
     Save(logins::SaveArgs),
     /// At login: end the token, give the session a new one, bind the user, hand the cart over

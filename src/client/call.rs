@@ -62,10 +62,15 @@ impl Backoff {
     }
 }
 
-/// Where a request may be answered.
+/// Where a request may be answered, and what it leaves behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// A write, which has an identity.
     Write,
+    /// What has an effect, and needs no identity because it may have it twice.
+    LeaderTask,
+    AnyTask,
+    /// What changes nothing.
     LeaderRead,
     AnyRead,
 }
@@ -73,7 +78,7 @@ pub(super) enum Kind {
 impl Kind {
     pub fn of(request: &Request) -> Self {
         let options = match request {
-            Request::GetSession(get) if get.touch => return Self::LeaderRead,
+            Request::GetSession(get) if get.touch => return Self::LeaderTask,
             Request::GetSession(get) => &get.read,
             Request::ListSessions(list) => &list.read,
             Request::GetNamespace(get) => &get.read,
@@ -114,8 +119,12 @@ impl Kind {
         }
     }
 
-    fn needs_leader(self) -> bool {
-        self != Self::AnyRead
+    pub fn needs_leader(self) -> bool {
+        !matches!(self, Self::AnyTask | Self::AnyRead)
+    }
+
+    pub fn is_read(self) -> bool {
+        matches!(self, Self::LeaderRead | Self::AnyRead)
     }
 }
 
@@ -318,7 +327,7 @@ impl<'a> Journey<'a> {
     /// An attempt that nobody answered.
     pub fn lost(&mut self, lost: Lost) -> Result<(), Error> {
         if lost.sent {
-            self.outcome = Outcome::Unknown;
+            self.doubt();
         }
         let name = self.last.as_ref().map_or("", |node| node.address());
         let problem = match lost.cause {
@@ -335,17 +344,40 @@ impl<'a> Journey<'a> {
         Ok(())
     }
 
+    /// An attempt that nobody answered in the time that it had.
+    pub fn unanswered(&mut self) -> Result<(), Error> {
+        let cause = if self.remaining().is_zero() {
+            Cause::Expired
+        } else {
+            Cause::Silent
+        };
+        self.lost(Lost { sent: true, cause })
+    }
+
     /// An attempt that a node refused: the end of the call, unless another may fare better.
     pub fn refused(&mut self, rejected: Rejected) -> Result<(), Error> {
         if !rejected.is_transient() {
             return Err(rejected.after(self.outcome).into());
         }
         if rejected.outcome() == Outcome::Unknown {
-            self.outcome = Outcome::Unknown;
+            self.doubt();
         }
         self.follow(&rejected);
         self.problem = Some(rejected.to_string());
         Ok(())
+    }
+
+    /// Nobody knows what became of an attempt. Of a read nothing did.
+    fn doubt(&mut self) {
+        if !self.kind.is_read() {
+            self.outcome = Outcome::Unknown;
+        }
+    }
+
+    /// How long one node may take, when another might answer.
+    pub fn patience(&self, node: &Node) -> Duration {
+        let longest = node.longest_attempt(self.kind.needs_leader());
+        longest.min(self.remaining())
     }
 
     /// Takes a node's word for who leads, unless that one just failed.

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::call::{Journey, Kind};
 use super::error::{Error, Rejected};
-use super::node::{Cause, Lost, Node};
+use super::node::Node;
+use super::unary::interpret;
 use super::{Client, Outcome};
 use crate::proto::v1;
 use crate::proto::v1::cluster_service_client::ClusterServiceClient;
@@ -27,19 +28,22 @@ macro_rules! ask {
         let mut journey = Journey::new(shared, $kind, deadline);
         loop {
             let node = journey.next_node().await?;
+            // Another node may do as well, but not at once: each of them asks the others.
+            let patience = if $kind.is_read() {
+                node.longest_attempt(true).min(journey.remaining())
+            } else {
+                journey.remaining()
+            };
             let answer = {
                 let mut client = connect(&node);
-                let request = bounded($message, journey.remaining());
+                let request = bounded($message, patience);
                 let call = client.$method(request);
-                tokio::time::timeout_at(deadline, call).await
+                tokio::time::timeout(patience, call).await
             };
             match answer {
                 Ok(Ok(response)) => break Ok(response.into_inner()),
-                Ok(Err(status)) => journey.refused(Rejected::from(status))?,
-                Err(_) => journey.lost(Lost {
-                    sent: true,
-                    cause: Cause::Expired,
-                })?,
+                Ok(Err(status)) => journey.refused(interpret(status))?,
+                Err(_) => journey.unanswered()?,
             }
         }
     }};
@@ -64,13 +68,13 @@ impl Cluster<'_> {
         let message = v1::TransferLeaderRequest {
             target_node_id: target.map_or(0, NodeId::get),
         };
-        ask!(self, Kind::LeaderRead, transfer_leader, message)
+        ask!(self, Kind::LeaderTask, transfer_leader, message)
     }
 
     /// Makes a node build a snapshot and purge its log; `None`: any node.
     pub async fn snapshot(&self, node: Option<NodeId>) -> Result<v1::SnapshotResponse, Error> {
         let Some(id) = node else {
-            return ask!(self, Kind::AnyRead, snapshot, v1::SnapshotRequest {});
+            return ask!(self, Kind::AnyTask, snapshot, v1::SnapshotRequest {});
         };
         let members = self.members().await?.members;
         let Some(member) = members.iter().find(|member| member.node_id == id.get()) else {
@@ -95,7 +99,7 @@ impl Cluster<'_> {
         let answer = answer.map_err(|_| Error::Deadline {
             outcome: Outcome::Unknown,
         })?;
-        Ok(answer.map_err(Rejected::from)?.into_inner())
+        Ok(answer.map_err(interpret)?.into_inner())
     }
 }
 

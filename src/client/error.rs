@@ -17,7 +17,7 @@ pub enum Outcome {
 
 /// A request that a node refused, for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message} ({reason})")]
+#[error("{message}{}", bracketed(.reason))]
 pub struct Rejected {
     /// The gRPC status code.
     pub code: Code,
@@ -89,7 +89,7 @@ impl Error {
         }
     }
 
-    /// What a write that failed so must assume. A read changes nothing whatever this says.
+    /// What a write that failed so must assume. A read changes nothing, and none is said to have.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -138,6 +138,14 @@ impl Error {
     fn has_code(&self, codes: &[Code]) -> bool {
         self.rejected()
             .is_some_and(|rejected| codes.contains(&rejected.code))
+    }
+}
+
+fn bracketed(reason: &str) -> String {
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
     }
 }
 

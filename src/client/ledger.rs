@@ -1,7 +1,9 @@
 //! The client's identity, and the sequences whose callers still wait.
 //!
 //! Invariants: sequences of writes are dense from 1 and ascend. `confirmed_below` is the lowest one whose caller still
-//! waits, or the next to be drawn. Fewer than [`limits::CLIENT_WINDOW`] lie between it and the next.
+//! waits, or the next to be drawn. Fewer than [`limits::CLIENT_WINDOW`] lie between it and the next. How long their replies
+//! will be nobody knows: a node refuses a write whose predecessors' replies fill [`limits::CLIENT_WINDOW_BYTES`], but for
+//! the lowest, and it is retried like anything else that may fare better later.
 //!
 //! A [`Sequence`] confirms itself when it is dropped: answered, out of time or abandoned, its caller never asks for it
 //! again, which is all that a confirmation says. A copy that is still under way then does no harm: if it comes after

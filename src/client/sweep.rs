@@ -27,7 +27,7 @@ const SWEEP: Duration = Duration::from_millis(10);
 const IDLE_SWEEPS: u32 = 100;
 /// What a deposed leader gets to answer what it was sent, before that is sent to its successor.
 const DEPOSED_GRACE: Duration = Duration::from_millis(20);
-/// A leader that answers others may keep one operation for this many attempt timeouts.
+/// A leader may keep one operation for this many attempt timeouts, as long as it answers others.
 const LONGEST_ATTEMPT: u32 = 4;
 
 /// Operations that are taken away, and why.
@@ -144,13 +144,18 @@ impl Node {
             return Some(Cause::Expired);
         }
         let age = now.saturating_duration_since(sent.at);
-        let is_late = if sent.needs_leader {
-            is_deposed && age > DEPOSED_GRACE || age >= self.attempt_timeout * LONGEST_ATTEMPT
-        } else {
-            // Any other node will do.
-            age >= self.attempt_timeout
-        };
+        let is_left = sent.needs_leader && is_deposed && age > DEPOSED_GRACE;
+        let is_late = is_left || age >= self.longest_attempt(sent.needs_leader);
         is_late.then_some(Cause::Silent)
+    }
+
+    /// How long it may keep one operation, although it answers others: longer if no other node will do.
+    pub(super) fn longest_attempt(&self, needs_leader: bool) -> Duration {
+        if needs_leader {
+            self.attempt_timeout * LONGEST_ATTEMPT
+        } else {
+            self.attempt_timeout
+        }
     }
 }
 

@@ -120,18 +120,8 @@ fn draw_token(operation: &mut v1::Operation) -> Result<(), Error> {
 }
 
 /// What must hold for `then` to be executed.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Compare(v1::Compare);
-
-/// Without the target, which may be a token.
-impl std::fmt::Debug for Compare {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Compare")
-            .field("relation", &self.0.relation)
-            .field("operand", &self.0.operand)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What a comparison is about. Finish it with what it is compared with.
 #[must_use]

@@ -38,16 +38,23 @@ pub(super) async fn call(
 ) -> Result<Reply<Response>, Error> {
     let kind = Kind::of(&request);
     if kind == Kind::Write {
-        let id = request_id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+        // An empty one is none.
+        let id = request_id.filter(|id| !id.is_empty());
+        let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
         name(&mut request, id);
+    }
+    let length = request.encoded_len();
+    if length > limits::MESSAGE_BYTES {
+        return Err(Rejected::too_large(length, limits::MESSAGE_BYTES).into());
     }
     let mut journey = Journey::new(shared, kind, deadline);
     loop {
         let node = journey.next_node().await?;
-        let sent = send(node.channel(), request.clone(), journey.remaining());
-        let Ok(answer) = tokio::time::timeout_at(deadline, sent).await else {
-            let cause = Cause::Expired;
-            journey.lost(Lost { sent: true, cause })?;
+        // As the sweeper has it for streams.
+        let patience = journey.patience(&node);
+        let sent = send(node.channel(), request.clone(), patience);
+        let Ok(answer) = tokio::time::timeout(patience, sent).await else {
+            journey.unanswered()?;
             continue;
         };
         match answer {
@@ -82,16 +89,18 @@ pub(super) fn never_connected(status: &tonic::Status) -> bool {
     false
 }
 
-/// A broken connection is reported under codes that also mean something else; no node sends these without a reason.
-fn interpret(status: tonic::Status) -> Rejected {
+/// A broken connection is reported under codes that also mean something else, and a timer of the transport that went off
+/// before the node's own as a cancellation. No node sends these without a reason.
+pub(super) fn interpret(status: tonic::Status) -> Rejected {
     use tonic::Code;
     let is_broken = std::error::Error::source(&status).is_some();
     let mut rejected = Rejected::from(status);
-    let is_vague = matches!(
-        rejected.code,
-        Code::Unknown | Code::Cancelled | Code::Internal
-    );
-    if is_broken && is_vague && rejected.reason.is_empty() {
+    let says_nothing = match rejected.code {
+        Code::Cancelled => true,
+        Code::Unknown | Code::Internal => is_broken,
+        _ => false,
+    };
+    if says_nothing && rejected.reason.is_empty() {
         rejected.code = Code::Unavailable;
     }
     rejected

@@ -16,7 +16,7 @@ use openraft::storage::RaftStateMachine;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::clock::LogClock;
+use crate::clock::{LogClock, Testimony};
 use crate::raft::TypeConfig;
 use crate::types::LogTime;
 
@@ -107,6 +107,11 @@ impl LeaderContact {
         if leader_time > 0 {
             self.clock.observe(LogTime::from_millis(leader_time));
         }
+    }
+
+    /// What this node tells a candidate of time.
+    pub(super) fn testify(&self) -> Testimony {
+        self.clock.testify()
     }
 
     /// The append stream of `leader` broke.

@@ -210,7 +210,7 @@ impl<S> Peer<S> {
     ) -> Result<VoteResponse<C>, Error> {
         let request = message::vote_request(rpc, self.envelope());
         let mut client = self.connect(Lane::Control)?;
-        message::vote_response_from(within(deadline, client.vote(request)).await?)
+        self.voted(within(deadline, client.vote(request)).await?)
     }
 
     async fn call_pre_vote(
@@ -220,7 +220,14 @@ impl<S> Peer<S> {
     ) -> Result<VoteResponse<C>, Error> {
         let request = message::vote_request(rpc, self.envelope());
         let mut client = self.connect(Lane::Control)?;
-        message::vote_response_from(within(deadline, client.pre_vote(request)).await?)
+        self.voted(within(deadline, client.pre_vote(request)).await?)
+    }
+
+    /// A voter's answer. What it says of time is heard before openraft counts the vote, so that whoever is elected knows
+    /// what its electors knew.
+    fn voted(&self, response: pb::VoteResponse) -> Result<VoteResponse<C>, Error> {
+        self.clock.hear(message::testimony(&response));
+        message::vote_response_from(response)
     }
 
     async fn call_transfer(

@@ -8,11 +8,12 @@ use tonic::Status;
 
 use super::Error;
 use super::envelope::bad_message;
+use crate::clock::Testimony;
 use crate::proto::internal as pb;
 use crate::proto::internal::append_response::Result as AppendResult;
 use crate::proto::internal::transfer_response::Refused;
 use crate::raft::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote};
-use crate::types::NodeId;
+use crate::types::{LogTime, NodeId};
 
 type C = TypeConfig;
 
@@ -167,11 +168,23 @@ pub(super) fn vote_request_from(
     Ok(vote)
 }
 
-pub(super) fn vote_response(response: &VoteResponse<C>) -> pb::VoteResponse {
+pub(super) fn vote_response(response: &VoteResponse<C>, testimony: Testimony) -> pb::VoteResponse {
+    let millis = |time: Option<LogTime>| time.map_or(0, LogTime::as_millis);
     pb::VoteResponse {
         vote: Some(response.vote.into()),
         granted: response.vote_granted,
         last_log_id: response.last_log_id.map(Into::into),
+        log_time: millis(testimony.log_time),
+        wall_time: millis(testimony.wall_time),
+    }
+}
+
+/// What the answer to a candidate says of time.
+pub(super) fn testimony(response: &pb::VoteResponse) -> Testimony {
+    let time = |millis: u64| (millis > 0).then(|| LogTime::from_millis(millis));
+    Testimony {
+        log_time: time(response.log_time),
+        wall_time: time(response.wall_time),
     }
 }
 

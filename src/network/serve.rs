@@ -192,7 +192,8 @@ where
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::vote_request_from(&request, source)?;
         let answer = self.raft.vote(request).await.map_err(stopped)?;
-        Ok(Response::new(message::vote_response(&answer)))
+        let testimony = self.contact.testify();
+        Ok(Response::new(message::vote_response(&answer, testimony)))
     }
 
     async fn pre_vote(
@@ -203,7 +204,8 @@ where
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::vote_request_from(&request, source)?;
         let answer = self.raft.pre_vote(request).await.map_err(stopped)?;
-        Ok(Response::new(message::vote_response(&answer)))
+        let testimony = self.contact.testify();
+        Ok(Response::new(message::vote_response(&answer, testimony)))
     }
 
     async fn transfer_leader(

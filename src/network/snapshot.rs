@@ -83,7 +83,8 @@ impl Transfer {
         }
     }
 
-    /// Offers, sends what is lacking, installs, and answers the receiver's vote: a higher one if it refused. Safe to call again after an error.
+    /// Offers, sends what is lacking, installs, and answers the receiver's vote: a higher one if it refused. Safe to call
+    /// again after an error.
     pub(super) async fn run(&mut self) -> Result<pb::Vote, SendError> {
         let progress = within(
             self.deadline,

@@ -15,7 +15,8 @@
 //! repeats step 2 under the same cluster id. A joiner that crashes before its stamp is still listed under its
 //! instance and repeats step 3. All n are needed once, for the birth; from then on a majority is enough.
 //!
-//! A new node that is listed under *another* instance refuses to start: its directory was lost or replaced.
+//! A new node that is listed under *another* instance refuses to start: its directory was lost or replaced. A node that
+//! was stamped before goes on asking for a while beside its work, see [`super::recognition`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use tokio::time::sleep;
 use crate::network::{Error as PeerError, Pool};
 use crate::proto::internal as pb;
 use crate::raft::Member;
-use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::types::{ClusterId, InstanceId, Invalid, NodeId};
 
 /// Between two rounds of greetings.
 const ROUND: Duration = Duration::from_millis(100);
@@ -56,6 +57,17 @@ pub enum BootstrapError {
         cluster: ClusterId,
         /// This node's id.
         node: NodeId,
+    },
+    /// Most of the configured nodes belong to another cluster than the data directory.
+    #[error(
+        "the data directory belongs to cluster {own}, but most nodes of --initial-cluster belong to cluster {theirs}: \
+         use this node's own directory, or name the nodes of the directory's cluster"
+    )]
+    ForeignCluster {
+        /// The data directory's.
+        own: ClusterId,
+        /// The one that answered.
+        theirs: ClusterId,
     },
     /// Another new node was started with another `--initial-cluster`.
     #[error("{peer} was started with another --initial-cluster; start all nodes with the same one")]
@@ -155,6 +167,15 @@ impl Newborn {
         &self,
         pool: &Pool,
     ) -> Result<BTreeMap<NodeId, pb::HelloResponse>, BootstrapError> {
+        let answers: Result<Vec<_>, _> = self.greet_each(pool).await.into_iter().collect();
+        Ok(answers?.into_iter().flatten().collect())
+    }
+
+    /// Greets every other node once: who answered what, nothing from those that are not up, or what is wrong there.
+    pub(super) async fn greet_each(
+        &self,
+        pool: &Pool,
+    ) -> Vec<Result<Option<(NodeId, pb::HelloResponse)>, BootstrapError>> {
         let others = self
             .initial_cluster
             .iter()
@@ -182,8 +203,7 @@ impl Newborn {
             }
             Ok(Some((*node, answer)))
         });
-        let answers: Result<Vec<_>, _> = join_all(greetings).await.into_iter().collect();
-        Ok(answers?.into_iter().flatten().collect())
+        join_all(greetings).await
     }
 
     /// The cluster that any answer tells of; an error if this node has no place in it.
@@ -192,32 +212,57 @@ impl Newborn {
         answers: &BTreeMap<NodeId, pb::HelloResponse>,
     ) -> Result<Option<ClusterId>, BootstrapError> {
         for (node, answer) in answers {
-            if answer.cluster_id.is_empty() {
-                continue;
+            let cluster = self.cluster_of(*node, answer)?;
+            if let Some(cluster) = cluster {
+                self.find_place(*node, cluster, answer)?;
+                return Ok(Some(cluster));
             }
-            let peer = || self.initial_cluster.get(node).cloned().unwrap_or_default();
-            let malformed = |e: crate::types::Invalid| BootstrapError::Malformed {
-                peer: peer(),
-                detail: e.to_string(),
-            };
-            let cluster = ClusterId::parse(&answer.cluster_id).map_err(malformed)?;
-            let Some(listed) = answer.members.iter().find(|m| m.node_id == self.node.get()) else {
-                return Err(BootstrapError::NotAMember {
-                    cluster,
-                    node: self.node,
-                });
-            };
-            let listed = InstanceId::parse(&listed.instance).map_err(malformed)?;
-            if listed != self.instance {
-                return Err(BootstrapError::ForeignInstance {
-                    node: self.node,
-                    listed,
-                    own: self.instance,
-                });
-            }
-            return Ok(Some(cluster));
         }
         Ok(None)
+    }
+
+    /// The cluster of a node that was greeted, if it has one yet.
+    pub(super) fn cluster_of(
+        &self,
+        node: NodeId,
+        answer: &pb::HelloResponse,
+    ) -> Result<Option<ClusterId>, BootstrapError> {
+        if answer.cluster_id.is_empty() {
+            return Ok(None);
+        }
+        let cluster = ClusterId::parse(&answer.cluster_id);
+        cluster.map(Some).map_err(|e| self.malformed(node, &e))
+    }
+
+    /// Checks that the members of a greeted node's cluster list this node and its directory.
+    pub(super) fn find_place(
+        &self,
+        node: NodeId,
+        cluster: ClusterId,
+        answer: &pb::HelloResponse,
+    ) -> Result<(), BootstrapError> {
+        let Some(listed) = answer.members.iter().find(|m| m.node_id == self.node.get()) else {
+            return Err(BootstrapError::NotAMember {
+                cluster,
+                node: self.node,
+            });
+        };
+        let listed = InstanceId::parse(&listed.instance).map_err(|e| self.malformed(node, &e))?;
+        if listed == self.instance {
+            return Ok(());
+        }
+        Err(BootstrapError::ForeignInstance {
+            node: self.node,
+            listed,
+            own: self.instance,
+        })
+    }
+
+    fn malformed(&self, node: NodeId, error: &Invalid) -> BootstrapError {
+        BootstrapError::Malformed {
+            peer: self.initial_cluster.get(&node).cloned().unwrap_or_default(),
+            detail: error.to_string(),
+        }
     }
 
     fn members(
@@ -228,10 +273,7 @@ impl Newborn {
         for (node, address) in &self.initial_cluster {
             let instance = match answers.get(node) {
                 Some(answer) => {
-                    InstanceId::parse(&answer.instance).map_err(|e| BootstrapError::Malformed {
-                        peer: address.clone(),
-                        detail: e.to_string(),
-                    })?
+                    InstanceId::parse(&answer.instance).map_err(|e| self.malformed(*node, &e))?
                 }
                 None => self.instance,
             };

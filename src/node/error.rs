@@ -1,8 +1,37 @@
 //! Why a node could not serve a request, and whether a write may have been applied all the same.
 
-use super::Shortage;
+use std::sync::Arc;
+
+use super::{BootstrapError, Shortage};
 use crate::state::Fault;
+use crate::storage;
 use crate::types::{NodeId, Revision};
+
+/// Why a node stopped by itself.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Stopped {
+    /// Its disk was full where it had to write. Nothing is damaged, and it can be started again at once.
+    #[error("{0}")]
+    NoSpace(String),
+    /// openraft or the storage met another fault.
+    #[error("{0}")]
+    Fault(String),
+    /// Its cluster does not know it.
+    #[error(transparent)]
+    Disowned(Arc<BootstrapError>),
+}
+
+impl Stopped {
+    /// From what openraft or the storage said, which is nothing but a text.
+    #[must_use]
+    pub fn met(reason: String) -> Self {
+        if storage::is_no_space(&reason) {
+            Self::NoSpace(reason)
+        } else {
+            Self::Fault(reason)
+        }
+    }
+}
 
 /// The leader as this node knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

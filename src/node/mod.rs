@@ -6,8 +6,8 @@
 //! Invariants:
 //! 1. A node answers nothing before it knows its cluster: `bootstrap` settles that first.
 //! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
-//! 3. When openraft or the storage stops, [`Node::stopped`] resolves and the process ends with an exit code of its
-//!    own. Nothing is served from a node that has met a fault.
+//! 3. When openraft or the storage stops, or the cluster disowns this node, [`Node::stopped`] resolves and the process ends
+//!    with an exit code of its own. Nothing is served from a node that has met a fault.
 //! 4. A write is refused before there is no room for it on a quorum's disks: see `space`.
 //!
 //! Deliberately absent: sockets, gRPC and flags.
@@ -20,6 +20,7 @@ mod open;
 mod peers;
 mod propose;
 mod read;
+mod recognition;
 mod rounds;
 mod snapshot;
 mod space;
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bootstrap::{BootstrapError, Newborn, Settled};
-pub use error::{Error, LeaderHint, Outcome};
+pub use error::{Error, LeaderHint, Outcome, Stopped};
 pub use leadership::Leadership;
 pub use open::{OpenError, Prepared, Started};
 pub use read::ReadMode;
@@ -48,36 +49,16 @@ use crate::clock::LogClock;
 use crate::config::NodeConfig;
 use crate::network::PeerRooms;
 use crate::raft::TypeConfig;
+use crate::state::Fault;
 use crate::storage::machine::{AppliedAt, Machine, StateDb};
 use crate::storage::snapshot::Builder;
-use crate::storage::{self, LogDb, LogStore};
+use crate::storage::{LogDb, LogStore};
 use crate::types::{DiskSpace, InstanceId};
 
 use self::space::Admission;
 
 /// openraft over this storage.
 pub type Raft = openraft::Raft<TypeConfig, Machine>;
-
-/// Why a node stopped by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// Its disk was full where it had to write. Nothing is damaged, and it can be started again at once.
-    NoSpace(String),
-    /// Anything else.
-    Fault(String),
-}
-
-impl Stop {
-    /// From what openraft or the storage said, which is nothing but a text.
-    #[must_use]
-    pub fn of(reason: String) -> Self {
-        if storage::is_no_space(&reason) {
-            Self::NoSpace(reason)
-        } else {
-            Self::Fault(reason)
-        }
-    }
-}
 
 /// One member of the cluster. Cloning shares it.
 #[derive(Clone)]
@@ -112,6 +93,8 @@ struct Shared {
     instance: InstanceId,
     config: Arc<NodeConfig>,
     draining: AtomicBool,
+    /// Why this node cannot go on, where neither openraft nor the log says so. The first reason stands.
+    ended: channel::Sender<Option<Stopped>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -134,13 +117,23 @@ impl Node {
         self.shared.draining.store(true, Ordering::Release);
     }
 
-    /// Resolves with the reason when openraft or the log has stopped by itself.
-    pub async fn stopped(&self) -> Stop {
-        let reason = tokio::select! {
-            reason = self.log_poisoned() => reason,
-            reason = self.raft_stopped() => reason,
-        };
-        Stop::of(reason)
+    /// Resolves with the reason when this node cannot go on.
+    pub async fn stopped(&self) -> Stopped {
+        tokio::select! {
+            reason = self.log_poisoned() => Stopped::met(reason),
+            reason = self.raft_stopped() => Stopped::met(reason),
+            reason = self.ended() => reason,
+        }
+    }
+
+    async fn ended(&self) -> Stopped {
+        let mut ended = self.shared.ended.subscribe();
+        let reason = ended.wait_for(Option::is_some).await;
+        match reason.ok().and_then(|reason| reason.clone()) {
+            Some(reason) => reason,
+            // The sender lives as long as this node.
+            None => std::future::pending().await,
+        }
     }
 
     async fn log_poisoned(&self) -> String {
@@ -152,14 +145,14 @@ impl Node {
     }
 
     async fn raft_stopped(&self) -> String {
-        let mut metrics = self.shared.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                return "openraft ended".to_owned();
-            }
+        let raft = &self.shared.raft;
+        // These change with leadership and close when openraft's core ends. The whole metrics change with every entry,
+        // and whoever waits for them is woken as often.
+        let mut until_ended = raft.server_metrics();
+        while until_ended.changed().await.is_ok() {}
+        match &raft.metrics().borrow_watched().running_state {
+            Err(fatal) => fatal.to_string(),
+            Ok(()) => "openraft ended".to_owned(),
         }
     }
 
@@ -172,5 +165,24 @@ impl Node {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.shared.log_db.shutdown().await;
+    }
+}
+
+impl Shared {
+    /// Ends the node for this reason.
+    fn end(&self, reason: Stopped) {
+        self.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
+            if is_first {
+                *ended = Some(reason);
+            }
+            is_first
+        });
+    }
+
+    /// Lets what a read met be the end of the node.
+    fn halt(&self, fault: Fault) -> Fault {
+        self.end(Stopped::Fault(fault.to_string()));
+        fault
     }
 }

@@ -20,9 +20,10 @@ use tokio_util::task::TaskTracker;
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::incoming::Incoming;
 use super::peers::Peers;
+use super::recognition::Inquiry;
 use super::{
-    Leadership, Node, Raft, Shared, leadership, propose, rounds, snapshot, space, tick,
-    watch as watching,
+    Leadership, Node, Raft, Shared, leadership, propose, recognition, rounds, snapshot, space,
+    tick, watch as watching,
 };
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
@@ -189,7 +190,12 @@ impl Prepared {
         let (state, builder) = (machine.state(), machine.builder());
         let incoming = Incoming::new(machine.dir(), disk.seen());
         let peer_rooms = PeerRooms::default();
-        let dialer = Dialer::new(local, self.pool, Arc::clone(&log_clock), peer_rooms.clone());
+        let dialer = Dialer::new(
+            local,
+            self.pool.clone(),
+            Arc::clone(&log_clock),
+            peer_rooms.clone(),
+        );
         let raft_config = Arc::new(raft_config(&config).validate()?);
         let raft = Raft::new(
             config.node_id.get(),
@@ -223,11 +229,19 @@ impl Prepared {
                 instance: self.newborn.instance,
                 config: Arc::clone(&config),
                 draining: AtomicBool::new(false),
+                ended: watch::Sender::default(),
                 tasks: TaskTracker::new(),
                 stop: CancellationToken::new(),
             }),
         };
         node.spawn_tasks(disk, contact.clone(), proposed, reading);
+        node.inquire(Inquiry {
+            newborn: self.newborn,
+            cluster,
+            pool: self.pool,
+            shared: Arc::clone(&node.shared),
+            contact: contact.clone(),
+        });
         let gate = gate(local, &node.shared.raft);
         let end_peers = CancellationToken::new();
         Ok(Started {
@@ -265,6 +279,11 @@ impl Greeter for Prepared {
 }
 
 impl Node {
+    fn inquire(&self, inquiry: Inquiry) {
+        let stop = self.shared.stop.clone();
+        self.shared.tasks.spawn(recognition::run(inquiry, stop));
+    }
+
     fn spawn_tasks(
         &self,
         disk: space::Disk,
@@ -339,6 +358,7 @@ fn state_config(config: &NodeConfig, table_limit: usize) -> StateConfig {
         },
         record_cache_bytes: config.memory.record_cache,
         layer_bytes: limits::STATE_LAYER_BYTES.min(table_limit),
+        unwritten_bytes: limits::UNWRITTEN_EVENT_BYTES.min(table_limit),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What this node asks its peers beside Raft: a read index, and their status.
 
+use std::time::Duration;
+
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::rounds::{PATIENCE, Unconfirmed};
@@ -9,6 +11,9 @@ use crate::proto::internal as pb;
 use crate::raft::{LogId, Member};
 use crate::storage::snapshot::SnapshotDir;
 use prost::Message as _;
+
+/// How long another node's figures are waited for: less than callers wait for those of all.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The members of this node's cluster, and the way to them.
 #[derive(Clone)]
@@ -55,7 +60,7 @@ impl Peers {
         let member = self
             .member(id)
             .ok_or_else(|| NetworkError::Failed(format!("node {id} is not a member")))?;
-        self.dialer.node_status(id, &member, PATIENCE).await
+        self.dialer.node_status(id, &member, STATUS_PATIENCE).await
     }
 }
 

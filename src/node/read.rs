@@ -40,12 +40,13 @@ impl Node {
         }
     }
 
-    /// Looks at one consistent view. The revision is exactly that of the view.
+    /// Looks at one consistent view. The revision is exactly that of the view. A fault is the end of the node.
     pub fn view<T>(
         &self,
         look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>,
     ) -> Result<(Revision, T), Error> {
-        Ok(self.shared.state.view(look)?)
+        let seen = self.shared.state.view(look);
+        seen.map_err(|fault| self.shared.halt(fault).into())
     }
 
     /// On the leader: the log id that a linearizable read must have applied.

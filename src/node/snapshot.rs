@@ -114,7 +114,8 @@ struct Look {
 impl Schedule {
     fn is_due(&mut self, look: &Look) -> bool {
         let is_short = look.disk.room < Room::Ample;
-        let began = is_short && !std::mem::replace(&mut self.was_short, is_short);
+        let was_short = std::mem::replace(&mut self.was_short, is_short);
+        let began = is_short && !was_short;
         let age = self.last.elapsed();
         let large = look.grown >= self.trigger.log_bytes;
         let old = age >= self.trigger.interval;

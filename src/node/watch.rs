@@ -21,13 +21,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Leadership, Node};
+use super::{Error, Leadership, Node, Shared};
 use crate::limits;
 use crate::network::LeaderContact;
 use crate::state::Fault;
 use crate::state::events::{Event, Page};
 use crate::storage::feed::{Feed, Found, Watching};
-use crate::storage::machine::{AppliedAt, StateDb};
+use crate::storage::machine::AppliedAt;
 use crate::types::Revision;
 
 /// A node that neither leads nor hears of a leader for this long sends its watchers elsewhere.
@@ -50,17 +50,18 @@ pub trait Source: Send + Sync {
     fn applied(&self) -> AppliedAt;
 }
 
-impl Source for StateDb {
+impl Source for Shared {
     fn feed(&self) -> &Arc<Feed> {
-        StateDb::feed(self)
+        self.state.feed()
     }
 
     fn read(&self, from: Revision, budget: usize) -> Result<Page, Fault> {
-        self.events(from, budget)
+        let read = self.state.events(from, budget);
+        read.map_err(|fault| self.halt(fault))
     }
 
     fn applied(&self) -> AppliedAt {
-        *StateDb::applied(self).borrow()
+        *self.applied.borrow()
     }
 }
 
@@ -176,7 +177,7 @@ impl Watcher {
 impl Node {
     /// Begins to watch.
     pub fn watch(&self) -> Result<Watcher, Error> {
-        let source = Arc::new(self.shared.state.clone());
+        let source = Arc::clone(&self.shared);
         Watcher::enter(source, self.shared.beats.subscribe())
     }
 }

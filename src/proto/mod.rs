@@ -1,4 +1,4 @@
-//! Generated messages and services, and nothing else but their names.
+//! Generated messages and services, and nothing else but their names, and how those look that hold a secret.
 //!
 //! `v1` is the public API, `internal` what nodes say to each other and what they store. Conversions into
 //! `types` stand in the modules of their kind beside this one.
@@ -11,6 +11,7 @@
 )]
 
 mod disk;
+mod secrets;
 
 /// `trolley.v1`: the public API.
 pub mod v1 {

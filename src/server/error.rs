@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::config;
-use crate::node::{OpenError, Stop};
+use crate::node::{BootstrapError, OpenError, Stopped};
 
 /// A node that cannot start, or that stopped by itself.
 ///
@@ -14,8 +14,9 @@ use crate::node::{OpenError, Stop};
 /// | 3 | the data directory: absent rights, in use, another node's, or damaged |
 /// | 4 | the address: in use, or not this machine's |
 /// | 5 | a storage fault, or a replica that diverged, at run time |
-/// | 6 | the cluster does not know this node, or it is not the cluster that was configured |
-/// | 7 | the disk is full: nothing is damaged, and the node can be started again |
+/// | 6 | the cluster does not know this node or this data directory |
+/// | 7 | the data directory is another cluster's than that of most configured nodes |
+/// | 8 | the disk is full: nothing is damaged, and the node can be started again |
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The settings make no sense.
@@ -35,6 +36,9 @@ pub enum Error {
     /// The node is no member of its cluster.
     #[error("cannot join the cluster: {0}")]
     Membership(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The data directory is another cluster's.
+    #[error("cannot serve: {0}")]
+    ForeignCluster(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk was full.
     #[error(
         "the disk is full, so the node cannot go on: {0}; free space, and start it again: it has lost nothing that it acknowledged"
@@ -60,17 +64,21 @@ impl From<OpenError> for Error {
             OpenError::Storage(source) if source.is_no_space() => Self::NoSpace(source.to_string()),
             OpenError::Storage(_) | OpenError::Log(_) => Self::DataDirectory(Box::new(error)),
             OpenError::Bootstrap(_) => Self::Membership(Box::new(error)),
-            OpenError::Raft(reason) => Stop::of(reason).into(),
+            OpenError::Raft(reason) => Stopped::met(reason).into(),
             OpenError::Config(_) => Self::Stopped(error.to_string()),
         }
     }
 }
 
-impl From<Stop> for Error {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::NoSpace(reason) => Self::NoSpace(reason),
-            Stop::Fault(reason) => Self::Stopped(reason),
+impl From<Stopped> for Error {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::NoSpace(reason) => Self::NoSpace(reason),
+            Stopped::Fault(reason) => Self::Stopped(reason),
+            Stopped::Disowned(error) => match &*error {
+                BootstrapError::ForeignCluster { .. } => Self::ForeignCluster(Box::new(error)),
+                _ => Self::Membership(Box::new(error)),
+            },
         }
     }
 }
@@ -86,7 +94,8 @@ impl Error {
             Self::Listen { .. } => 4,
             Self::Stopped(_) => 5,
             Self::Membership(_) => 6,
-            Self::NoSpace(_) => 7,
+            Self::ForeignCluster(_) => 7,
+            Self::NoSpace(_) => 8,
         }
     }
 }

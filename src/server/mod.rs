@@ -35,7 +35,7 @@ use crate::api::{Api, Backend};
 use crate::clock::Clock;
 use crate::config::{NodeConfig, ServeArgs};
 use crate::network::GreetingEndpoint;
-use crate::node::{Node, Prepared, Settled, Stop};
+use crate::node::{Node, Prepared, Settled, Stopped};
 use crate::proto;
 
 /// After the last request was answered: longest wait for the connections to close.
@@ -49,7 +49,7 @@ pub trait Served: Backend {
     fn start_drain(&self);
 
     /// Resolves with the reason when the node has stopped by itself.
-    fn stopped(&self) -> impl Future<Output = Stop> + Send;
+    fn stopped(&self) -> impl Future<Output = Stopped> + Send;
 
     /// Ends the node.
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -60,7 +60,7 @@ impl Served for Node {
         Node::start_drain(self);
     }
 
-    fn stopped(&self) -> impl Future<Output = Stop> + Send {
+    fn stopped(&self) -> impl Future<Output = Stopped> + Send {
         Node::stopped(self)
     }
 
@@ -97,7 +97,7 @@ pub async fn serve_node<N: Served>(
 
     let stopped = tokio::select! {
         ended = serving.join_next() => Some(accepting_ended(ended)),
-        stop = node.stopped() => Some(stop.into()),
+        reason = node.stopped() => Some(reason.into()),
         () = shutdown => None,
     };
     following.shutdown().await;

@@ -7,7 +7,9 @@
 //! 1. How entries are cut into batches changes no byte, digest or reply.
 //! 2. The digest is owed for dirty records only; [`Batch::settle`] pays, at the end and before it is compared.
 //! 3. The order of the hash map reaches no result: writes are sorted.
-//! 4. Between [`Batch::begin`] and [`Batch::keep`] or [`Batch::roll_back`] nothing is swept and nothing settles, and every
+//! 4. What it hands to the store holds no memory of the commands': every record that changed was settled, see
+//!    [`record::settle`].
+//! 5. Between [`Batch::begin`] and [`Batch::keep`] or [`Batch::roll_back`] nothing is swept and nothing settles, and every
 //!    change has one revision. Rolled back, the batch gives the bytes, digests and replies of one where none of it
 //!    was tried.
 //!
@@ -135,6 +137,13 @@ impl<'a, S: Store> Batch<'a, S> {
             checkpoint: header.checkpoint,
             undo: None,
         }
+    }
+
+    /// Makes room for what so many commands touch.
+    pub fn reserve(&mut self, commands: usize) {
+        // Most touch one record, and what they touch beside it they have in common.
+        self.ids.reserve(commands);
+        self.slots.reserve(commands);
     }
 
     /// Begins a transaction: what is changed from here on is kept or rolled back as a whole. There is no
@@ -570,10 +579,11 @@ impl Slot {
         {
             return (key_bytes, value);
         }
-        if let Some(record) = &mut self.record {
+        let value = self.record.as_mut().map(|record| {
             replies::normalize(record);
-        }
-        (self.key.encode(), self.record.as_ref().map(record::encode))
+            record::settle(record)
+        });
+        (self.key.encode(), value)
     }
 
     /// The write that the settled slot asks for, if any.

@@ -14,16 +14,26 @@ use super::keys::Key;
 use crate::proto::internal as pb;
 use crate::types::Revision;
 
-/// Field number of [`pb::EventChunk`]'s revisions.
-const REVISIONS: u32 = 2;
+/// Field numbers of [`pb::EventChunk`].
+mod tag {
+    pub(super) const FIRST: u32 = 1;
+    pub(super) const REVISIONS: u32 = 2;
+}
+
+/// Room for a chunk that has a second revision: it will have many, and should not grow for each doubling.
+const CHUNK_CAPACITY: usize = 64 << 10;
+/// Bytes of the length of what most revisions did.
+const LENGTH_BYTES: usize = 2;
 
 /// What consecutive revisions did. Cloning shares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     first: Revision,
     last: Revision,
-    /// The `revisions` of a [`pb::EventChunk`], so that chunks are joined by joining these.
+    /// A [`pb::EventChunk`].
     encoded: Bytes,
+    /// Where its `revisions` begin: chunks are joined by joining these.
+    head: usize,
 }
 
 impl Chunk {
@@ -59,60 +69,99 @@ pub(crate) struct Builder {
     /// First and last revision; `None` while it is empty.
     range: Option<(Revision, Revision)>,
     encoded: Vec<u8>,
+    head: usize,
 }
 
 impl Builder {
-    /// Appends what the next revision did: an encoded [`pb::RevisionEvents`].
-    pub fn push(&mut self, revision: Revision, told: &[u8]) {
-        let first = self.range.map_or(revision, |(first, _)| first);
+    /// Appends what the next revision did: `tell` appends an encoded [`pb::RevisionEvents`]. Returns its bytes.
+    pub fn push(&mut self, revision: Revision, tell: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let first = match self.range {
+            Some((first, _)) => {
+                self.encoded
+                    .reserve(CHUNK_CAPACITY.saturating_sub(self.encoded.len()));
+                first
+            }
+            None => self.begin(revision),
+        };
         self.range = Some((first, revision));
-        encoding::encode_key(REVISIONS, WireType::LengthDelimited, &mut self.encoded);
-        encoding::encode_varint(told.len() as u64, &mut self.encoded);
-        self.encoded.extend_from_slice(told);
+        let out = &mut self.encoded;
+        encoding::encode_key(tag::REVISIONS, WireType::LengthDelimited, out);
+        let begin = out.len();
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        let told = out.len();
+        tell(out);
+        let bytes = out.len().saturating_sub(told);
+        let (length, length_bytes) = varint(bytes);
+        let length = length.iter().take(length_bytes).copied();
+        // Nothing moves when the length takes the room that it was given.
+        out.splice(begin..told, length);
+        bytes
+    }
+
+    fn begin(&mut self, first: Revision) -> Revision {
+        encoding::uint64::encode(tag::FIRST, &first.get(), &mut self.encoded);
+        self.head = self.encoded.len();
+        first
     }
 
     /// The chunk, unless it is empty.
-    pub fn finish(self) -> Option<Chunk> {
+    pub fn finish(mut self) -> Option<Chunk> {
         let (first, last) = self.range?;
+        // Chunks wait in memory by the thousand.
+        if self.encoded.capacity() > self.encoded.len().saturating_mul(2) {
+            self.encoded.shrink_to_fit();
+        }
         Some(Chunk {
             first,
             last,
             encoded: self.encoded.into(),
+            head: self.head,
         })
     }
+}
+
+/// A number in protobuf's form, and how many bytes that takes.
+fn varint(number: usize) -> ([u8; 10], usize) {
+    let mut bytes = [0; 10];
+    let mut rest = bytes.as_mut_slice();
+    encoding::encode_varint(number as u64, &mut rest);
+    let left = rest.len();
+    (bytes, bytes.len().saturating_sub(left))
 }
 
 /// A chunk of one revision.
 #[must_use]
 pub fn alone(revision: Revision, told: &[u8]) -> Chunk {
     let mut builder = Builder::default();
-    builder.push(revision, told);
+    builder.push(revision, |out| out.extend_from_slice(told));
     builder.finish().expect("it has a revision")
 }
 
-/// Joins chunks that follow each other into ones of at least so many bytes, but for the last: keys and values to store.
+/// Joins chunks that follow each other into ones of at least so many bytes, but for the last: keys and values to store. A
+/// chunk that is large enough is not copied.
 #[must_use]
 pub fn pack<'a>(
     chunks: impl IntoIterator<Item = &'a Chunk>,
     chunk_bytes: usize,
-) -> Vec<(Revision, Vec<u8>)> {
+) -> Vec<(Revision, Bytes)> {
     let (mut packed, mut growing, mut last) = (Vec::new(), Vec::new(), Revision::default());
     for chunk in chunks {
-        if growing.is_empty() {
-            growing = pb::EventChunk {
-                first: chunk.first.get(),
-                revisions: Vec::new(),
-            }
-            .encode_to_vec();
-        }
-        growing.extend_from_slice(&chunk.encoded);
         last = chunk.last;
+        if growing.is_empty() {
+            if chunk.bytes() >= chunk_bytes {
+                packed.push((last, chunk.encoded.clone()));
+                continue;
+            }
+            growing.extend_from_slice(&chunk.encoded);
+        } else {
+            growing.extend_from_slice(chunk.encoded.get(chunk.head..).unwrap_or_default());
+        }
         if growing.len() >= chunk_bytes {
-            packed.push((last, std::mem::take(&mut growing)));
+            packed.push((last, std::mem::take(&mut growing).into()));
         }
     }
     if !growing.is_empty() {
-        packed.push((last, growing));
+        packed.push((last, growing.into()));
     }
     packed
 }
@@ -154,9 +203,9 @@ mod tests {
         #[test]
         fn what_was_packed_comes_out_from_any_revision_on(
             first in 1..1000u64,
-            values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..60),
+            values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 1..60),
             cuts in prop::collection::vec(1..9usize, 1..9),
-            chunk_bytes in 0..300usize,
+            chunk_bytes in 0..1000usize,
             from in 1..1100u64,
         ) {
             let told: Vec<_> = (first..).map(Revision::new).zip(values.iter().cloned()).collect();
@@ -165,7 +214,7 @@ mod tests {
                 let (some, after) = rest.split_at((*cut).min(rest.len()));
                 let mut builder = Builder::default();
                 for (revision, value) in some {
-                    builder.push(*revision, value);
+                    prop_assert_eq!(builder.push(*revision, |out| out.extend_from_slice(value)), value.len());
                 }
                 let Some(chunk) = builder.finish() else {
                     break;
@@ -178,7 +227,6 @@ mod tests {
             let from = Revision::new(from);
             let mut found = Vec::new();
             for (last, value) in pack(&chunks, chunk_bytes) {
-                let value = Bytes::from(value);
                 let other = Key::encode_events(last.next());
                 prop_assert!(unpack(&other, value.clone(), from, &mut |_, _| Ok(())).is_err());
                 unpack(&Key::encode_events(last), value, from, &mut |revision, value| {

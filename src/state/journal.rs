@@ -28,7 +28,7 @@ use super::events::Gone;
 use super::history::{Builder, Chunk};
 use super::keys::Key;
 use super::store::Record;
-use super::{Fault, Store, session};
+use super::{Fault, Store, record, session};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{LogTime, Revision, TokenHash};
@@ -62,8 +62,6 @@ pub(super) struct Journal {
     /// The last revision whose events are written down.
     closed: Revision,
     written: Builder,
-    /// Where a revision's events are encoded: kept, because its memory is.
-    scratch: Vec<u8>,
     history: pb::EventHistory,
     /// The newest mark; `None` until it was looked at.
     mark: Option<pb::EventMark>,
@@ -78,7 +76,6 @@ impl Journal {
             muted: false,
             closed: Revision::new(header.revision),
             written: Builder::default(),
-            scratch: Vec::new(),
             history,
             mark: None,
         }
@@ -140,21 +137,14 @@ impl Journal {
         self.written.finish()
     }
 
-    /// Begins to write down what a revision did.
-    fn tell_at(&mut self, log_time: u64) -> Told {
-        Told::at(log_time, std::mem::take(&mut self.scratch))
-    }
-
-    fn write(&mut self, revision: Revision, told: Told) {
-        let (count, bytes) = (told.events, told.encoded.len());
+    /// A revision was written down.
+    fn close(&mut self, revision: Revision, events: usize, bytes: usize) {
         let grown = |total: u64, by: usize| {
             total.saturating_add(u64::try_from(by).expect("a length fits into 64 bits"))
         };
-        self.history.events = grown(self.history.events, count);
+        self.history.events = grown(self.history.events, events);
         self.history.bytes = grown(self.history.bytes.saturating_add(KEY_BYTES), bytes);
-        self.written.push(revision, &told.encoded);
         self.closed = revision;
-        self.scratch = told.encoded;
     }
 
     /// A mark before a revision that is about to be written.
@@ -185,9 +175,9 @@ impl Journal {
     }
 }
 
-/// What a revision did: a [`pb::RevisionEvents`] that is encoded as it grows, so that no record is copied twice.
-struct Told {
-    encoded: Vec<u8>,
+/// What a revision did: a [`pb::RevisionEvents`] that is encoded in its place, so that no record is copied twice.
+struct Told<'a> {
+    out: &'a mut Vec<u8>,
     events: usize,
 }
 
@@ -201,34 +191,33 @@ mod tag {
     pub(super) const CREATED: u32 = 6;
 }
 
-impl Told {
-    fn at(log_time: u64, mut encoded: Vec<u8>) -> Self {
-        encoded.clear();
+impl<'a> Told<'a> {
+    fn at(log_time: u64, out: &'a mut Vec<u8>) -> Self {
         if log_time != 0 {
-            encoding::uint64::encode(tag::LOG_TIME, &log_time, &mut encoded);
+            encoding::uint64::encode(tag::LOG_TIME, &log_time, out);
         }
-        Self { encoded, events: 0 }
+        Self { out, events: 0 }
     }
 
     /// A record is there.
-    fn put(&mut self, key: &Bytes, record: &Bytes, created: bool) {
+    fn put(&mut self, key: &Bytes, value: &Bytes, created: bool) {
         /// What the keys and lengths of the fields may take.
         const FRAMING: usize = 32;
-        let out = &mut self.encoded;
+        let out = &mut *self.out;
         out.reserve(
             key.len()
-                .saturating_add(record.len())
+                .saturating_add(value.len())
                 .saturating_add(FRAMING),
         );
         let mut length = encoding::bytes::encoded_len(tag::KEY, key)
-            .saturating_add(encoding::bytes::encoded_len(tag::RECORD, record));
+            .saturating_add(encoding::bytes::encoded_len(tag::RECORD, value));
         if created {
             length = length.saturating_add(encoding::bool::encoded_len(tag::CREATED, &created));
         }
         encoding::encode_key(tag::EVENTS, WireType::LengthDelimited, out);
         encoding::encode_varint(length as u64, out);
-        encoding::bytes::encode(tag::KEY, key, out);
-        encoding::bytes::encode(tag::RECORD, record, out);
+        record::put_bytes(tag::KEY, key, out);
+        record::put_bytes(tag::RECORD, value, out);
         if created {
             encoding::bool::encode(tag::CREATED, &created, out);
         }
@@ -237,7 +226,7 @@ impl Told {
 
     /// A record is gone.
     fn put_end(&mut self, event: &pb::StoredEvent) {
-        encoding::message::encode(tag::EVENTS, event, &mut self.encoded);
+        encoding::message::encode(tag::EVENTS, event, self.out);
         self.events = self.events.saturating_add(1);
     }
 }
@@ -288,22 +277,30 @@ impl<S: Store> Batch<'_, S> {
         }
         self.mark()?;
         let log_time = self.now().as_millis();
+        let mut written = std::mem::take(&mut self.journal.written);
         // A command that counts several changes is told of under the last number.
         while self.journal.closed.next() < revision {
             let skipped = self.journal.closed.next();
-            let told = self.journal.tell_at(log_time);
-            self.journal.write(skipped, told);
+            let bytes = written.push(skipped, |out| {
+                Told::at(log_time, out);
+            });
+            self.journal.close(skipped, 0, bytes);
         }
-        let mut told = self.journal.tell_at(log_time);
-        for touched in touched {
-            self.tell(touched, &mut told);
-        }
-        self.journal.write(revision, told);
+        let mut events = 0;
+        let bytes = written.push(revision, |out| {
+            let mut told = Told::at(log_time, out);
+            for touched in touched {
+                self.tell(touched, &mut told);
+            }
+            events = told.events;
+        });
+        self.journal.close(revision, events, bytes);
+        self.journal.written = written;
         Ok(())
     }
 
     /// Writes down what became of a record.
-    fn tell(&mut self, touched: Touched, told: &mut Told) {
+    fn tell(&mut self, touched: Touched, told: &mut Told<'_>) {
         let revision = self.revision().get();
         let record = self.record(touched.id).filter(|record| is_there(record));
         let is_there = record.is_some() && touched.revocation.is_none();
@@ -380,7 +377,8 @@ mod tests {
             ..pb::StoredEvent::default()
         };
         for log_time in [0, 1000, u64::MAX] {
-            let mut told = Told::at(log_time, Vec::new());
+            let mut encoded = Vec::new();
+            let mut told = Told::at(log_time, &mut encoded);
             told.put(&key, &record, true);
             told.put_end(&event(false, 2));
             told.put(&key, &record, false);
@@ -388,8 +386,8 @@ mod tests {
                 log_time,
                 events: vec![event(true, 0), event(false, 2), event(false, 0)],
             };
-            assert_eq!(told.encoded, expected.encode_to_vec());
             assert_eq!(told.events, 3);
+            assert_eq!(encoded, expected.encode_to_vec());
         }
     }
 }

@@ -41,7 +41,7 @@ impl MemoryStore {
         for (revision, told) in revisions.into_iter().flatten() {
             for (last, chunk) in history::pack(&[history::alone(revision, &told)], usize::MAX) {
                 let key = Bytes::copy_from_slice(&Key::encode_events(last));
-                self.records.insert(key, chunk.into());
+                self.records.insert(key, chunk);
             }
         }
         let forgotten = KeyRange::events(Revision::default(), events::oldest(&changes.header));

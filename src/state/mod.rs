@@ -74,7 +74,7 @@ mod session;
 pub mod store;
 mod sweep;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod txn;
 mod window;
 

@@ -116,12 +116,13 @@ pub enum Rejection {
     SequenceConfirmed,
     /// The client confirms nothing.
     #[error(
-        "the client has {} unconfirmed replies; confirm some first",
-        limits::CLIENT_WINDOW
+        "the client has {} unconfirmed replies, or {} bytes of them; confirm some first",
+        limits::CLIENT_WINDOW,
+        limits::CLIENT_WINDOW_BYTES
     )]
     ClientWindowFull,
     /// Somebody takes an order from the cart.
-    #[error("the cart is frozen by {holder:?} until log time {until}")]
+    #[error("the cart is frozen by {:?} until log time {until}", holder.as_str())]
     CartFrozen {
         /// Who.
         holder: HolderId,

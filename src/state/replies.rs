@@ -5,13 +5,16 @@
 //! Both live for [`limits::REPLY_WINDOW_MS`] of log time: the window from its last use, the request from its reply.
 //!
 //! Invariants:
-//! 1. A stored window's replies ascend by sequence, none below `confirmed_below`, at most
-//!    [`limits::CLIENT_WINDOW`].
+//! 1. A stored window's replies ascend by sequence, none below `confirmed_below`. They are at most
+//!    [`limits::CLIENT_WINDOW`] and one, and at most [`limits::CLIENT_WINDOW_BYTES`] and the two last ones: before a
+//!    command is executed nobody knows how long its reply is, so a full window refuses the next.
 //! 2. While it is in a batch, a window may still hold replies below `confirmed_below`, at its front and fewer than
 //!    the others: they count as absent, and are forgotten many at a time so that confirming stays cheap.
 //!    [`normalize`] forgets them before the window is encoded, so no byte depends on when that was.
 //! 3. What is refused here (`RequestIdReused`, `SequenceConfirmed`, `ClientWindowFull`) is neither executed nor stored.
-//! 4. Nothing here moves the revision.
+//! 4. The lowest sequence that is not confirmed is never refused for a full window. What fills it may be the replies
+//!    above, which no client can confirm before this one is answered.
+//! 5. Nothing here moves the revision.
 
 use std::sync::Arc;
 
@@ -224,8 +227,8 @@ fn look_up<S: Store>(
             Known::Refused(Rejection::RequestIdReused)
         });
     }
-    let unconfirmed = window.len().saturating_sub(window.confirmed());
-    Ok(if unconfirmed < limits::CLIENT_WINDOW {
+    let is_lowest = sequence == window.confirmed_below;
+    Ok(if is_lowest || !window.is_full() {
         Known::New
     } else {
         Known::Refused(Rejection::ClientWindowFull)

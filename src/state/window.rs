@@ -14,6 +14,7 @@ use prost::Message as _;
 use prost::encoding::{self, WireType};
 
 use super::Fault;
+use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::LogTime;
 
@@ -114,6 +115,20 @@ impl ClientWindow {
     #[cfg(test)]
     pub(super) fn sequences(&self) -> impl Iterator<Item = u64> {
         self.entries.iter().map(|entry| entry.sequence)
+    }
+
+    /// Whether what it holds unconfirmed is as much as a client may have, in replies or in bytes.
+    pub(super) fn is_full(&self) -> bool {
+        let is_below = self.entries.len() < limits::CLIENT_WINDOW
+            && self.replies.len() < limits::CLIENT_WINDOW_BYTES;
+        // Nearly always, and then it does not matter how much of it is confirmed.
+        if is_below {
+            return false;
+        }
+        let confirmed = self.confirmed();
+        let replies = self.entries.len().saturating_sub(confirmed);
+        let bytes = self.replies.len().saturating_sub(self.offset(confirmed));
+        replies >= limits::CLIENT_WINDOW || bytes >= limits::CLIENT_WINDOW_BYTES
     }
 
     /// How many replies, at the front, are confirmed.

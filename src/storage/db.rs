@@ -113,8 +113,6 @@ pub(super) fn state_families(
     events.set_write_buffer_size(config.state_write_buffer_bytes);
     events.set_max_write_buffer_number(config.state_write_buffers);
     events.set_level_compaction_dynamic_level_bytes(true);
-    // Read once, in order, and forgotten soon: not worth the time that compressing takes.
-    events.set_compression_type(DBCompressionType::None);
     // Forgetting deletes whole files, but never those of level 0.
     events.set_target_file_size_base(config.state_write_buffer_bytes as u64);
     events.set_level_zero_file_num_compaction_trigger(2);

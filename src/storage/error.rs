@@ -59,7 +59,10 @@ pub enum Error {
         node: NodeId,
     },
     /// The directory belongs to another cluster.
-    #[error("{} belongs to cluster {owner}, not to cluster {cluster}; use a new data directory to join another cluster", directory.display())]
+    #[error(
+        "{} belongs to cluster {owner}, not to cluster {cluster}; use a new data directory to join another cluster",
+        directory.display()
+    )]
     ForeignCluster {
         /// The data directory.
         directory: PathBuf,

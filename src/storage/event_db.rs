@@ -17,12 +17,20 @@ pub(super) fn family(db: &DB) -> &ColumnFamily {
         .expect("it was opened with the database")
 }
 
-/// Adds events to a batch, packed.
-pub(super) fn put(db: &DB, batch: &mut WriteBatch, chunks: &[Chunk]) {
+/// What a record of a batch takes beside its value: more than it ever does.
+const RECORD_BYTES: usize = 64;
+
+/// A batch of events, packed, with room for so many bytes of other records.
+pub(super) fn batch(db: &DB, chunks: &[Chunk], others: usize) -> WriteBatch {
+    let packed = history::pack(chunks, limits::EVENT_CHUNK_BYTES);
+    let sizes = packed.iter().map(|(_, value)| value.len() + RECORD_BYTES);
+    // A batch that outgrows its room is copied as a whole.
+    let mut batch = WriteBatch::with_capacity_bytes(others + RECORD_BYTES + sizes.sum::<usize>());
     let events = family(db);
-    for (last, packed) in history::pack(chunks, limits::EVENT_CHUNK_BYTES) {
-        batch.put_cf(events, Key::encode_events(last), packed);
+    for (last, value) in packed {
+        batch.put_cf(events, Key::encode_events(last), value);
     }
+    batch
 }
 
 /// Events that were written before a crash, of revisions that the records had not come to. The log makes them again, maybe

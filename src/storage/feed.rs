@@ -229,7 +229,9 @@ mod tests {
         };
         let mut builder = history::Builder::default();
         for revision in revisions {
-            builder.push(Revision::new(revision), &value(revision));
+            builder.push(Revision::new(revision), |out| {
+                out.extend_from_slice(&value(revision));
+            });
         }
         builder.finish().expect("some revisions")
     }

@@ -42,6 +42,7 @@ pub struct Machine {
     batch: Vec<EntryResponder<TypeConfig>>,
     replies: Vec<Replies>,
     layer_bytes: usize,
+    unwritten_bytes: usize,
     /// The last layer on its way into the database.
     flush: Option<JoinHandle<Result<(), Error>>>,
     /// The disk had no room for a layer: when to try again.
@@ -63,7 +64,7 @@ impl Machine {
     ) -> Result<Self, Error> {
         let dir = ShardDir::new(data_dir, cluster, shard);
         dir.create()?;
-        let layer_bytes = config.layer_bytes;
+        let (layer_bytes, unwritten_bytes) = (config.layer_bytes, config.unwritten_bytes);
         let opener = Opener::new(config);
         let current = log.generation(shard)?;
         let state = StateDb::new(generation::open(&dir, &opener, current)?);
@@ -81,6 +82,7 @@ impl Machine {
             batch: Vec::new(),
             replies: Vec::new(),
             layer_bytes,
+            unwritten_bytes,
             flush: None,
             retry_at: None,
         })
@@ -136,6 +138,7 @@ impl Machine {
         let committed = self.shard.state.read()?;
         let view = StateView::new(&committed);
         let mut batch = Batch::new(&view, committed.horizon);
+        batch.reserve(self.batch.iter().map(|(entry, _)| commands_in(entry)).sum());
         let mut advance = Advance::default();
         for (entry, _) in &self.batch {
             let log_id = LogId::new(entry.log_id.leader_id, entry.log_id.index);
@@ -164,26 +167,36 @@ impl Machine {
     /// Begins to write what has gathered in memory, if it is enough, once the layer before it is in the database. Where the
     /// disk has no room for that, memory holds more for a while, and nothing is lost: the log has it all.
     async fn relieve(&mut self) -> Result<(), Error> {
-        let gathered = self.shard.state.unflushed();
-        let bytes = gathered.record_bytes.max(gathered.event_bytes);
-        let waits = self.retry_at.is_some_and(|at| Instant::now() < at)
-            && bytes < limits::LAYERS_WITHOUT_ROOM * self.layer_bytes;
-        if bytes < self.layer_bytes || waits {
+        let state = &self.shard.state;
+        let gathered = state.unflushed();
+        let (layer_bytes, unwritten_bytes) = (self.layer_bytes, self.unwritten_bytes);
+        let holds = |times: usize| {
+            gathered.record_bytes >= times * layer_bytes
+                || gathered.event_bytes >= times * unwritten_bytes
+        };
+        let too_much = holds(limits::LAYERS_WITHOUT_ROOM);
+        let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
+        if !holds(1) || (waits && !too_much) {
             return Ok(());
         }
-        if let Some(mut flush) = self.flush.take() {
-            if bytes < 2 * self.layer_bytes && !flush.is_finished() {
-                self.flush = Some(flush);
+        if let Some(flush) = &mut self.flush {
+            if !holds(2) && !flush.is_finished() {
                 return Ok(());
             }
-            match generation::joined((&mut flush).await) {
-                Err(error) if self.may_wait(&error, bytes) => return Ok(()),
+            let flushed = generation::joined(flush.await);
+            self.flush = None;
+            self.retry_at = None;
+            match flushed {
+                Err(error) if error.is_no_space() && !too_much => {
+                    tracing::warn!(%error, "the state stays in memory until there is room");
+                    self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+                    return Ok(());
+                }
                 flushed => flushed?,
             }
-            self.retry_at = None;
         }
-        let state = self.shard.state.clone();
-        let records_too = gathered.record_bytes >= self.layer_bytes;
+        let state = state.clone();
+        let records_too = gathered.record_bytes >= layer_bytes;
         self.flush = Some(tokio::task::spawn_blocking(move || {
             if records_too {
                 state.flush()
@@ -192,16 +205,6 @@ impl Machine {
             }
         }));
         Ok(())
-    }
-
-    /// Whether a layer that was not written may be tried again, and when.
-    fn may_wait(&mut self, error: &Error, bytes: usize) -> bool {
-        let may = error.is_no_space() && bytes < limits::LAYERS_WITHOUT_ROOM * self.layer_bytes;
-        if may {
-            tracing::warn!(%error, "the state stays in memory until there is room");
-            self.retry_at = Some(Instant::now() + RETRY_PAUSE);
-        }
-        may
     }
 
     /// Answers the writers of the committed batch, and empties it.

@@ -57,9 +57,11 @@ pub struct StateConfig {
     pub database: DbConfig,
     /// Decoded records kept in memory, in bytes.
     pub record_cache_bytes: usize,
-    /// Changed records that are gathered in memory before they are written to the database, in bytes, and as much again of
-    /// events. There may be three times as much for a moment.
+    /// Changed records that are gathered in memory before they are written to the database, in bytes. There may be three
+    /// times as much for a moment.
     pub layer_bytes: usize,
+    /// The same of events.
+    pub unwritten_bytes: usize,
 }
 
 impl Default for StateConfig {
@@ -68,6 +70,7 @@ impl Default for StateConfig {
             database: DbConfig::default(),
             record_cache_bytes: 64 << 20,
             layer_bytes: limits::STATE_LAYER_BYTES,
+            unwritten_bytes: limits::UNWRITTEN_EVENT_BYTES,
         }
     }
 }
@@ -597,9 +600,7 @@ impl Shared {
         }
         let (db, chunks) = (committed.db.clone(), committed.unwritten.chunks());
         drop(committed);
-        let mut batch = WriteBatch::default();
-        event_db::put(&db, &mut batch, &chunks);
-        db.write_opt(batch, &unlogged())
+        db.write_opt(event_db::batch(&db, &chunks, 0), &unlogged())
             .map_err(|e| Error::database("write to", db.path(), e))?;
         self.forget_unwritten(&chunks);
         drop(flushing);
@@ -670,7 +671,7 @@ impl fmt::Debug for StateDb {
 
 /// Everything of a layer as one write, in key order.
 fn write_batch(db: &DB, frozen: &Frozen) -> WriteBatch {
-    let mut batch = WriteBatch::with_capacity_bytes(frozen.layer.bytes());
+    let mut batch = event_db::batch(db, &frozen.events, frozen.layer.bytes());
     batch.put(Key::Header.encode(), frozen.header.encode_to_vec());
     if let Some(applied) = frozen.position.applied {
         let applied = pb::LogId::from(applied);
@@ -686,7 +687,6 @@ fn write_batch(db: &DB, frozen: &Frozen) -> WriteBatch {
             None => batch.delete(&entry.key_bytes),
         }
     }
-    event_db::put(db, &mut batch, &frozen.events);
     batch
 }
 

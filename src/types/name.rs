@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use smol_str::SmolStr;
 
 use super::Invalid;
 use crate::limits;
@@ -53,11 +54,11 @@ macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $field:literal, $limit:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(String);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// Checks that it is neither empty nor too long.
-            pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+            pub fn parse(text: impl Into<SmolStr>) -> Result<Self, Invalid> {
                 let text = text.into();
                 check_text($field, &text, $limit)?;
                 Ok(Self(text))
@@ -72,7 +73,7 @@ macro_rules! text {
             /// The text, owned.
             #[must_use]
             pub fn into_string(self) -> String {
-                self.0
+                self.0.into()
             }
         }
 
@@ -118,17 +119,17 @@ text!(
 
 /// Separates tenants: nothing in one namespace sees another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Namespace(String);
+pub struct Namespace(SmolStr);
 
 impl Namespace {
     /// What an empty name stands for.
     pub const DEFAULT: &'static str = "default";
 
     /// Letters, digits, `-`, `_` and `.`; empty is [`Namespace::DEFAULT`].
-    pub fn parse(text: impl Into<String>) -> Result<Self, Invalid> {
+    pub fn parse(text: impl Into<SmolStr>) -> Result<Self, Invalid> {
         let text = text.into();
         if text.is_empty() {
-            return Ok(Self(Self::DEFAULT.to_owned()));
+            return Ok(Self::default());
         }
         check_len("namespace", text.len(), limits::NAMESPACE_BYTES)?;
         if !text
@@ -152,7 +153,7 @@ impl Namespace {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self(Self::DEFAULT.to_owned())
+        Self(SmolStr::new_static(Self::DEFAULT))
     }
 }
 

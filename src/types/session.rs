@@ -21,6 +21,12 @@ pub struct SessionHandle {
 const HANDLE_BYTES: usize = 16;
 
 impl SessionHandle {
+    /// What to look a session up by. A text that is no handle names no session, as births are counted from 1.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        Self::parse(text).unwrap_or(Self::new(0, LogTime::default()))
+    }
+
     /// Of a session with this place among its user's, created at this time.
     #[must_use]
     pub fn new(birth: u64, created_at: LogTime) -> Self {
@@ -106,6 +112,7 @@ mod tests {
             let handle = SessionHandle::new(birth, LogTime::from_millis(at));
             let text = handle.to_string();
             assert_eq!(SessionHandle::parse(&text), Ok(handle));
+            assert_eq!(SessionHandle::of_text(&text), handle);
             assert_eq!(text.len(), 22);
         }
     }
@@ -120,6 +127,7 @@ mod tests {
             &"A".repeat(1000),
         ] {
             assert!(SessionHandle::parse(text).is_err(), "{text}");
+            assert_eq!(SessionHandle::of_text(text).birth(), 0, "{text}");
         }
     }
 

@@ -28,8 +28,8 @@ impl SessionToken {
         Ok(Self(bytes))
     }
 
-    /// From a request. What is wrong with it is not told: a malformed token is answered like an absent one
-    /// wherever a session is looked up.
+    /// From a request that brings a token into the world. Whoever looks a session up asks [`TokenHash::of_text`], which
+    /// tells a malformed token from an absent one no more than the store does.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         const MALFORMED: Invalid = Invalid::Malformed {
             field: "token",
@@ -75,6 +75,15 @@ impl SessionToken {
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
+    /// The hash of no token that anybody knows: no session has it.
+    pub const OF_NONE: Self = Self([0; 32]);
+
+    /// What to look a session up by. A text that is no token names no session, like a token that was never drawn.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        SessionToken::parse(text).map_or(Self::OF_NONE, |token| token.hash())
+    }
+
     /// From its bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
@@ -115,12 +124,14 @@ mod tests {
         let again = SessionToken::parse(&token.expose()).expect("own tokens are well formed");
         assert!(again == token);
         assert_eq!(again.hash(), token.hash());
+        assert_eq!(TokenHash::of_text(&token.expose()), token.hash());
     }
 
     #[test]
     fn short_long_and_foreign_texts_are_refused() {
         for text in ["", "abc", "not base64!!!!!!!!!!!!!!!!!!", &"A".repeat(1000)] {
             assert!(SessionToken::parse(text).is_err(), "{text}");
+            assert_eq!(TokenHash::of_text(text), TokenHash::OF_NONE, "{text}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Retries that arrive twice, on other nodes, after fail-over, restart and snapshot.
 
+use futures::future::join_all;
 use tonic::Code;
-use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
+use trolley::limits;
 use trolley::proto::v1::kv_service_client::KvServiceClient;
 use trolley::proto::v1::session_service_client::SessionServiceClient;
 use trolley::proto::v1::{CreateSessionRequest, PutKeyRequest, PutKeyResponse};
@@ -10,12 +11,6 @@ use trolley::proto::v1::{CreateSessionRequest, PutKeyRequest, PutKeyResponse};
 use trolley::types::NodeId;
 
 use crate::harness::{Cluster, Load, eventually};
-
-async fn channel(cluster: &mut Cluster, id: u64) -> Channel {
-    let address = format!("http://{}", cluster.node(id).address());
-    let endpoint = Channel::from_shared(address).expect("an address");
-    endpoint.connect().await.expect("the node listens")
-}
 
 fn request(value: &str) -> PutKeyRequest {
     PutKeyRequest {
@@ -28,7 +23,7 @@ fn request(value: &str) -> PutKeyRequest {
 
 /// Puts through one node until it answers: an election may be under way.
 async fn put(cluster: &mut Cluster, id: u64) -> PutKeyResponse {
-    let client = KvServiceClient::new(channel(cluster, id).await);
+    let client = KvServiceClient::new(cluster.channel(id).await);
     let mut answer = None;
     eventually("an answer to a put", async || {
         let response = client.clone().put(request("v")).await;
@@ -72,7 +67,7 @@ async fn a_request_id_counts_once_through_failover_snapshot_and_restart() {
         expect_replay(&first, &put(&mut cluster, id).await);
     }
 
-    let mut other = KvServiceClient::new(channel(&mut cluster, 1).await);
+    let mut other = KvServiceClient::new(cluster.channel(1).await);
     let refused = other.put(request("another body")).await;
     let refused = refused.expect_err("the id was used with another body");
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -129,14 +124,14 @@ async fn a_retried_login_gets_the_same_token_from_the_next_leader() {
         user_id: "ada".to_owned(),
         ..CreateSessionRequest::default()
     };
-    let mut sessions = SessionServiceClient::new(channel(&mut cluster, 1).await);
+    let mut sessions = SessionServiceClient::new(cluster.channel(1).await);
     let first = sessions.create(request.clone()).await;
     let first = first.expect("a leader is there").into_inner();
 
     let leader = cluster.wait_for_leader().await;
     cluster.node(leader).kill();
     let next = cluster.wait_for_leader_beside(leader).await;
-    let sessions = SessionServiceClient::new(channel(&mut cluster, next).await);
+    let sessions = SessionServiceClient::new(cluster.channel(next).await);
     let mut token = String::new();
     eventually("an answer to the retry", async || {
         let answer = sessions.clone().create(request.clone()).await;
@@ -165,4 +160,29 @@ async fn a_callers_request_id_gets_the_same_token_from_another_client() {
     for client in clients {
         client.close().await;
     }
+}
+
+/// Replies so large that few of them fill the client's window: its calls wait for their turn, and each counts once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_replies_make_a_client_wait_and_nothing_else() {
+    const CALLS: usize = 120;
+    let large = "v".repeat(limits::TXN_RESULT_BYTES - 1000);
+    assert!(CALLS * large.len() > 2 * limits::CLIENT_WINDOW_BYTES);
+    let cluster = Cluster::start(1, &[]).await;
+    let client = cluster.client();
+    let put = client.keys().put("large", large).send().await;
+    put.expect("a small enough value");
+    let keys = client.keys();
+    let calls = (0..CALLS).map(|_| {
+        let txn = client.txn().then(keys.increment("calls", 1));
+        txn.then(keys.get("large")).send()
+    });
+    for done in join_all(calls).await {
+        let done = done.expect("there is time enough for all of them");
+        assert_eq!(done.results.len(), 2);
+    }
+    let counted = client.keys().get("calls").send().await;
+    let counted = counted.expect("it was incremented").value;
+    assert_eq!(counted.counter, i64::try_from(CALLS).ok());
+    client.close().await;
 }

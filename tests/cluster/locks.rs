@@ -1,29 +1,36 @@
 //! Counters, leases, locks and transactions on real processes, through the death of the leader.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use trolley::client::{Client, Compare, Outcome};
+use trolley::client::{CartOwner, Client, Compare, Outcome};
 use trolley::proto::v1::Relation;
 
-use crate::harness::{Cluster, eventually};
+use crate::harness::{Cluster, Storm, eventually};
 
-const STOCK: i64 = 40;
-const BUYERS: i64 = 60;
+/// Pieces that come at once when there are none.
+const DELIVERY: i64 = 20;
+/// How often the leader is killed while they are sold.
+const KILLS: u64 = 3;
 /// A lock's TTL, long enough that a busy machine keeps it alive.
 const TTL: Duration = Duration::from_secs(3);
 
+fn buyer(number: u64) -> CartOwner {
+    CartOwner::User(format!("buyer-{number}"))
+}
+
 /// Takes one piece and puts it into the buyer's cart. Whether there was one.
-async fn buy(client: &Client, buyer: i64) -> bool {
-    let owner = trolley::client::CartOwner::User(format!("buyer-{buyer}"));
-    let bought = client
-        .txn()
-        .then(client.keys().increment("stock/mug", -1).min(0))
-        .then(client.carts().add(&owner, "mug", 1))
-        .timeout(Duration::from_secs(60))
-        .send()
-        .await;
-    match bought {
-        Ok(done) => done.succeeded,
+async fn buy(storm: &Storm, client: &Client, number: u64) -> bool {
+    let bought = storm.ask("txn", || {
+        client
+            .txn()
+            .then(client.keys().increment("stock/mug", -1).min(0))
+            .then(client.carts().add(&buyer(number), "mug", 1))
+            .request_id(format!("{number}/buy"))
+            .send()
+    });
+    match bought.await {
+        Ok(done) => done.value.succeeded,
         Err(error) => {
             assert_eq!(error.reason(), Some("COUNTER_BELOW_MIN"), "{error}");
             assert_eq!(error.outcome(), Outcome::NotApplied);
@@ -32,43 +39,38 @@ async fn buy(client: &Client, buyer: i64) -> bool {
     }
 }
 
-/// More buyers than pieces, and a leader that dies among them: as many are sold as there were, each into one cart.
+/// Leaders die among the buyers, who are often too many: each piece is sold once, into one cart, and none that is not there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_is_sold_exactly_once_through_a_failover() {
     let mut cluster = Cluster::start(3, &[]).await;
-    let client = cluster.client();
-    let stocked = client.keys().increment("stock/mug", STOCK).send().await;
-    assert_eq!(stocked.expect("a new counter").value.value, STOCK);
-
-    let leader = cluster.wait_for_leader().await;
-    let buyers = futures::future::join_all((0..BUYERS).map(|buyer| buy(&client, buyer)));
-    let kill = async {
-        eventually("the first sales", async || {
-            let stock = client.keys().get("stock/mug").send().await;
-            stock.is_ok_and(|stock| stock.counter < Some(STOCK))
-        })
-        .await;
-        cluster.node(leader).kill();
+    let story = |storm: Arc<Storm>, client: Client, number| async move {
+        let sold = buy(&storm, &client, number).await;
+        if !sold {
+            let delivered = storm.ask("increment", || {
+                let more = client.keys().increment("stock/mug", DELIVERY);
+                more.request_id(format!("{number}/deliver")).send()
+            });
+            delivered.await.expect("a counter takes it");
+        }
+        (number, sold)
     };
-    let (sold, ()) = tokio::join!(buyers, kill);
-    let sold: Vec<i64> = (0..)
-        .zip(sold)
-        .filter_map(|(buyer, sold)| sold.then_some(buyer))
-        .collect();
-    assert_eq!(sold.len(), usize::try_from(STOCK).expect("small"));
-    for buyer in 0..BUYERS {
-        let owner = trolley::client::CartOwner::User(format!("buyer-{buyer}"));
-        let cart = client.carts().get(&owner).send().await.expect("readable");
+    let sales = Storm::rage(&mut cluster, KILLS, &["txn"], story).await;
+    let client = cluster.client();
+    for (number, sold) in &sales {
+        let cart = client.carts().get(&buyer(*number)).send().await;
+        let cart = cart.expect("a cart can be read");
         let pieces: u32 = cart.lines.iter().map(|line| line.quantity).sum();
-        assert_eq!(pieces, u32::from(sold.contains(&buyer)), "buyer {buyer}");
+        assert_eq!(pieces, u32::from(*sold), "buyer {number}");
     }
-    let left = client
-        .keys()
-        .get("stock/mug")
-        .send()
-        .await
-        .expect("readable");
-    assert_eq!((left.counter, &left.value.value[..]), (Some(0), &b"0"[..]));
+    let count = |was: bool| sales.iter().filter(|(_, sold)| *sold == was).count();
+    let count = |was| i64::try_from(count(was)).expect("few sales");
+    let left = count(false) * DELIVERY - count(true);
+    let stock = client.keys().get("stock/mug").send().await;
+    let stock = stock.expect("it was delivered");
+    assert_eq!(stock.counter, Some(left));
+    assert_eq!(&stock.value.value[..], left.to_string().as_bytes());
+    cluster.wait_for_agreement().await;
+    client.close().await;
 }
 
 /// A holder that dies loses the lock, the next has a greater token, and who still believes to hold it is fenced off.
@@ -82,9 +84,15 @@ async fn a_lock_passes_on_and_the_old_token_is_refused() {
     let taken = second.keys().lock("report").ttl(TTL).try_acquire().await;
     assert!(taken.expect("answered").is_none());
 
-    let leader = cluster.wait_for_leader().await;
-    cluster.node(leader).kill();
-    cluster.wait_for_leader_beside(leader).await;
+    let story = |storm: Arc<Storm>, client: Client, number| async move {
+        let put = storm.ask("put", || {
+            let put = client.keys().put("report", "mine").if_absent();
+            put.request_id(format!("{number}")).send()
+        });
+        let refused = put.await.expect_err("somebody has the lock");
+        assert_eq!(refused.reason(), Some("KEY_EXISTS"), "{refused}");
+    };
+    Storm::rage(&mut cluster, 1, &["put"], story).await;
     // Longer than the TTL: it is kept alive across the fail-over.
     let lease = held.lease_id();
     let begun = tokio::time::Instant::now();

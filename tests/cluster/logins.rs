@@ -1,16 +1,14 @@
 //! Logins and log-outs through the death of the leader: all of it or nothing, and no way back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinSet;
-use trolley::client::{CartOwner, Client, Error};
+use trolley::client::{CartOwner, Client};
 
-use crate::harness::{Cluster, Random, eventually};
+use crate::harness::{Cluster, Storm, eventually};
 
 /// How often the leader is killed.
-const KILLS: usize = 3;
+const KILLS: u64 = 3;
 
 async fn is_there(client: &Client, token: &str) -> bool {
     match client.sessions().get(token).send().await {
@@ -26,71 +24,55 @@ async fn quantity(client: &Client, owner: &CartOwner) -> u32 {
     cart.lines.iter().map(|line| line.quantity).sum()
 }
 
-/// One customer after the other: a guest with two mugs in the cart logs in.
-async fn log_in(client: &Client, user: &str) -> Result<(String, String), Error> {
-    let guest = client
-        .sessions()
-        .create()
-        .field("theme", "dark")
-        .send()
-        .await?;
-    let owner = CartOwner::Session(guest.token.clone());
-    client.carts().add(&owner, "mug", 2).send().await?;
-    let rotate = client.sessions().rotate(&guest.token).user(user);
-    let rotated = rotate.set("step", "done").send().await?;
+/// A guest with two mugs in the cart logs in. The old token and the new one.
+async fn log_in(storm: &Storm, client: &Client, user: &str) -> (String, String) {
+    let id = |verb: &str| format!("{user}/{verb}");
+    let create = storm.ask("create", || {
+        let create = client.sessions().create().field("theme", "dark");
+        create.request_id(id("create")).send()
+    });
+    let guest = create.await.expect("it can be created").value.token;
+    let owner = CartOwner::Session(guest.clone());
+    let add = storm.ask("add", || {
+        let add = client.carts().add(&owner, "mug", 2);
+        add.request_id(id("add")).send()
+    });
+    add.await.expect("it can be added");
+    let rotate = storm.ask("rotate", || {
+        let rotate = client.sessions().rotate(&guest).user(user);
+        rotate.set("step", "done").request_id(id("rotate")).send()
+    });
+    let rotated = rotate.await.expect("a guest may log in").value;
     assert_eq!(rotated.user_id, user);
     let cart = rotated.cart.as_ref().expect("there was a cart");
     assert_eq!((cart.taken_lines, cart.dropped_lines), (1, 0));
-    Ok((guest.token.clone(), rotated.token.clone()))
+    (guest, rotated.token.clone())
 }
 
 /// Each login happened once and whole, whatever the leader died of.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_is_whole_through_the_death_of_the_leader() {
     let mut cluster = Cluster::start(3, &[]).await;
-    let mut random = Random::seeded();
+    let story = |storm: Arc<Storm>, client: Client, number| async move {
+        let user = format!("user-{number}");
+        let (old, new) = log_in(&storm, &client, &user).await;
+        (user, old, new)
+    };
+    let logins = Storm::rage(&mut cluster, KILLS, &["rotate"], story).await;
     let client = cluster.client();
-    let stop = Arc::new(AtomicBool::new(false));
-    let done = Arc::new(AtomicU64::new(0));
-    let mut tasks = JoinSet::new();
-    for task in 0..4 {
-        let (client, stop, done) = (client.clone(), Arc::clone(&stop), Arc::clone(&done));
-        tasks.spawn(async move {
-            let mut logins = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let user = format!("user-{task}-{}", logins.len());
-                let tokens = log_in(&client, &user).await;
-                logins.push((user, tokens.expect("retries outlast an election")));
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            logins
-        });
-    }
-    for _ in 0..KILLS {
-        let goal = done.load(Ordering::Relaxed) + 5 + random.below(20);
-        eventually("more logins", async || done.load(Ordering::Relaxed) >= goal).await;
-        let leader = cluster.wait_for_leader().await;
-        cluster.node(leader).kill();
-        cluster.wait_for_leader_beside(leader).await;
-        cluster.node(leader).start();
-        cluster.wait_until_caught_up(leader).await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    while let Some(logins) = tasks.join_next().await {
-        for (user, (old, new)) in logins.expect("no task panics") {
-            assert!(
-                !is_there(&client, &old).await,
-                "the old token of {user} lives"
-            );
-            let session = client.sessions().get(&new).send().await.expect("it lives");
-            assert_eq!(session.user_id, user);
-            assert_eq!(session.fields.len(), 2);
-            assert_eq!(quantity(&client, &CartOwner::User(user.clone())).await, 2);
-            let listed = client.sessions().list(&user).current(&new).send().await;
-            let listed = listed.expect("a listing can be read");
-            assert_eq!(listed.sessions.len(), 1);
-            assert!(listed.sessions[0].current);
-        }
+    for (user, old, new) in logins {
+        assert!(
+            !is_there(&client, &old).await,
+            "the old token of {user} lives"
+        );
+        let session = client.sessions().get(&new).send().await.expect("it lives");
+        assert_eq!(session.user_id, user);
+        assert_eq!(session.fields.len(), 2);
+        assert_eq!(quantity(&client, &CartOwner::User(user.clone())).await, 2);
+        let listed = client.sessions().list(&user).current(&new).send().await;
+        let listed = listed.expect("a listing can be read");
+        assert_eq!(listed.sessions.len(), 1);
+        assert!(listed.sessions[0].current);
     }
     cluster.wait_for_agreement().await;
     client.close().await;

@@ -1,4 +1,5 @@
-//! Whole clusters of real processes (of real nodes in one process where their wall clocks differ), and what may happen to them: crashes, pauses, restarts, lost nodes.
+//! Whole clusters of real processes (of real nodes in one process where their wall clocks differ), and what may happen to
+//! them: crashes, pauses, restarts, lost nodes.
 //!
 //! Every test starts nodes of its own on loopback and drives them through the client library. They run one after
 //! another, because timers mean little on a machine that runs three clusters at once. When a test fails, it
@@ -10,7 +11,6 @@
     reason = "seeds and logs of a failing test are for people"
 )]
 
-mod bad_input;
 mod bad_start;
 mod carts;
 mod catch_up;
@@ -25,8 +25,12 @@ mod linearizable;
 mod locks;
 mod logins;
 mod pause;
+mod power_cut;
+mod reads;
 mod reasons;
 mod restart;
+mod revocations;
 mod shops;
+mod verbs;
 mod watch;
 mod web_sessions;

@@ -6,6 +6,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use trolley::client::{Client, ClientConfig, Consistency, Transport};
 use trolley::proto::v1::GetKeyRequest;
 use trolley::proto::v1::kv_service_client::KvServiceClient;
 
@@ -67,6 +68,65 @@ async fn read_until_answered(direct: KvServiceClient<Channel>, expected: &str) -
     })
     .await;
     refused
+}
+
+/// A node that sleeps keeps its connections. Whoever has the others to ask gets an answer from them in good time, whatever is
+/// asked for and however it travels.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_sleeps_holds_up_no_caller() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let mut clients = Vec::new();
+    for transport in [Transport::Exchange, Transport::Unary] {
+        let config = ClientConfig::new(cluster.endpoints()).expect("addresses");
+        // With the patience that a client has unless it is told otherwise.
+        let client = Client::connect(config.transport(transport)).expect("a client");
+        let put = client.keys().put("k", "v").send().await;
+        put.expect("three nodes take a write");
+        clients.push(client);
+    }
+    let leader = cluster.wait_for_leader().await;
+    for asleep in [cluster.others(leader)[0], leader] {
+        cluster.node(asleep).pause();
+        for client in &clients {
+            // Each node is asked first now and then.
+            for _ in 0..2 {
+                ask_everything(client, asleep).await;
+            }
+        }
+        cluster.node(asleep).resume();
+        cluster.wait_until_caught_up(asleep).await;
+    }
+    for client in clients {
+        client.close().await;
+    }
+}
+
+async fn ask_everything(client: &Client, asleep: u64) {
+    let what = format!("while node {asleep} sleeps, by {client:?}");
+    let put = client.keys().put("k", "v").send().await;
+    let put = put.unwrap_or_else(|error| panic!("a put {what}: {error}"));
+    for consistency in [
+        Consistency::Linearizable,
+        Consistency::AtLeast(put.revision),
+        Consistency::Stale,
+    ] {
+        let get = client.keys().get("k").consistency(consistency);
+        let got = get.send().await;
+        got.unwrap_or_else(|error| panic!("a read, {consistency:?}, {what}: {error}"));
+    }
+    let members = client.cluster().members().await;
+    members.unwrap_or_else(|error| panic!("members {what}: {error}"));
+    let status = client.cluster().status().await;
+    let status = status.unwrap_or_else(|error| panic!("status {what}: {error}"));
+    let silent: Vec<_> = status
+        .nodes
+        .iter()
+        .filter(|it| !it.error.is_empty())
+        .collect();
+    assert!(
+        silent.len() == 1 && silent[0].node_id == asleep,
+        "status {what}: {status:?}"
+    );
 }
 
 /// Whether a node says that it serves.

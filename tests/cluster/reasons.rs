@@ -1,11 +1,28 @@
-//! Requests that make no sense: each has its stable reason, and changes nothing.
+//! Stable reasons, as clients meet them beside the command line: requests that make no sense and change nothing, what nodes
+//! say of each other and of their own end, and that no reason is without a test that meets it.
 
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::future::join_all;
+use futures::stream;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use trolley::api::NO_FORWARD;
+use trolley::api::status::{OutcomeRule, REASONS};
 use trolley::client::{CartOwner, Client, Error, LineRef, Rejected};
 use trolley::limits;
-use trolley::proto::v1::PutKeyRequest;
+use trolley::proto::v1;
+use trolley::proto::v1::cluster_service_client::ClusterServiceClient;
+use trolley::proto::v1::exchange_service_client::ExchangeServiceClient;
 use trolley::proto::v1::kv_service_client::KvServiceClient;
+use trolley::proto::v1::operation::Request;
+use trolley::proto::v1::outcome::Response;
+use trolley::proto::v1::watch_service_client::WatchServiceClient;
+use trolley::proto::v1::{PutKeyRequest, TransferLeaderRequest};
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, PATIENCE, eventually};
 
 /// Well formed, and no session's.
 const ABSENT_TOKEN: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -124,21 +141,21 @@ async fn bad_requests_have_stable_reasons_and_change_nothing() {
         assert_eq!(found, expected, "{what}");
     }
     // The client library has no negative durations.
-    let address = format!("http://{}", cluster.node(1).address());
-    let mut direct = KvServiceClient::connect(address)
-        .await
-        .expect("the node listens");
+    let channel = cluster.channel(1).await;
     let request = PutKeyRequest {
         key: "k".to_owned(),
         ttl_ms: -1,
         ..PutKeyRequest::default()
     };
-    let refused = direct
-        .put(request)
-        .await
-        .expect_err("time does not run back");
-    let refused = Rejected::from(refused);
-    assert_eq!(refused.reason, "OUT_OF_RANGE");
+    assert_eq!(put(&channel, request, PATIENCE).await, "OUT_OF_RANGE");
+    // Nor does it ask for two things of which only one can be.
+    let request = PutKeyRequest {
+        key: "k".to_owned(),
+        if_absent: true,
+        if_revision: Some(1),
+        ..PutKeyRequest::default()
+    };
+    assert_eq!(put(&channel, request, PATIENCE).await, "EXCLUSIVE_FIELDS");
 
     assert_eq!(revision(&client).await, before, "something was changed");
     let cart = client.carts().get(&full).send().await;
@@ -180,3 +197,310 @@ async fn told_of(client: &Client, token: &str) -> Vec<Rejected> {
         })
         .collect()
 }
+
+/// The reason of a failure, which has the code and the outcome that the table of reasons says.
+fn reason_of(rejected: &Rejected) -> String {
+    let row = REASONS.iter().find(|row| row.name == rejected.reason);
+    let row = row.unwrap_or_else(|| panic!("not in the table: {rejected:?}"));
+    assert_eq!(rejected.code, row.code, "{rejected:?}");
+    if row.outcome != OutcomeRule::InMetadata {
+        let outcome = rejected.metadata.get("outcome").map(String::as_str);
+        assert_eq!(outcome, Some(row.outcome.as_str()), "{rejected:?}");
+    }
+    rejected.reason.clone()
+}
+
+/// What became of a call: a reason, that it was done, or that the transport gave up first.
+fn told<T>(answer: Result<T, tonic::Status>) -> String {
+    match answer.map_err(Rejected::from) {
+        Ok(_) => "done".to_owned(),
+        Err(rejected) if rejected.reason.is_empty() => "no answer".to_owned(),
+        Err(rejected) => reason_of(&rejected),
+    }
+}
+
+async fn put(node: &Channel, request: PutKeyRequest, patience: Duration) -> String {
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(patience);
+    told(KvServiceClient::new(node.clone()).put(request).await)
+}
+
+fn some_put() -> PutKeyRequest {
+    PutKeyRequest {
+        key: "k".to_owned(),
+        value: "v".into(),
+        ..PutKeyRequest::default()
+    }
+}
+
+/// A put that is not sent on to the leader.
+async fn put_here(node: &Channel) -> String {
+    let mut request = tonic::Request::new(some_put());
+    request.set_timeout(PATIENCE);
+    let yes = MetadataValue::from_static("1");
+    request.metadata_mut().insert(NO_FORWARD, yes);
+    told(KvServiceClient::new(node.clone()).put(request).await)
+}
+
+async fn get(node: &Channel, read: v1::ReadOptions, patience: Duration) -> String {
+    let mut request = tonic::Request::new(v1::GetKeyRequest {
+        read: Some(read),
+        key: "k".to_owned(),
+        ..v1::GetKeyRequest::default()
+    });
+    request.set_timeout(patience);
+    told(KvServiceClient::new(node.clone()).get(request).await)
+}
+
+/// Of a revision that no store comes to.
+fn far_ahead() -> v1::ReadOptions {
+    v1::ReadOptions {
+        consistency: v1::Consistency::AtLeastRevision.into(),
+        min_revision: u64::MAX,
+    }
+}
+
+/// Puts under these sequences, and what the last of them was answered.
+async fn exchange(
+    node: &Channel,
+    client: u8,
+    confirmed_below: u64,
+    sequences: std::ops::RangeInclusive<u64>,
+) -> String {
+    let operations = sequences.clone().map(|sequence| v1::Operation {
+        sequence,
+        request: Some(Request::PutKey(some_put())),
+    });
+    let frame = v1::ExchangeRequest {
+        client_id: vec![client; limits::CLIENT_ID_BYTES].into(),
+        confirmed_below,
+        operations: operations.collect(),
+    };
+    // The stream stays open until it is dropped.
+    let frames = futures::StreamExt::chain(stream::iter([frame]), stream::pending());
+    let answer = ExchangeServiceClient::new(node.clone())
+        .exchange(frames)
+        .await;
+    let mut answers = answer.expect("a stream").into_inner();
+    loop {
+        let frame = answers.message().await.expect("it is whole");
+        let outcomes = frame.expect("it is open").outcomes.into_iter();
+        let mut last = outcomes.filter(|outcome| outcome.sequence == *sequences.end());
+        match last
+            .next()
+            .map(|outcome| outcome.response.expect("an answer"))
+        {
+            Some(Response::Failure(failure)) => return reason_of(&failure.into()),
+            Some(_) => return "done".to_owned(),
+            None => {}
+        }
+    }
+}
+
+/// Clients that do not keep to what the exchange stream asks of them, and more watchers than a node takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_for_too_much_is_told_what() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    let node = cluster.channel(1).await;
+    assert_eq!(exchange(&node, 1, 5, 7..=7).await, "done");
+    assert_eq!(exchange(&node, 1, 5, 3..=3).await, "SEQUENCE_CONFIRMED");
+    let most = limits::CLIENT_WINDOW as u64;
+    assert_eq!(exchange(&node, 2, 1, 1..=most).await, "done");
+    let beyond = exchange(&node, 2, 1, most + 1..=most + 1).await;
+    assert_eq!(beyond, "CLIENT_WINDOW_FULL");
+    // Confirming makes room.
+    let beyond = exchange(&node, 2, most, most + 1..=most + 1).await;
+    assert_eq!(beyond, "done");
+
+    let mut watchers = Vec::new();
+    let watch = async |channel: &Channel| {
+        let mut client = WatchServiceClient::new(channel.clone());
+        client.watch(v1::WatchRequest::default()).await
+    };
+    let each = limits::HTTP2_STREAMS as usize;
+    for _ in 0..limits::WATCHERS / each {
+        let channel = cluster.channel(1).await;
+        let opened = join_all((0..each).map(|_| watch(&channel))).await;
+        watchers.extend(
+            opened
+                .into_iter()
+                .map(|stream| stream.expect("there is room")),
+        );
+    }
+    let another = watch(&node).await;
+    assert_eq!(told(another), "WATCHERS_LIMIT");
+    watchers.pop();
+    eventually("room for another watcher", async || {
+        watch(&node).await.is_ok()
+    })
+    .await;
+}
+
+/// What nodes say of a leader that is another, that does not answer, that is dead, or that there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_the_leader_is_told_apart() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let leader = cluster.wait_for_leader().await;
+    let others = cluster.others(leader);
+    let (to_leader, follower) = (
+        cluster.channel(leader).await,
+        cluster.channel(others[0]).await,
+    );
+    assert_eq!(put_here(&follower).await, "NOT_LEADER");
+    let soon = Duration::from_millis(300);
+    assert_eq!(get(&follower, far_ahead(), soon).await, "BEHIND_REVISION");
+
+    // Asleep: it was sent there, and nobody knows what became of it when the leader dies.
+    assert_eq!(put(&follower, some_put(), PATIENCE).await, "done");
+    cluster.node(leader).pause();
+    let (forwarded, ()) = tokio::join!(put(&follower, some_put(), PATIENCE), async {
+        cluster.wait_for_leader_beside(leader).await;
+        cluster.node(leader).kill();
+    });
+    assert_eq!(forwarded, "FORWARD_INTERRUPTED");
+    cluster.node(leader).start();
+    cluster.wait_until_caught_up(leader).await;
+
+    // Dead, and not replaced yet. Whoever is asked is none of those that may lead next in the first moment.
+    let second = cluster.wait_for_leader().await;
+    let rest = cluster.others(second);
+    let follower = cluster.channel(rest[0]).await;
+    assert_eq!(put(&follower, some_put(), PATIENCE).await, "done");
+    cluster.node(second).kill();
+    eventually("a follower that cannot reach its leader", async || {
+        put(&follower, some_put(), PATIENCE).await == "LEADER_UNREACHABLE"
+    })
+    .await;
+
+    // Alone.
+    let third = cluster.wait_for_leader_beside(second).await;
+    let to_third = cluster.channel(third).await;
+    let last = if third == rest[0] { rest[1] } else { rest[0] };
+    cluster.node(last).kill();
+    assert_eq!(put(&to_third, some_put(), soon).await, "DEADLINE_EXCEEDED");
+    let linearizable = v1::ReadOptions::default();
+    eventually("a leader that cannot confirm a read", async || {
+        get(&to_third, linearizable, PATIENCE).await == "NO_QUORUM"
+    })
+    .await;
+    cluster.node(third).kill();
+    cluster.node(third).start();
+    cluster.node(third).wait_until_listening().await;
+    eventually("a node that knows no leader", async || {
+        put(&to_third, some_put(), PATIENCE).await == "NO_LEADER"
+    })
+    .await;
+    drop(to_leader);
+}
+
+/// A leader that was deposed in its sleep takes a write before it knows, or knows; a target that sleeps takes no leadership; and
+/// a node that drains takes nothing new.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leads_no_more_says_so() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let mut rounds = 0;
+    let mut is_lost = false;
+    while !is_lost {
+        rounds += 1;
+        assert!(rounds <= 20, "no write ever met the end of a leadership");
+        let leader = cluster.wait_for_leader().await;
+        let node = cluster.channel(leader).await;
+        cluster.node(leader).pause();
+        let wake = async {
+            cluster.wait_for_leader_beside(leader).await;
+            cluster.node(leader).resume();
+        };
+        let (told, ()) = tokio::join!(join_all((0..20).map(|_| put_here(&node))), wake);
+        for reason in told {
+            let expected = ["LEADERSHIP_LOST", "NOT_LEADER", "NO_LEADER"];
+            assert!(expected.contains(&reason.as_str()), "{reason}");
+            is_lost |= reason == "LEADERSHIP_LOST";
+        }
+        cluster.wait_until_caught_up(leader).await;
+    }
+    println!("a leadership was lost under a write in round {rounds}");
+
+    let leader = cluster.wait_for_leader().await;
+    let target = cluster.others(leader)[0];
+    let node = cluster.channel(leader).await;
+    cluster.node(target).pause();
+    let mut transfer = tonic::Request::new(TransferLeaderRequest {
+        target_node_id: target,
+    });
+    transfer.set_timeout(Duration::from_secs(2));
+    let transfer = ClusterServiceClient::new(node.clone())
+        .transfer_leader(transfer)
+        .await;
+    assert_eq!(told(transfer), "TRANSFER_FAILED");
+    cluster.node(target).resume();
+    cluster.wait_until_caught_up(target).await;
+
+    let leader = cluster.wait_for_leader().await;
+    let node = cluster.channel(leader).await;
+    let frame = v1::ExchangeRequest {
+        client_id: vec![3; limits::CLIENT_ID_BYTES].into(),
+        ..v1::ExchangeRequest::default()
+    };
+    let frames = futures::StreamExt::chain(stream::iter([frame]), stream::pending());
+    let answers = ExchangeServiceClient::new(node).exchange(frames).await;
+    let mut answers = answers.expect("a stream").into_inner();
+    cluster.node(leader).ask_to_stop();
+    let end = loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended without a word"),
+            Err(status) => break told::<()>(Err(status)),
+        }
+    };
+    assert_eq!(end, "DRAINING");
+    let status = cluster.node(leader).wait_for_exit().await;
+    assert!(status.success(), "{status}");
+}
+
+/// A reason that no test meets may mean anything.
+#[test]
+fn every_reason_is_met_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    let mut folders = vec![root.join("tests/cluster")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("it can be listed") {
+            let path = entry.expect("it can be listed").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("it can be read");
+            let (met, _) = text.split_once("const NEVER_MET").unwrap_or((&text, ""));
+            tests.push_str(met);
+        }
+    }
+    let names = |text: &str, name: &str| {
+        let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
+        text.split(|c| !is_part(c)).any(|word| word == name)
+    };
+    for row in REASONS {
+        let met = names(&tests, row.name);
+        match NEVER_MET.iter().find(|(name, _)| *name == row.name) {
+            None => assert!(met, "no test on real processes meets {}", row.name),
+            Some((name, unit)) => {
+                assert!(!met, "{name} is met");
+                let unit = fs::read_to_string(root.join(unit)).expect("it can be read");
+                assert!(names(&unit, name), "{name} has no unit test");
+            }
+        }
+    }
+    assert!(
+        NEVER_MET
+            .iter()
+            .all(|(name, _)| REASONS.iter().any(|row| row.name == *name))
+    );
+}
+
+/// What no real process can be made to say at will, and the unit tests that say it.
+const NEVER_MET: [(&str, &str); 4] = [
+    ("STOPPED", "src/api/status/tests.rs"),
+    ("FAULT", "src/api/status/tests.rs"),
+    ("NO_RANDOMNESS", "src/api/status/tests.rs"),
+    ("FOREIGN_REPLY", "src/api/status/tests.rs"),
+];

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -13,8 +12,8 @@ use super::outbox::Outbox;
 use crate::api::parse::Query;
 use crate::api::read::{Found, answer, check_touch, look, owed_touch};
 use crate::api::{Backend, Error};
-use crate::limits;
 use crate::node::{self, Outcome, ReadMode};
+use crate::raft::Reply;
 use crate::state::Command;
 use crate::types::Revision;
 
@@ -24,21 +23,29 @@ pub(super) type ReadGroup = VecDeque<(u64, Query)>;
 /// Reads answered from one view. Writers wait for a view to end, so a large group takes several.
 const VIEW_READS: usize = 512;
 
-type Barrier = BoxFuture<'static, (Result<(), node::Error>, ReadGroup)>;
+/// Reads of one frame that wait for something, and until when they may.
+struct Waiting {
+    reads: ReadGroup,
+    deadline: Instant,
+}
 
-/// Reads whose sessions are being touched, and what came of it for each.
-type Touching =
-    BoxFuture<'static, Result<Vec<(u64, Query, Result<(), Error>)>, (ReadGroup, node::Error)>>;
+type Barrier = BoxFuture<'static, (Result<(), node::Error>, Waiting)>;
+
+/// Reads whose sessions were touched, and what came of it for each; or why none was.
+struct Touched {
+    reads: Waiting,
+    outcome: Result<Vec<Result<(), Error>>, node::Error>,
+}
 
 /// Every read under way.
 pub(super) struct Reads<B> {
     node: B,
     barriers: FuturesUnordered<Barrier>,
     /// Their barrier is passed.
-    readable: VecDeque<ReadGroup>,
+    readable: VecDeque<Waiting>,
     /// They were read, and asked for a touch that was due. Behind it they are read again: so nothing of what was read is
     /// kept meanwhile.
-    touching: FuturesUnordered<Touching>,
+    touching: FuturesUnordered<BoxFuture<'static, Touched>>,
 }
 
 impl<B: Backend> Reads<B> {
@@ -52,48 +59,49 @@ impl<B: Backend> Reads<B> {
     }
 
     /// Starts the wait for a group's barrier.
-    pub fn start(&mut self, mode: ReadMode, group: ReadGroup, deadline: Instant) {
+    pub fn start(&mut self, mode: ReadMode, reads: ReadGroup, deadline: Instant) {
+        let waiting = Waiting { reads, deadline };
         if mode == ReadMode::Stale {
-            self.readable.push_back(group);
+            self.readable.push_back(waiting);
             return;
         }
         let node = self.node.clone();
-        let barrier = async move { (node.read_barrier(mode, deadline).await, group) };
+        let barrier = async move { (node.read_barrier(mode, deadline).await, waiting) };
         self.barriers.push(barrier.boxed());
     }
 
     /// Answers what can be answered, as far as the outbox has room: what is not read yet costs no memory.
     pub fn poll(&mut self, cx: &mut Context<'_>, outbox: &mut Outbox) {
-        while let Poll::Ready(Some((passed, group))) = self.barriers.poll_next_unpin(cx) {
+        while let Poll::Ready(Some((passed, waiting))) = self.barriers.poll_next_unpin(cx) {
             match passed {
-                Ok(()) => self.readable.push_back(group),
-                Err(error) => fail(group, error, outbox),
+                Ok(()) => self.readable.push_back(waiting),
+                Err(error) => fail(waiting.reads, error, outbox),
             }
         }
         loop {
             while !outbox.is_full()
-                && let Some(mut group) = self.readable.pop_front()
+                && let Some(mut waiting) = self.readable.pop_front()
             {
-                self.answer_some(&mut group, outbox);
-                if !group.is_empty() {
-                    self.readable.push_front(group);
+                self.answer_some(&mut waiting, outbox);
+                if !waiting.reads.is_empty() {
+                    self.readable.push_front(waiting);
                 }
             }
             match self.touching.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(touched))) => self.read_again(touched, outbox),
-                Poll::Ready(Some(Err((group, error)))) => fail(group, error, outbox),
+                Poll::Ready(Some(touched)) => self.read_again(touched, outbox),
                 Poll::Ready(None) | Poll::Pending => return,
             }
         }
     }
 
-    fn answer_some(&mut self, group: &mut ReadGroup, outbox: &mut Outbox) {
-        match self.view_some(group) {
+    fn answer_some(&mut self, waiting: &mut Waiting, outbox: &mut Outbox) {
+        let Waiting { reads, deadline } = waiting;
+        match self.view_some(reads) {
             Ok((revision, found)) => {
                 let now = self.node.log_now();
                 let mut touches = Vec::new();
                 for found in found {
-                    let Some((sequence, query)) = group.pop_front() else {
+                    let Some((sequence, query)) = reads.pop_front() else {
                         break;
                     };
                     let owed = found.as_ref().ok();
@@ -105,51 +113,49 @@ impl<B: Backend> Reads<B> {
                     outbox.push(sequence, found.map(|response| answer(revision, response)));
                 }
                 if !touches.is_empty() {
-                    self.touch(touches);
+                    self.touch(touches, *deadline);
                 }
             }
-            Err(error) => fail(std::mem::take(group), error, outbox),
+            Err(error) => fail(std::mem::take(reads), error, outbox),
         }
     }
 
-    /// Proposes touches, all at once.
-    fn touch(&mut self, touches: Vec<(u64, Query, Command)>) {
+    /// Proposes touches, all at once. The reads that ask for them do not get more time by it.
+    fn touch(&mut self, touches: Vec<(u64, Query, Command)>, deadline: Instant) {
         let node = self.node.clone();
-        let deadline = Instant::now() + Duration::from_millis(limits::REQUEST_DEADLINE_MS);
-        let mut group = ReadGroup::with_capacity(touches.len());
+        let mut reads = ReadGroup::with_capacity(touches.len());
         let mut commands = Vec::with_capacity(touches.len());
         for (sequence, query, touch) in touches {
-            group.push_back((sequence, query));
+            reads.push_back((sequence, query));
             commands.push(touch);
         }
+        let reads = Waiting { reads, deadline };
         let touching = async move {
             let replies = async {
                 let replies = node.propose_many(commands).await?;
-                Ok::<Vec<_>, node::Error>(replies.collect().await)
+                let check = |reply: Result<Reply, node::Error>| check_touch(&reply?);
+                Ok(replies.map(check).collect().await)
             };
-            let late = node::Error::Deadline {
+            let late = Err(node::Error::Deadline {
                 outcome: Outcome::Unknown,
-            };
-            let replies = match timeout_at(deadline, replies).await {
-                Ok(Ok(replies)) => replies,
-                Ok(Err(error)) => return Err((group, error)),
-                Err(_) => return Err((group, late)),
-            };
-            let lost = || Err(node::Error::Stopped("a touch was dropped".to_owned()));
-            let replies = replies.into_iter().chain(std::iter::repeat_with(lost));
-            let answered = group.into_iter().zip(replies);
-            let checked = answered.map(|((sequence, query), reply)| {
-                let reply = reply.map_err(Error::Node);
-                (sequence, query, reply.and_then(|reply| check_touch(&reply)))
             });
-            Ok(checked.collect())
+            let outcome = timeout_at(deadline, replies).await.unwrap_or(late);
+            Touched { reads, outcome }
         };
         self.touching.push(touching.boxed());
     }
 
-    fn read_again(&mut self, touched: Vec<(u64, Query, Result<(), Error>)>, outbox: &mut Outbox) {
-        let mut group = ReadGroup::with_capacity(touched.len());
-        for (sequence, mut query, checked) in touched {
+    fn read_again(&mut self, touched: Touched, outbox: &mut Outbox) {
+        let Touched { reads, outcome } = touched;
+        let Waiting { reads, deadline } = reads;
+        let checked = match outcome {
+            Ok(checked) => checked,
+            Err(error) => return fail(reads, error, outbox),
+        };
+        let lost = || Err(node::Error::Stopped("a touch was dropped".to_owned()).into());
+        let checked = checked.into_iter().chain(std::iter::repeat_with(lost));
+        let mut again = ReadGroup::with_capacity(reads.len());
+        for ((sequence, mut query), checked) in reads.into_iter().zip(checked) {
             if let Err(error) = checked {
                 outbox.push(sequence, Err(error));
                 continue;
@@ -158,10 +164,11 @@ impl<B: Backend> Reads<B> {
                 // Once is enough, even where touches are stored as fast as they come.
                 *touch = false;
             }
-            group.push_back((sequence, query));
+            again.push_back((sequence, query));
         }
-        if !group.is_empty() {
-            self.readable.push_back(group);
+        if !again.is_empty() {
+            let reads = again;
+            self.readable.push_back(Waiting { reads, deadline });
         }
     }
 

@@ -1,6 +1,7 @@
 //! The stream against a node in memory.
 
 mod carts;
+mod tokens;
 mod txn;
 
 use bytes::Bytes;
@@ -11,7 +12,9 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::*;
+use crate::api::parse::{Origin, Parsed};
 use crate::api::testing::MemoryNode;
+use crate::node::ReadMode;
 use crate::proto::v1::outcome::Response as Body;
 use crate::proto::v1::{self, Operation, Outcome, operation::Request as Op};
 
@@ -246,6 +249,35 @@ async fn a_read_touches_only_what_is_due() {
     client.send(vec![get_session(7, 1, true)]).await;
     let outcome = &client.outcomes(1).await[0];
     assert_eq!(failure(outcome).reason, "SESSION_NOT_FOUND", "too late");
+}
+
+#[tokio::test]
+async fn a_touch_gives_its_read_no_more_time() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    client.send(vec![create_session(1, 1, "")]).await;
+    client.outcomes(1).await;
+    client.node.advance(500);
+    client.node.hold(true);
+    let request = get_session(2, 1, true).request.expect("it was just made");
+    let parsed = crate::api::parse::operation(request, Origin::Unary);
+    let Ok(Parsed::Read(read)) = parsed else {
+        panic!("no read: {parsed:?}");
+    };
+    let (mut reads, mut outbox) = (Reads::new(client.node.clone()), Outbox::default());
+    // As it stands when the barrier took nearly all of the time.
+    let deadline = Instant::now() + Duration::from_millis(50);
+    reads.start(ReadMode::Stale, [(2, read.query)].into(), deadline);
+    let answered = std::future::poll_fn(|cx| {
+        reads.poll(cx, &mut outbox);
+        if outbox.is_empty() {
+            return Poll::Pending;
+        }
+        Poll::Ready(outbox.take())
+    });
+    let patience = Duration::from_millis(limits::REQUEST_DEADLINE_MS / 2);
+    let outcomes = tokio::time::timeout(patience, answered).await;
+    let outcomes = outcomes.expect("its deadline is long over");
+    assert_eq!(failure(&outcomes[0]).reason, "DEADLINE_EXCEEDED");
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! The cart service's requests.
 
-use super::session::lookup_token;
 use super::{Echo, Origin, Query, Read, Write, identity, read_mode, revision};
 use crate::api::Error;
 use crate::limits;
@@ -9,11 +8,10 @@ use crate::state::{
     CartAction, CartOperation, CartOwner, Command, LineRef, MergePolicy, Operation,
 };
 use crate::types::{
-    Attributes, HolderId, Invalid, LineId, Money, Namespace, OrderId, Quantity, Revision, Sku, Ttl,
-    UserId,
+    Attributes, HolderId, Invalid, LineId, Money, Namespace, OrderId, Quantity, Revision, Sku,
+    TokenHash, Ttl, UserId,
 };
 
-/// Last of a request's fields to be checked, because it may hold a token.
 pub(super) fn owner(owner: Option<v1::CartOwner>) -> Result<CartOwner, Error> {
     named_owner("owner", owner)
 }
@@ -22,7 +20,7 @@ fn named_owner(field: &'static str, owner: Option<v1::CartOwner>) -> Result<Cart
     match owner.and_then(|owner| owner.owner) {
         None => Err(Error::Invalid(Invalid::Empty { field })),
         Some(Owner::UserId(user)) => Ok(CartOwner::User(UserId::parse(user)?)),
-        Some(Owner::SessionToken(token)) => Ok(CartOwner::Session(lookup_token(&token)?)),
+        Some(Owner::SessionToken(token)) => Ok(CartOwner::Session(TokenHash::of_text(&token))),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Requests become commands and queries here, and nowhere else: behind this module everything is valid.
 //!
 //! Unary calls and the exchange stream share one entry, [`operation`]. They differ in how a retry is recognised
-//! ([`Origin`]) and in who draws a session's token. A token that does not decode is answered exactly like one that
-//! no session has, after everything else in the request was checked, so that a caller learns nothing from it.
+//! ([`Origin`]) and in who draws a session's token. A token that does not decode is looked up like any other, under a hash
+//! that no session has ([`TokenHash::of_text`]). So it is answered exactly like an absent one wherever it stands, and a caller
+//! learns nothing from it, not even from how long the answer takes.
 
 mod cart;
 mod kv;
@@ -104,7 +105,7 @@ pub(crate) enum Query {
         namespace: Namespace,
         user: UserId,
         /// The session that the listing marks.
-        current: Option<TokenHash>,
+        current: TokenHash,
         /// The place after which it begins.
         after: u64,
         limit: usize,

@@ -9,8 +9,7 @@ use super::{Echo, Origin, Query, Read, Write, identity, page_size, read_mode, re
 use crate::api::{Error, cursor};
 use crate::proto::v1;
 use crate::state::{
-    Command, Identity, MergePolicy, Operation, Rejection, Rotation, SavePolicy, SessionOperation,
-    seal,
+    Command, Identity, MergePolicy, Operation, Rotation, SavePolicy, SessionOperation, seal,
 };
 use crate::types::{
     ClientAttributes, Fields, Invalid, Namespace, RequestId, Revision, SessionHandle, SessionToken,
@@ -41,13 +40,6 @@ pub(crate) struct CreateEcho {
     pub user_id: String,
     pub fields: BTreeMap<String, Bytes>,
     pub client: BTreeMap<String, String>,
-}
-
-/// A token that names a session: one that does not decode is one that no session has.
-pub(super) fn lookup_token(text: &str) -> Result<TokenHash, Error> {
-    SessionToken::parse(text)
-        .map(|token| token.hash())
-        .map_err(|_| Error::Rejected(Rejection::SessionNotFound))
 }
 
 pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Write, Error> {
@@ -92,7 +84,7 @@ pub(super) fn rotate(r: v1::RotateSessionRequest, origin: Origin) -> Result<Writ
         absolute_ttl: Ttl::parse("absolute_ttl_ms", r.absolute_ttl_ms)?,
         client: ClientAttributes::parse(r.client)?,
         cart_merge: MergePolicy::optional("cart_merge", r.cart_merge)?.unwrap_or(MergePolicy::Sum),
-        token: lookup_token(&r.token)?,
+        token: TokenHash::of_text(&r.token),
     };
     let (command, token) = birth.command(SessionOperation::Rotate(Box::new(rotation)))?;
     Ok(Write {
@@ -135,7 +127,7 @@ impl Birth {
     /// and its retry.
     fn hash(&self) -> TokenHash {
         let own = self.token.as_ref();
-        own.map_or(TokenHash::new([0; 32]), SessionToken::hash)
+        own.map_or(TokenHash::OF_NONE, SessionToken::hash)
     }
 
     fn command(self, operation: SessionOperation) -> Result<(Command, TokenEcho), Error> {
@@ -208,7 +200,7 @@ pub(super) fn get(r: v1::GetSessionRequest) -> Result<Read, Error> {
         mode: read_mode(r.read)?,
         query: Query::Session {
             namespace: Namespace::parse(r.namespace)?,
-            token: lookup_token(&r.token)?,
+            token: TokenHash::of_text(&r.token),
             touch: r.touch,
         },
     })
@@ -223,14 +215,12 @@ pub(super) fn list(r: v1::ListSessionsRequest) -> Result<Read, Error> {
         "" => 0,
         cursor => cursor::decode_session(&namespace, &user, cursor)?,
     };
-    // A token that is none is the current one of no session.
-    let current = SessionToken::parse(&r.current_token).ok();
     Ok(Read {
         mode,
         query: Query::UserSessions {
             namespace,
             user,
-            current: current.map(|token| token.hash()),
+            current: TokenHash::of_text(&r.current_token),
             after,
             limit,
         },
@@ -247,7 +237,7 @@ pub(super) fn update(r: v1::UpdateSessionRequest, origin: Origin) -> Result<Writ
         idle_ttl: Ttl::parse("idle_ttl_ms", r.idle_ttl_ms)?,
         absolute_ttl: Ttl::parse("absolute_ttl_ms", r.absolute_ttl_ms)?,
         if_revision: revision(r.if_revision),
-        token: lookup_token(&r.token)?,
+        token: TokenHash::of_text(&r.token),
     };
     Ok(Write {
         command: Command::new(namespace, identity, operation),
@@ -299,7 +289,7 @@ pub(super) fn save(r: v1::SaveSessionRequest, origin: Origin) -> Result<Write, E
         base,
         fields,
         policy,
-        token: lookup_token(&r.token)?,
+        token: TokenHash::of_text(&r.token),
     };
     Ok(Write {
         command: Command::new(namespace, identity, operation),
@@ -310,7 +300,7 @@ pub(super) fn save(r: v1::SaveSessionRequest, origin: Origin) -> Result<Write, E
 pub(super) fn touch(r: v1::TouchSessionRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let token = lookup_token(&r.token)?;
+    let token = TokenHash::of_text(&r.token);
     Ok(Write {
         command: Command::new(namespace, identity, SessionOperation::Touch { token }),
         echo: Echo::SessionTouch,
@@ -320,7 +310,7 @@ pub(super) fn touch(r: v1::TouchSessionRequest, origin: Origin) -> Result<Write,
 pub(super) fn destroy(r: v1::DestroySessionRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let token = lookup_token(&r.token)?;
+    let token = TokenHash::of_text(&r.token);
     Ok(Write {
         command: Command::new(namespace, identity, SessionOperation::Destroy { token }),
         echo: Echo::SessionDestroy,
@@ -331,8 +321,7 @@ pub(super) fn end(r: v1::EndSessionRequest, origin: Origin) -> Result<Write, Err
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
     let user = UserId::parse(r.user_id)?;
-    let handle =
-        SessionHandle::parse(&r.handle).map_err(|_| Error::Rejected(Rejection::SessionNotFound))?;
+    let handle = SessionHandle::of_text(&r.handle);
     Ok(Write {
         command: Command::new(namespace, identity, SessionOperation::End { user, handle }),
         echo: Echo::SessionEnd,
@@ -345,7 +334,7 @@ pub(super) fn revoke_all(r: v1::RevokeAllSessionsRequest, origin: Origin) -> Res
     let user = UserId::parse(r.user_id)?;
     let except = match r.except_token.as_str() {
         "" => None,
-        token => Some(lookup_token(token)?),
+        token => Some(TokenHash::of_text(token)),
     };
     let operation = SessionOperation::RevokeAll { user, except };
     Ok(Write {

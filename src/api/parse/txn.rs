@@ -1,13 +1,12 @@
 //! Transactions: each operation of a branch is parsed as it would be alone.
 
 use super::cart::owner;
-use super::session::lookup_token;
 use super::{Echo, Origin, Parsed, Query, Read, Write, identity};
 use crate::api::Error;
 use crate::node::ReadMode;
 use crate::proto::v1::{self, compare as wire, operation::Request};
 use crate::state::{Command, Compare, Operand, Operation, Relation, Step, Subject, Txn};
-use crate::types::{Invalid, Key, Namespace, Revision, Value};
+use crate::types::{Invalid, Key, Namespace, Revision, TokenHash, Value};
 
 /// What the responses to a transaction's operations repeat of their requests.
 #[derive(Debug)]
@@ -182,7 +181,7 @@ fn compare(it: v1::Compare) -> Result<Compare, Error> {
     };
     let subject = match it.target.ok_or(Invalid::Empty { field: "target" })? {
         wire::Target::Key(key) => Subject::Key(Key::parse(key)?),
-        wire::Target::SessionToken(token) => Subject::Session(lookup_token(&token)?),
+        wire::Target::SessionToken(token) => Subject::Session(TokenHash::of_text(&token)),
         wire::Target::Cart(it) => Subject::Cart(owner(Some(it))?),
     };
     Ok(Compare::new(subject, relation, operand)?)

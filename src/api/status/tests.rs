@@ -376,7 +376,7 @@ fn every_error() -> Vec<Row> {
             "CLIENT_WINDOW_FULL",
             Code::ResourceExhausted,
             no,
-            &[("limit", "4096")],
+            &[("limit", "4096"), ("limit_bytes", "2097152")],
         ),
         (
             node::Error::NotLeader(leader()).into(),
@@ -628,4 +628,44 @@ fn what_is_invalid_or_absent_is_not_worth_a_retry() {
             row.name
         );
     }
+}
+
+/// `InvalidArgument` as gRPC writes it.
+fn grpc_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+#[test]
+fn the_readme_prints_this_table() {
+    let readme = include_str!("../../../README.md");
+    let rows = readme.lines();
+    let printed: Vec<_> = rows
+        .skip_while(|line| !line.starts_with("| reason |"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    let expected: Vec<_> = REASONS
+        .iter()
+        .map(|row| {
+            let retry = if row.retryable { "yes" } else { "no" };
+            let applied = match row.outcome {
+                OutcomeRule::NotApplied => "not applied",
+                OutcomeRule::Unknown => "unknown",
+                OutcomeRule::InMetadata => "metadata `outcome`",
+            };
+            let (name, code, meaning) = (row.name, grpc_name(row.code), row.meaning);
+            format!("| `{name}` | `{code}` | {retry} | {applied} | {meaning} |")
+        })
+        .collect();
+    for (printed, expected) in printed.iter().zip(&expected) {
+        assert_eq!(printed, expected);
+    }
+    assert_eq!(printed.len(), expected.len());
 }

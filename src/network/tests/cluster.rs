@@ -51,6 +51,7 @@ pub(super) struct Node {
     pub(super) disk: watch::Sender<DiskSpace>,
     /// What it heard as a leader.
     pub(super) rooms: PeerRooms,
+    pub(super) clock: Arc<LogClock>,
     shutdown: CancellationToken,
     serving: JoinSet<()>,
 }
@@ -114,7 +115,8 @@ impl Node {
             machine,
             proxy,
             inbox: Inbox::default(),
-            contact: LeaderContact::new(clock),
+            contact: LeaderContact::new(clock.clone()),
+            clock,
             disk: watch::Sender::new(disk(Room::Ample)),
             rooms,
             shutdown: CancellationToken::new(),

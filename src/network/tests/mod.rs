@@ -21,7 +21,7 @@ use super::channel::within;
 use super::{Error, Lane, Pool, Timing, campaign};
 use crate::limits;
 use crate::proto::internal as pb;
-use crate::types::{ClusterId, InstanceId, Room};
+use crate::types::{ClusterId, InstanceId, LogTime, Room};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_elects_and_replicates_ten_thousand_entries() {
@@ -105,6 +105,30 @@ async fn leadership_moves_on_request() {
     .await;
     write(&nodes, 10).await;
     converge(&nodes).await;
+    stop(nodes).await;
+}
+
+/// A node that was restarted is elected by others who went on: it has heard no leader, and its wall clock is its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_leader_learns_log_time_from_its_voters() {
+    let log_time = LogTime::from_millis(5_000_000);
+    let nodes = start(3).await;
+    write(&nodes, 10).await;
+    converge(&nodes).await;
+    let leads = leader(&nodes).await;
+    let restarted = &nodes[(leads + 1) % 3];
+    for node in nodes.iter().filter(|node| node.id != restarted.id) {
+        node.clock.observe(log_time);
+    }
+    let trigger = nodes[leads].raft.trigger();
+    trigger.transfer_leader(restarted.id).await.expect("runs");
+    eventually("it leads", async || {
+        restarted.raft.current_leader().await == Some(restarted.id)
+    })
+    .await;
+    let told = restarted.clock.peek().expect("a voter told it");
+    let longest = LogTime::from_millis(log_time.as_millis() + 3_600_000);
+    assert!((log_time..longest).contains(&told), "{told}");
     stop(nodes).await;
 }
 

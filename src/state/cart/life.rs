@@ -1,10 +1,14 @@
 //! How long a cart lives, and who may change it meanwhile.
 //!
 //! A cart is gone once nobody has changed it for its TTL, which depends on what it holds, whose it is, and what is set for
-//! its namespace. Its deadline moves with every change, and its index entry stays behind until the sweep meets it: only a deadline that moves
-//! *earlier* (a cart that was emptied) takes its entry along.
+//! its namespace. Its deadline moves with every change, and its index entry stays behind until the sweep meets it: only a
+//! deadline that moves *earlier* (a cart that was emptied) takes its entry along.
 //!
-//! A session's cart whose session ends first needs no deadline: it goes with the session.
+//! Invariants:
+//! 1. Every cart has a deadline of its own, which every reader goes by. (Carts that an earlier version stored may have none
+//!    until they are next changed, or the end of their session is moved.)
+//! 2. A cart whose session would outlive it is in the index. One whose session ends first, as most do, needs no entry: it
+//!    goes with the session. So whoever moves the end of a session calls [`follow_session`].
 
 use super::Open;
 use crate::proto::internal as pb;
@@ -49,34 +53,50 @@ pub(super) fn frozen(freeze: &pb::StoredFreeze) -> Rejection {
 /// Gives a cart that was changed its new deadline. A merged cart is not empty: what it is kept for is its pointer.
 pub(super) fn renew<S: Store>(batch: &mut Batch<'_, S>, open: &Open) {
     let now = batch.now();
-    let session_end = open
-        .session
-        .and_then(|id| batch.read::<pb::SessionRecord>(id))
-        .map(|session| LogTime::from_millis(session.absolute_deadline));
     let Some(cart) = batch.read::<pb::CartRecord>(open.cart) else {
         return;
     };
     let is_empty = cart.lines.is_empty() && cart.merged_into.is_none();
-    let ttl = match (is_empty, session_end) {
+    let ttl = match (is_empty, open.session) {
         (true, _) => open.ttls.empty,
         (false, Some(_)) => open.ttls.guest,
         (false, None) => open.ttls.user,
     };
     let lease = cart.freeze.as_ref().map_or(0, |freeze| freeze.deadline);
     let deadline = now.after(ttl).max(LogTime::from_millis(lease));
-    let deadline = match session_end {
-        Some(end) if end <= deadline => None,
-        _ => Some(deadline),
-    };
-    let indexed = cart.indexed_deadline;
-    let indexed = reindex(batch, &open.key, indexed, deadline);
     if let Some(cart) = batch.change::<pb::CartRecord>(open.cart) {
-        cart.deadline = deadline.map_or(0, LogTime::as_millis);
-        cart.indexed_deadline = indexed;
+        cart.deadline = deadline.as_millis();
+    }
+    place(batch, open);
+}
+
+/// The end of a cart's session was moved, which is no change of the cart.
+pub(super) fn follow_session<S: Store>(batch: &mut Batch<'_, S>, open: &Open) {
+    let cart = batch.read::<pb::CartRecord>(open.cart);
+    if cart.is_some_and(|cart| cart.deadline == 0) {
+        batch.unseen(|batch| renew(batch, open));
+    } else {
+        place(batch, open);
     }
 }
 
-/// Moves an index entry only if the deadline would pass it by, and says where it is.
+/// Puts a cart where the sweep finds it, unless its session ends first.
+fn place<S: Store>(batch: &mut Batch<'_, S>, open: &Open) {
+    let session = open.session.and_then(|id| batch.read(id));
+    let session_end = session.map(|session: &pb::SessionRecord| session.absolute_deadline);
+    let Some(cart) = batch.read::<pb::CartRecord>(open.cart) else {
+        return;
+    };
+    let goes_with_session = session_end.is_some_and(|end| end <= cart.deadline);
+    let sweep_at = (!goes_with_session).then_some(LogTime::from_millis(cart.deadline));
+    let indexed = cart.indexed_deadline;
+    let moved = reindex(batch, &open.key, indexed, sweep_at);
+    if moved != indexed {
+        note_indexed(batch, open.cart, LogTime::from_millis(moved));
+    }
+}
+
+/// Moves an index entry only if the deadline would pass it by, and says where it is; 0 for nowhere.
 fn reindex<S: Store>(
     batch: &mut Batch<'_, S>,
     key: &Key,
@@ -101,7 +121,7 @@ pub(super) fn unindex<S: Store>(batch: &mut Batch<'_, S>, key: &Key, indexed: u6
     }
 }
 
-/// The sweep moved the cart's index entry.
+/// The cart's index entry was moved.
 pub(in crate::state) fn note_indexed<S: Store>(
     batch: &mut Batch<'_, S>,
     id: SlotId,

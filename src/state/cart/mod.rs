@@ -457,6 +457,28 @@ pub(super) fn has_own<S: Store>(
     Ok(record.is_some_and(|cart| is_live(cart, batch.now())))
 }
 
+/// The end of a session that goes on was moved.
+pub(super) fn follow_session<S: Store>(
+    batch: &mut Batch<'_, S>,
+    session: SlotId,
+    namespace: &Namespace,
+    token: &TokenHash,
+) -> Result<(), Fault> {
+    let record = batch.read::<pb::SessionRecord>(session);
+    if record.is_some_and(|session| session.has_cart) {
+        let key = Key::SessionCart(namespace.clone(), *token);
+        let open = Open {
+            cart: batch.load(&key)?,
+            key,
+            session: Some(session),
+            is_new: false,
+            ttls: cart_policy(batch, namespace)?,
+        };
+        life::follow_session(batch, &open);
+    }
+    Ok(())
+}
+
 // ---- ending -------------------------------------------------------------------------------------------------
 
 /// Deletes the cart of a session that ends.

@@ -17,10 +17,10 @@ use super::operation::SavePolicy;
 use super::{deadline, is_touch_due, live, reindex, users};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
-use crate::state::apply::{Outcome, Stop, detach};
+use crate::state::apply::{Outcome, Stop};
 use crate::state::batch::{Batch, SlotId};
 use crate::state::namespace::{self, SessionPolicy};
-use crate::state::{Rejection, Store};
+use crate::state::{Rejection, Store, cart};
 use crate::types::{Fields, LogTime, Namespace, Revision, TokenHash, Ttl};
 
 /// What an update asks for.
@@ -55,6 +55,9 @@ pub(super) fn update<S: Store>(
                 term.give(session);
             }
             reindex(batch, id, ns, token);
+        }
+        if term.absolute_deadline.is_some() {
+            cart::follow_session(batch, id, ns, token)?;
         }
     }
     Ok(changed(batch, id))
@@ -111,22 +114,22 @@ pub(super) fn changed_fields(
     let mut set = set.iter().peekable();
     for field in old {
         while let Some(new) = set.next_if(|(name, _)| *name < field.name) {
-            fields.push(own(new));
+            fields.push(stored(new));
         }
         if let Some(new) = set.next_if(|(name, _)| *name == field.name) {
-            fields.push(own(new));
+            fields.push(stored(new));
         } else if !remove.contains(&field.name) {
             fields.push(field.clone());
         }
     }
-    fields.extend(set.map(own));
+    fields.extend(set.map(stored));
     fields
 }
 
-fn own((name, value): &(String, Bytes)) -> pb::SessionField {
+fn stored((name, value): &(String, Bytes)) -> pb::SessionField {
     pb::SessionField {
         name: name.clone(),
-        value: detach(value),
+        value: value.clone(),
     }
 }
 

@@ -9,8 +9,8 @@ use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::query::{self, CartRead};
 use crate::state::{
-    CartAction, CartOperation, CartOwner, Key, MergePolicy, NamespaceOperation, Operation, Record,
-    Rejection, Rotation, SessionOperation, Settings, record,
+    Batch, CartAction, CartOperation, CartOwner, Key, MergePolicy, NamespaceOperation, Operation,
+    Record, Rejection, Rotation, SessionOperation, Settings, record,
 };
 use crate::types::{
     Attributes, ClientAttributes, CouponCode, Fields, HolderId, LogTime, Namespace, Quantity, Sku,
@@ -237,7 +237,7 @@ fn a_rotation_without_a_user_takes_a_frozen_cart_along() {
         "{found:?}"
     );
     machine.run(2, SessionOperation::Destroy { token: token(2) });
-    assert_eq!(machine.count(|key| matches!(key, Key::SessionCart(..))), 0);
+    assert_eq!(session_carts(&machine), 0);
     machine.check_invariants();
 }
 
@@ -277,7 +277,7 @@ fn a_login_merges_into_a_cart_that_stays() {
     assert_eq!(rotated.cart.expect("there was one").taken_lines, 1);
     assert_eq!(skus(&machine, &ann), ["mug"]);
     assert_eq!(machine.revision(), revision + 1);
-    assert_eq!(machine.count(|key| matches!(key, Key::SessionCart(..))), 0);
+    assert_eq!(session_carts(&machine), 0);
     // The other way round: her cart is the one of the session that logs in.
     machine.run(2, create(4, None));
     machine.run(
@@ -287,6 +287,105 @@ fn a_login_merges_into_a_cart_that_stays() {
     machine.run(2, rotate(4, 5, Some("ann")));
     assert_eq!(skus(&machine, &ann), ["mug"]);
     machine.check_invariants();
+}
+
+/// A namespace whose guests' carts are kept this long, where a session of a second has a cart that would be kept beyond it.
+fn guest_with_cart(machine: &mut Machine, kept: u64) -> CartOwner {
+    let carts = v1::CartSettings {
+        guest_ttl_ms: Some(kept.cast_signed()),
+        ..v1::CartSettings::default()
+    };
+    let settings = v1::NamespaceSettings {
+        cart: Some(carts),
+        ..v1::NamespaceSettings::default()
+    };
+    let set = NamespaceOperation::Set {
+        settings: Settings::parse(Some(settings)).expect("valid"),
+        if_revision: None,
+    };
+    let guest = CartOwner::Session(token(1));
+    machine.run(1, set);
+    machine.run(1, create(1, None));
+    machine.run(600, add(&guest, "tea", ""));
+    guest
+}
+
+fn end_session_at(machine: &mut Machine, now: u64, end: u64) {
+    let ttl = Some(Ttl::from_millis(end - now));
+    let update = SessionOperation::Update {
+        token: token(1),
+        set: Fields::default(),
+        remove: Vec::new(),
+        idle_ttl: ttl,
+        absolute_ttl: ttl,
+        if_revision: None,
+    };
+    machine.run(now, update);
+    machine.check_invariants();
+}
+
+fn session_carts(machine: &Machine) -> usize {
+    machine.count(|key| matches!(key, Key::SessionCart(..)))
+}
+
+#[test]
+fn a_cart_does_not_live_longer_because_its_session_does() {
+    let mut machine = Machine::default();
+    let guest = guest_with_cart(&mut machine, 500);
+    assert!(
+        machine.deadlines_of_carts().is_empty(),
+        "its session ends first"
+    );
+    end_session_at(&mut machine, 700, 9000);
+    assert_eq!(machine.deadlines_of_carts(), [1100]);
+    machine.run(1099, tick());
+    assert_eq!(skus(&machine, &guest), ["tea"]);
+    let revision = machine.revision();
+    machine.run(1100, tick());
+    assert_eq!((cart(&machine, &guest), session_carts(&machine)), (None, 0));
+    assert_eq!(machine.revision(), revision + 1, "watchers are told");
+    machine.check_invariants();
+
+    // The session is there, and its next cart is a new one.
+    machine.run(1200, add(&guest, "mug", ""));
+    assert_eq!(skus(&machine, &guest), ["mug"]);
+    machine.check_invariants();
+}
+
+#[test]
+fn a_cart_whose_session_ends_sooner_after_all_goes_with_it() {
+    let mut machine = Machine::default();
+    let guest = guest_with_cart(&mut machine, 500);
+    end_session_at(&mut machine, 700, 9000);
+    end_session_at(&mut machine, 710, 1000);
+    assert!(machine.deadlines_of_carts().is_empty());
+    machine.run(1000, tick());
+    assert_eq!((cart(&machine, &guest), session_carts(&machine)), (None, 0));
+    machine.check_invariants();
+}
+
+/// An earlier version gave no deadline to a cart whose session was to end first.
+#[test]
+fn a_stored_cart_without_a_deadline_gets_one_when_its_session_is_prolonged() {
+    let mut machine = Machine::default();
+    let guest = guest_with_cart(&mut machine, 500);
+    let mut batch = Batch::new(&machine.store, machine.horizon);
+    let key = Key::SessionCart(ns(), token(1));
+    let id = batch.load(&key).expect("no fault");
+    let old = batch.change_unseen::<pb::CartRecord>(id);
+    old.expect("it was begun").deadline = 0;
+    let (changes, horizon) = batch.finish();
+    machine.store.commit(changes);
+    machine.horizon = horizon;
+
+    machine.run(650, tick());
+    assert_eq!(skus(&machine, &guest), ["tea"]);
+    machine.check_invariants();
+    end_session_at(&mut machine, 700, 9000);
+    let found = cart(&machine, &guest).expect("it is there");
+    assert_eq!((found.deadline, found.mod_revision), (1200, 3));
+    machine.run(1200, tick());
+    assert_eq!((cart(&machine, &guest), session_carts(&machine)), (None, 0));
 }
 
 /// A cart that is due and not yet swept is no cart: its successor begins anew.

@@ -86,8 +86,8 @@ impl Machine {
         self.check_leases();
     }
 
-    /// One index entry per record with a deadline, at or before it; the horizon before all of them.
-    fn check_index(&self) {
+    /// The deadline index: the encoded key of each record that is in it, and when it is due there.
+    fn indexed(&self) -> Vec<(Bytes, u64)> {
         let mut indexed = Vec::new();
         let range = KeyRange::deadlines_from(LogTime::default());
         let mut visit = |key: &[u8], _: &[u8]| {
@@ -97,6 +97,20 @@ impl Machine {
             Ok(ControlFlow::Continue(()))
         };
         self.store.scan(&range, &mut visit).expect("no fault");
+        indexed
+    }
+
+    fn deadlines_of_carts(&self) -> Vec<u64> {
+        let carts = self.indexed().into_iter().filter(|(key, _)| {
+            let key = Key::decode(key).expect("a stored key");
+            matches!(key, Key::UserCart(..) | Key::SessionCart(..))
+        });
+        carts.map(|(_, time)| time).collect()
+    }
+
+    /// One index entry per record with a deadline, at or before it; the horizon before all of them.
+    fn check_index(&self) {
+        let mut indexed = self.indexed();
         let earliest = indexed.iter().map(|(_, time)| *time).min();
         let horizon = self
             .horizon
@@ -216,6 +230,23 @@ impl Machine {
         assert_eq!(named, naming);
     }
 
+    /// Whether nothing else than the sweep would end the cart in time.
+    fn outlives(&self, key: &Key, cart: &pb::CartRecord) -> bool {
+        let Key::SessionCart(namespace, token) = key else {
+            return true;
+        };
+        let session = Key::Session(namespace.clone(), *token);
+        match self
+            .store
+            .get(&session)
+            .expect("no fault")
+            .map(|it| it.record)
+        {
+            Some(Record::Session(session)) => session.absolute_deadline > cart.deadline,
+            other => panic!("{key:?} belongs to {other:?}"),
+        }
+    }
+
     /// Where a record is indexed and when it is due.
     fn deadline(&self, key: &Key) -> Option<(u64, u64)> {
         if matches!(key, Key::Header | Key::Events(_)) {
@@ -245,7 +276,11 @@ impl Machine {
             Record::Lease(it) => Some((it.indexed_deadline, it.deadline)),
             Record::Client(it) => Some((it.indexed_deadline, it.deadline)),
             Record::Request(it) => Some((it.deadline, it.deadline)),
-            Record::Cart(it) => (it.deadline != 0).then_some((it.indexed_deadline, it.deadline)),
+            Record::Cart(it) => {
+                // One of an earlier version has none.
+                let needed = it.deadline != 0 && self.outlives(key, &it);
+                (needed || it.indexed_deadline != 0).then_some((it.indexed_deadline, it.deadline))
+            }
             Record::Order(it) => Some((it.deadline, it.deadline)),
             Record::Settings(_) | Record::Index | Record::EventMarks(_) => None,
         }

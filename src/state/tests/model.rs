@@ -9,6 +9,7 @@ mod sessions;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use self::carts::{Cart, Order};
 use self::keys::Lease;
@@ -39,6 +40,23 @@ struct Client {
     confirmed: u64,
     replies: BTreeMap<u64, (u64, pb::Reply)>,
     used: u64,
+}
+
+impl Client {
+    /// Of its replies, as they are stored.
+    fn bytes(&self) -> usize {
+        let replies = self.replies.iter();
+        let replies = replies.map(|(sequence, (fingerprint, reply))| pb::StoredReply {
+            sequence: *sequence,
+            fingerprint: *fingerprint,
+            reply: reply.encode_to_vec().into(),
+        });
+        let window = pb::ClientWindow {
+            replies: replies.collect(),
+            ..pb::ClientWindow::default()
+        };
+        window.encoded_len()
+    }
 }
 
 #[derive(Clone, Default)]
@@ -115,7 +133,7 @@ impl Model {
         let before = self.readable();
         self.sessions.retain(|_, session| session.due() > now);
         self.forget_users();
-        let is_live = |cart: &Cart| cart.deadline.is_none_or(|deadline| deadline > now);
+        let is_live = |cart: &Cart| cart.deadline > now;
         self.carts.retain(|_, cart| is_live(cart));
         for session in self.sessions.values_mut() {
             session.cart = session.cart.take().filter(is_live);
@@ -180,7 +198,9 @@ impl Model {
                     return refused(self, Rejection::SequenceConfirmed);
                 }
                 let found = client.replies.get(&sequence).cloned();
-                if found.is_none() && client.replies.len() == limits::CLIENT_WINDOW {
+                let is_full = client.replies.len() >= limits::CLIENT_WINDOW
+                    || client.bytes() >= limits::CLIENT_WINDOW_BYTES;
+                if found.is_none() && is_full && sequence != client.confirmed {
                     return refused(self, Rejection::ClientWindowFull);
                 }
                 found

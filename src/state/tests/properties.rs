@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::model::Model;
-use super::steps::{Script, TOKENS, steps};
+use super::steps::{Script, Step, TOKENS, sessions_with_carts, steps};
 use super::{Machine, fields};
 use crate::limits;
 use crate::proto::internal::reply::Body;
@@ -127,7 +127,7 @@ fn compare_cart(machine: &Machine, model: &Model, ns: &Namespace, owner: &CartOw
             assert_eq!(cart.mod_revision, expected.modified);
             assert_eq!(cart.details.clone().unwrap_or_default(), expected.details);
             assert_eq!(cart.order_id, expected.order);
-            assert_eq!(cart.deadline, expected.deadline.unwrap_or(0));
+            assert_eq!(cart.deadline, expected.deadline);
             assert!(cart.merged_into.is_none());
             let freeze = expected.freeze.filter(|freeze| freeze.until > model.now);
             assert_eq!(
@@ -151,18 +151,30 @@ fn compare_cart(machine: &Machine, model: &Model, ns: &Namespace, owner: &CartOw
     );
 }
 
+/// Gives both the same, step by step.
+fn compare_with_model(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut script = Script::default();
+    let mut machine = Machine::default();
+    for step in steps {
+        let (stamp, command, expected) = script.answered(step);
+        prop_assert_eq!(machine.apply(stamp, &command), expected, "{:?}", command);
+        compare_reads(&machine, &script.model);
+        machine.check_index();
+    }
+    machine.check_invariants();
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn the_machine_answers_as_the_model_does(steps in steps(1..150)) {
-        let mut script = Script::default();
-        let mut machine = Machine::default();
-        for step in steps {
-            let (stamp, command, expected) = script.answered(step);
-            prop_assert_eq!(machine.apply(stamp, &command), expected, "{:?}", command);
-            compare_reads(&machine, &script.model);
-            machine.check_index();
-        }
-        machine.check_invariants();
+        compare_with_model(steps)?;
+    }
+
+    /// Now the session ends first, and now its cart.
+    #[test]
+    fn a_cart_and_its_session_end_each_at_its_own_time(steps in sessions_with_carts(1..100)) {
+        compare_with_model(steps)?;
     }
 
     #[test]

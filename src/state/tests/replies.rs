@@ -9,7 +9,7 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::{
     Applied, ClientWindow, Command, Identity, Key, KeyOperation, Operation, Record, Rejection,
-    RequestHash, SessionOperation, Store, is_answered, record, seal,
+    RequestHash, SessionOperation, Step, Store, Subject, Txn, is_answered, record, seal,
 };
 use crate::types::{ClientAttributes, ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
 
@@ -206,6 +206,106 @@ fn a_client_that_confirms_nothing_is_refused_until_it_does() {
         .reply;
     assert_eq!(rejection(&taken), None);
     machine.check_invariants();
+}
+
+/// Of a key that holds nearly as much as a transaction may answer.
+fn large_read() -> Operation {
+    let get = Step::Get(Subject::Key(super::name("large")));
+    let txn = Txn::new(Vec::new(), vec![get], Vec::new()).expect("one operation");
+    Operation::Txn(Box::new(txn))
+}
+
+/// Machines that hold that key: one takes entry by entry, the other all of them at once.
+struct Pair {
+    single: Machine,
+    batched: Machine,
+    entries: Vec<(u64, Command)>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let mut pair = Self {
+            single: Machine::default(),
+            batched: Machine::default(),
+            entries: Vec::new(),
+        };
+        let value = "v".repeat(limits::TXN_RESULT_BYTES - 1000);
+        let refusal = pair.take(&from_client(1, 1, put("large", &value, None)));
+        assert_eq!(refusal, None);
+        pair
+    }
+
+    fn take(&mut self, command: &Command) -> Option<Rejection> {
+        self.entries.push((1, command.clone()));
+        rejection(&self.single.apply(1, command).reply)
+    }
+
+    /// Sends reads from a sequence on until one is refused, which is returned.
+    fn fill(&mut self, first: u64, confirmed_below: u64) -> u64 {
+        let mut sequences = first..;
+        let refused = sequences.find(|sequence| {
+            let read = from_client(*sequence, confirmed_below, large_read());
+            let refusal = self.take(&read);
+            assert!(matches!(refusal, None | Some(Rejection::ClientWindowFull)));
+            refusal.is_some()
+        });
+        refused.expect("the sequences do not end")
+    }
+
+    fn stored_bytes(&self) -> usize {
+        window(&self.single).expect("it has one").encode().len()
+    }
+
+    /// Where a batch ends makes no difference to who is refused.
+    fn check(mut self) {
+        self.batched.apply_batch(&self.entries);
+        assert_eq!(self.batched.store.snapshot(), self.single.store.snapshot());
+        self.single.check_invariants();
+    }
+}
+
+/// The bound, and the last two replies.
+const FULL_BYTES: usize = limits::CLIENT_WINDOW_BYTES + 2 * limits::TXN_RESULT_BYTES + 100;
+
+#[test]
+fn a_client_with_large_replies_is_refused_by_their_bytes_until_it_confirms() {
+    let mut pair = Pair::new();
+    let full = pair.fill(3, 2);
+    assert!(full < 60, "{full} replies of 64 KiB");
+    let stored = pair.stored_bytes();
+    assert!(
+        (limits::CLIENT_WINDOW_BYTES..FULL_BYTES).contains(&stored),
+        "{stored}"
+    );
+    let revision = pair.single.revision();
+    let refusal = pair.take(&from_client(full, 2, put("k", "v", None)));
+    assert_eq!(refusal, Some(Rejection::ClientWindowFull));
+    assert_eq!(pair.single.revision(), revision, "it was not executed");
+
+    // What was answered is answered again, and small confirmations make room for small writes.
+    let again = pair.single.apply(1, &from_client(3, 2, large_read()));
+    assert!(again.replayed);
+    let taken = pair.take(&from_client(full, 6, put("k", "v", None)));
+    assert_eq!(taken, None);
+    assert!(pair.stored_bytes() < stored);
+    pair.check();
+}
+
+/// Replies above the lowest sequence cannot be confirmed before it is answered: if it had to wait for them, it would wait
+/// for ever.
+#[test]
+fn the_lowest_sequence_is_taken_however_full_the_window_is() {
+    let mut pair = Pair::new();
+    let full = pair.fill(3, 2);
+    assert_eq!(pair.take(&from_client(2, 2, large_read())), None);
+    let stored = pair.stored_bytes();
+    assert!(stored < FULL_BYTES, "{stored}");
+    let refusal = pair.take(&from_client(full, 2, put("k", "v", None)));
+    assert_eq!(refusal, Some(Rejection::ClientWindowFull));
+    let taken = pair.take(&from_client(full, full, put("k", "v", None)));
+    assert_eq!(taken, None);
+    assert_eq!(sequences(&pair.single), [full]);
+    pair.check();
 }
 
 #[test]

@@ -30,6 +30,24 @@ pub fn steps(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> 
     prop::collection::vec(any::<Step>(), count)
 }
 
+/// Steps about two sessions and their carts: both are changed all the time, and the ends of both are moved.
+pub fn sessions_with_carts(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
+    const CREATE: u8 = 0;
+    const UPDATE: u8 = 2;
+    const ADD: u8 = 6;
+    const CLEAR: u8 = 11;
+    const ROTATE: u8 = 31;
+    const SETTINGS: u8 = 38;
+    let kind = prop::sample::select(&[CREATE, UPDATE, UPDATE, ADD, ADD, CLEAR, ROTATE, SETTINGS]);
+    // Of a session's cart, with an update that names both TTLs.
+    let both = prop::sample::select(&[70_u8, 140, 210]);
+    let step = (any::<[u8; 6]>(), kind, both);
+    let step = step.prop_map(|([time, a, c, d, e, f], kind, b)| {
+        [time % 252, 0, kind, a % 2, b, c, d, e, f, 0]
+    });
+    prop::collection::vec(step, count)
+}
+
 /// Kinds of operations; a transaction, made of the others, is the last.
 const KINDS: u8 = 40;
 

@@ -57,7 +57,11 @@ impl Node {
     }
 
     /// Closes everything; the directory stays.
-    async fn close(self) -> TempDir {
+    async fn close(mut self) -> TempDir {
+        // Whoever writes a layer has the database open.
+        if let Some(flush) = self.machine.flush.take() {
+            flush.await.expect("it ended").expect("written");
+        }
         drop(self.machine);
         self.log.shutdown().await;
         self.data
@@ -85,6 +89,7 @@ fn open_log(data: &Path) -> Arc<LogDb> {
 fn open(data: &Path, log: &Arc<LogDb>) -> Result<Machine, Error> {
     let config = StateConfig {
         layer_bytes: 32 << 10,
+        unwritten_bytes: 32 << 10,
         ..StateConfig::default()
     };
     Machine::open(data, cluster(), ShardId::ZERO, log.clone(), config)
@@ -343,7 +348,9 @@ fn dump(state: &StateDb) -> Vec<(Vec<u8>, Vec<u8>)> {
     for (key, chunk) in chunks(state) {
         chunks_of::unpack(&key, chunk, Revision::default(), &mut |revision, value| {
             let alone = chunks_of::pack(&[chunks_of::alone(revision, &value)], 1);
-            let keyed = |(last, chunk)| (StateKey::encode_events(last).to_vec(), chunk);
+            let keyed = |(last, chunk): (_, Bytes)| {
+                (StateKey::encode_events(last).to_vec(), chunk.to_vec())
+            };
             all.extend(alone.into_iter().map(keyed));
             Ok(())
         })

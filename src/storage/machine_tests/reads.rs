@@ -58,6 +58,7 @@ fn small_cache(data: &Path) -> (Arc<LogDb>, Machine) {
     let config = StateConfig {
         record_cache_bytes: 2048,
         layer_bytes: 2048,
+        unwritten_bytes: 2048,
         ..StateConfig::default()
     };
     let machine =

@@ -13,8 +13,8 @@ mod report;
 pub mod trolley;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -75,10 +75,21 @@ pub enum Error {
 
 /// What one client measured.
 struct Tally {
-    latency: Histogram<u64>,
+    latencies: Latencies,
     errors: u64,
     last_error: String,
 }
+
+/// The latencies of all clients. A histogram for each would be a tenth of a megabyte for each, touched all over: many
+/// clients would drive out of the caches what the systems under test have there.
+struct Latencies {
+    all: Arc<Mutex<Histogram<u64>>>,
+    /// Of one client, in microseconds.
+    fresh: Vec<u64>,
+}
+
+/// How many latencies a client gathers before it adds them to the others'.
+const FRESH_LATENCIES: usize = 512;
 
 /// The three phases, as every client sees them.
 #[derive(Default)]
@@ -90,9 +101,18 @@ struct Phase {
 /// Runs a plan against a target.
 pub async fn run<T: Target>(plan: &Plan, target: Arc<T>) -> Result<Report, Error> {
     let phase = Arc::new(Phase::default());
+    let histogram = Histogram::new_with_max(MAX_MICROS, DIGITS)
+        .expect("the bounds are constants within its range");
+    let latencies = Arc::new(Mutex::new(histogram));
     let mut clients = JoinSet::new();
     for worker in 0..plan.clients {
-        clients.spawn(client(worker, Arc::clone(&target), Arc::clone(&phase)));
+        let tally = Tally::new(Latencies::new(&latencies));
+        clients.spawn(client(
+            worker,
+            Arc::clone(&target),
+            Arc::clone(&phase),
+            tally,
+        ));
     }
     tokio::time::sleep(plan.warm_up).await;
     let cpu_before = cpu_time(&plan.server_pids)?;
@@ -103,18 +123,28 @@ pub async fn run<T: Target>(plan: &Plan, target: Arc<T>) -> Result<Report, Error
     let elapsed = begun.elapsed();
     let cpu = cpu_time(&plan.server_pids)?.saturating_sub(cpu_before);
 
-    let mut total = Tally::new();
+    let mut total = Tally::new(Latencies::new(&latencies));
     while let Some(tally) = clients.join_next().await {
         total.add(tally?);
     }
-    if total.latency.is_empty() {
+    let latency = lock(&latencies);
+    if latency.is_empty() {
         return Err(Error::Nothing(total.last_error));
     }
-    Ok(Report::new(plan, &total, elapsed, cpu))
+    Ok(Report::new(plan, &total, &latency, elapsed, cpu))
 }
 
-async fn client<T: Target>(worker: usize, target: Arc<T>, phase: Arc<Phase>) -> Tally {
-    let mut tally = Tally::new();
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counting does not panic half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn client<T: Target>(
+    worker: usize,
+    target: Arc<T>,
+    phase: Arc<Phase>,
+    mut tally: Tally,
+) -> Tally {
     let mut step = 0;
     while !phase.over.load(Ordering::Relaxed) {
         let prepared = target.prepare(worker, step).await;
@@ -127,7 +157,7 @@ async fn client<T: Target>(worker: usize, target: Arc<T>, phase: Arc<Phase>) -> 
         let in_time =
             phase.measuring.load(Ordering::Relaxed) && !phase.over.load(Ordering::Relaxed);
         match outcome {
-            Ok(()) if in_time => tally.record(begun.elapsed()),
+            Ok(()) if in_time => tally.latencies.record(begun.elapsed()),
             Ok(()) => {}
             Err(error) => tally.fail(error),
         }
@@ -135,20 +165,43 @@ async fn client<T: Target>(worker: usize, target: Arc<T>, phase: Arc<Phase>) -> 
     tally
 }
 
-impl Tally {
-    fn new() -> Self {
-        let latency = Histogram::new_with_max(MAX_MICROS, DIGITS)
-            .expect("the bounds are constants within its range");
+impl Latencies {
+    fn new(all: &Arc<Mutex<Histogram<u64>>>) -> Self {
         Self {
-            latency,
-            errors: 0,
-            last_error: String::new(),
+            all: Arc::clone(all),
+            fresh: Vec::with_capacity(FRESH_LATENCIES),
         }
     }
 
     fn record(&mut self, latency: Duration) {
-        self.latency
-            .saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.fresh.push(micros);
+        if self.fresh.len() == FRESH_LATENCIES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut all = lock(&self.all);
+        for micros in self.fresh.drain(..) {
+            all.saturating_record(micros);
+        }
+    }
+}
+
+impl Drop for Latencies {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Tally {
+    fn new(latencies: Latencies) -> Self {
+        Self {
+            latencies,
+            errors: 0,
+            last_error: String::new(),
+        }
     }
 
     fn fail(&mut self, error: String) {
@@ -157,9 +210,6 @@ impl Tally {
     }
 
     fn add(&mut self, other: Self) {
-        self.latency
-            .add(&other.latency)
-            .expect("all have the same bounds");
         self.errors += other.errors;
         if !other.last_error.is_empty() {
             self.last_error = other.last_error;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{Plan, Tally};
@@ -34,8 +35,14 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(plan: &Plan, tally: &Tally, elapsed: Duration, cpu: Duration) -> Self {
-        let operations = tally.latency.len();
+    pub(super) fn new(
+        plan: &Plan,
+        tally: &Tally,
+        latency: &Histogram<u64>,
+        elapsed: Duration,
+        cpu: Duration,
+    ) -> Self {
+        let operations = latency.len();
         let count = as_float(operations);
         let cpu_per_operation = cpu.as_secs_f64() * 1e6 / count;
         Self {
@@ -45,10 +52,10 @@ impl Report {
             last_error: tally.last_error.clone(),
             seconds: elapsed.as_secs_f64(),
             operations_per_second: count / elapsed.as_secs_f64(),
-            p50_us: tally.latency.value_at_quantile(0.5),
-            p99_us: tally.latency.value_at_quantile(0.99),
-            p999_us: tally.latency.value_at_quantile(0.999),
-            max_us: tally.latency.max(),
+            p50_us: latency.value_at_quantile(0.5),
+            p99_us: latency.value_at_quantile(0.99),
+            p999_us: latency.value_at_quantile(0.999),
+            max_us: latency.max(),
             server_cpu_us_per_operation: (!plan.server_pids.is_empty())
                 .then_some(cpu_per_operation),
         }

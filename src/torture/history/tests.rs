@@ -108,9 +108,13 @@ fn a_dump_loads_as_it_was() {
 
 #[test]
 fn the_file_form_is_stable() {
-    let line = r#"{"event":"invoke","operation":4,"process":2,"at_us":17,"key":"k","call":{"put":{"value":"v","condition":{"if_revision":9}}}}
-{"event":"return","operation":4,"at_us":20,"outcome":{"written":{"revision":10}}}
-"#;
+    let line = concat!(
+        r#"{"event":"invoke","operation":4,"process":2,"at_us":17,"key":"k","#,
+        r#""call":{"put":{"value":"v","condition":{"if_revision":9}}}}"#,
+        "\n",
+        r#"{"event":"return","operation":4,"at_us":20,"outcome":{"written":{"revision":10}}}"#,
+        "\n",
+    );
     let history = History::load(line.as_bytes()).unwrap();
     let mut file = Vec::new();
     history.dump(&mut file).unwrap();

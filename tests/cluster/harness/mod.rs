@@ -1,26 +1,31 @@
 //! A cluster under test: processes, faults, and what the cluster says of itself.
 
 mod disk;
+mod link;
 mod load;
 mod node;
 mod ports;
 mod random;
+mod storm;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
+use tonic::transport::Channel;
 use trolley::client::{Client, ClientConfig};
 use trolley::proto::v1::{NodeStatus, Role};
 use trolley::types::NodeId;
 
 pub use self::disk::{Kind, SmallDisk, can_mount};
+use self::link::Link;
 pub use self::load::Load;
 pub use self::node::Node;
 pub use self::ports::unused as unused_port;
 pub use self::random::Random;
+pub use self::storm::Storm;
 
 /// For whatever must happen within a few seconds. Generous, because machines that run tests are busy.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -34,38 +39,85 @@ static TURN: Mutex<()> = Mutex::const_new(());
 /// Nodes 1 to N with their data in one folder, which is kept when the test fails.
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// One for each node, in a cluster that has them.
+    links: Vec<Link>,
     /// Under the nodes' data, if they are to be small. They go before the folder that they are in.
     disks: Vec<SmallDisk>,
     folder: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
 
+/// Where nodes keep their data.
+#[derive(Clone, Copy)]
+enum Data<'a> {
+    /// In the cluster's folder.
+    InFolder,
+    /// In these directories, one for each node.
+    In(&'a [PathBuf]),
+    /// In the cluster's folder, each on a disk of its own of so many bytes.
+    OnSmallDisks(Kind, u64),
+}
+
 impl Cluster {
     /// Starts `size` nodes, with these flags beside the necessary ones, and waits for a leader.
     pub async fn start(size: usize, flags: &[&str]) -> Self {
-        Self::start_on(size, None, flags).await
+        let addresses = unused_addresses(size);
+        Self::of(&addresses, &addresses, Data::InFolder, flags, &[]).await
     }
 
     /// The same, each node on a disk of its own of so many bytes.
     pub async fn start_on_small_disks(size: usize, kind: Kind, bytes: u64, flags: &[&str]) -> Self {
-        Self::start_on(size, Some((kind, bytes)), flags).await
+        let addresses = unused_addresses(size);
+        let data = Data::OnSmallDisks(kind, bytes);
+        Self::of(&addresses, &addresses, data, flags, &[]).await
     }
 
-    async fn start_on(size: usize, disks: Option<(Kind, u64)>, flags: &[&str]) -> Self {
+    /// The same with nodes that dial each other, and are dialled by clients, through links that can be cut.
+    pub async fn start_linked(size: usize, flags: &[&str]) -> Self {
+        let (addresses, listening) = (unused_addresses(size), unused_addresses(size));
+        Self::of(&addresses, &listening, Data::InFolder, flags, &[]).await
+    }
+
+    /// The same with a node for each of these data directories, and with this in their environment.
+    pub async fn start_over(
+        places: &[PathBuf],
+        flags: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
+        let addresses = unused_addresses(places.len());
+        Self::of(&addresses, &addresses, Data::In(places), flags, environment).await
+    }
+
+    async fn of(
+        addresses: &[String],
+        listening: &[String],
+        data: Data<'_>,
+        flags: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
         let turn = TURN.lock().await;
         let folder =
             TempDir::with_prefix("trolley-cluster-").expect("a temporary folder can be made");
-        let addresses: Vec<String> = (0..size)
-            .map(|_| format!("127.0.0.1:{}", ports::unused()))
-            .collect();
-        let nodes = Node::all(&addresses, folder.path(), flags);
-        let disk = |node: &Node| {
-            let mounted = disks.map(|(kind, bytes)| SmallDisk::mount(kind, node.data_dir(), bytes));
-            mounted.transpose().expect("it was found that mounts work")
-        };
+        let both = addresses.iter().zip(listening);
+        let apart = both.filter(|(address, listening)| address != listening);
+        let links = apart.map(|(from, to)| Link::new(from, to)).collect();
+        let mut nodes = Node::all(addresses, listening, folder.path(), flags);
+        let mut disks = Vec::new();
+        for (index, node) in nodes.iter_mut().enumerate() {
+            node.set_environment(environment);
+            match data {
+                Data::InFolder => {}
+                Data::In(places) => node.keep_data_in(&places[index]),
+                Data::OnSmallDisks(kind, bytes) => {
+                    let mounted = SmallDisk::mount(kind, node.data_dir(), bytes);
+                    disks.push(mounted.expect("it was found that mounts work"));
+                }
+            }
+        }
         let mut cluster = Self {
-            disks: nodes.iter().filter_map(disk).collect(),
             nodes,
+            links,
+            disks,
             folder,
             _turn: turn,
         };
@@ -87,10 +139,21 @@ impl Cluster {
         &mut self.nodes[index]
     }
 
+    /// The way to a node, in a cluster that was started with links.
+    pub fn link(&self, id: u64) -> &Link {
+        &self.links[usize::try_from(id - 1).expect("node ids are small")]
+    }
+
     /// A node's disk, if disks are small.
     pub fn disk(&self, id: u64) -> &SmallDisk {
-        let index = usize::try_from(id - 1).expect("node ids are small");
-        &self.disks[index]
+        &self.disks[usize::try_from(id - 1).expect("node ids are small")]
+    }
+
+    /// A connection to a node that listens, past its link if it has one.
+    pub async fn channel(&mut self, id: u64) -> Channel {
+        let address = format!("http://{}", self.node(id).listening());
+        let endpoint = Channel::from_shared(address).expect("an address");
+        endpoint.connect().await.expect("the node listens")
     }
 
     /// All of them.
@@ -235,6 +298,11 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+fn unused_addresses(count: usize) -> Vec<String> {
+    let ports = (0..count).map(|_| ports::unused());
+    ports.map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
 /// A client of these members.

@@ -13,28 +13,34 @@ const LOG_END: usize = 25;
 pub struct Node {
     id: u64,
     address: String,
+    listening: String,
     data: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Node {
-    /// The members at these addresses, none of them running yet.
-    pub fn all(addresses: &[String], folder: &Path, flags: &[&str]) -> Vec<Self> {
+    /// The members at these addresses, listening at those, none of them running yet.
+    pub fn all(
+        addresses: &[String],
+        listening: &[String],
+        folder: &Path,
+        flags: &[&str],
+    ) -> Vec<Self> {
         let members: Vec<String> = (1..)
             .zip(addresses)
             .map(|(id, address)| format!("{id}={address}"))
             .collect();
         let members = members.join(",");
         (1..)
-            .zip(addresses)
-            .map(|(id, address)| {
+            .zip(addresses.iter().zip(listening))
+            .map(|(id, (address, listening))| {
                 let data = folder.join(format!("node-{id}"));
                 let own = [
                     ("--node-id", id.to_string()),
-                    ("--data-dir", data.to_string_lossy().into_owned()),
-                    ("--listen", address.clone()),
+                    ("--listen", listening.clone()),
                     ("--advertise", address.clone()),
                     ("--initial-cluster", members.clone()),
                 ];
@@ -44,8 +50,10 @@ impl Node {
                 Self {
                     id,
                     address: address.clone(),
+                    listening: listening.clone(),
                     data,
                     arguments: own.chain(flags.iter().map(ToString::to_string)).collect(),
+                    environment: Vec::new(),
                     log: folder.join(format!("node-{id}.log")),
                     child: None,
                 }
@@ -53,14 +61,29 @@ impl Node {
             .collect()
     }
 
+    /// It stores everything there from its next start on.
+    pub fn keep_data_in(&mut self, place: &Path) {
+        place.clone_into(&mut self.data);
+    }
+
+    /// It has these in its environment from its next start on.
+    pub fn set_environment(&mut self, environment: &[(String, String)]) {
+        environment.clone_into(&mut self.environment);
+    }
+
     /// Its number.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Where it listens.
+    /// Where it is dialled.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where it listens: the same, unless a link is between.
+    pub fn listening(&self) -> &str {
+        &self.listening
     }
 
     /// Where it stores everything.
@@ -90,6 +113,8 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trolley"));
         command
             .arg("serve")
+            .arg("--data-dir")
+            .arg(&self.data)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log)
@@ -100,6 +125,7 @@ impl Node {
                 command.env_remove(name);
             }
         }
+        command.envs(self.environment.iter().cloned());
         self.child = Some(command.spawn().expect("the node can be started"));
     }
 
@@ -123,9 +149,14 @@ impl Node {
         self.signal("CONT");
     }
 
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
+        self.signal("TERM");
+    }
+
     /// SIGTERM, and waits until the node has drained and left.
     pub async fn stop(&mut self) -> ExitStatus {
-        self.signal("TERM");
+        self.ask_to_stop();
         self.wait_for_exit().await
     }
 
@@ -146,7 +177,9 @@ impl Node {
     /// Waits until the node accepts connections.
     pub async fn wait_until_listening(&self) {
         eventually("a node that listens", async || {
-            tokio::net::TcpStream::connect(&self.address).await.is_ok()
+            tokio::net::TcpStream::connect(&self.listening)
+                .await
+                .is_ok()
         })
         .await;
     }

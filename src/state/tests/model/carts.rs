@@ -17,7 +17,7 @@ pub struct Cart {
     pub freeze: Option<Freeze>,
     pub merged_into: Option<CartOwner>,
     pub order: String,
-    pub deadline: Option<u64>,
+    pub deadline: u64,
 }
 
 #[derive(Clone, PartialEq)]
@@ -50,7 +50,7 @@ impl Cart {
             create_revision: self.created,
             mod_revision: self.modified,
             next_line_id: self.last_line + 1,
-            deadline: self.deadline.unwrap_or(0),
+            deadline: self.deadline,
             indexed_deadline: 0,
             details: (details != v1::CartDetails::default()).then_some(details),
             freeze: self.held(now).map(|freeze| pb::StoredFreeze {
@@ -159,8 +159,7 @@ impl Model {
         };
         let ttl = ttl.0.map_or(ttl.1, i64::cast_unsigned);
         let until = cart.freeze.as_ref().map_or(0, |freeze| freeze.until);
-        let deadline = (self.now + ttl).max(until);
-        cart.deadline = Some(deadline);
+        cart.deadline = (self.now + ttl).max(until);
         if cart.created == 0 {
             cart.created = cart.modified;
         }
@@ -170,11 +169,7 @@ impl Model {
             }
             CartOwner::Session(token) => {
                 let session = self.sessions.get_mut(&(ns.clone(), *token));
-                let session = session.expect("checked before");
-                if session.absolute <= deadline {
-                    cart.deadline = None;
-                }
-                session.cart = Some(cart);
+                session.expect("checked before").cart = Some(cart);
             }
         }
     }
