@@ -125,7 +125,8 @@ reasons! {
     LEADERSHIP_LOST: Unavailable, retry, Unknown, "Leadership was lost while the write was under way; metadata as for \
         NOT_LEADER, where known.";
     DRAINING: Unavailable, retry, NotApplied, "The node is shutting down: use another.";
-    NO_SPACE: ResourceExhausted, retry, NotApplied, "The disks of too many nodes are nearly full: free space there, or delete; metadata `node_ids`, and `refused`, which is `growth` or `all`.";
+    NO_SPACE: ResourceExhausted, retry, NotApplied, "The disks of too many nodes are nearly full: free space there, or \
+        delete; metadata `node_ids`, and `refused`, which is `growth` or `all`.";
     LEADER_UNREACHABLE: Unavailable, retry, NotApplied, "This follower could not dial the leader; metadata `leader_address`.";
     FORWARD_INTERRUPTED: Unavailable, retry, Unknown, "The connection to the leader failed after the request was sent.";
     BEHIND_REVISION: Unavailable, retry, NotApplied, "The node did not reach `min_revision` in time; metadata `actual_revision`.";

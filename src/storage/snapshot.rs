@@ -284,13 +284,13 @@ impl Snapshots {
         let Some(current) = self.current() else {
             return Ok(0);
         };
-        let stale = current.stale_bytes()?;
-        if stale < STALE_BYTES || current.index() != state.applied_index() {
+        let left_behind = current.stale_bytes()?;
+        if left_behind < STALE_BYTES || current.index() != state.applied_index() {
             return Ok(0);
         }
         drop(current);
         self.build(state)?;
-        Ok(stale)
+        Ok(left_behind)
     }
 
     /// Makes a received snapshot the current one; its files are shared until the received one is dropped.

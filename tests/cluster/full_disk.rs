@@ -99,8 +99,8 @@ async fn delete(client: &Client, written: &mut Written) {
     set.await.expect("fewer pieces");
     let removed = carts.remove(&written.owner, line("SKU-2")).send().await;
     removed.expect("a line's end");
-    let deletes = client.txn().then(keys.delete("key-1"));
-    deletes.send().await.expect("a transaction of deletes");
+    let txn = client.txn().then(keys.delete("key-1"));
+    txn.send().await.expect("a transaction of deletes");
     written.keys.remove("key-1");
     let nobody = sessions.revoke_all("nobody").send().await;
     nobody.expect("a user's sessions' end");

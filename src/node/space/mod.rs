@@ -4,12 +4,18 @@
 //! Each node watches the free space of its data directory, [`gauge`] makes a [`Room`] of it, and nodes tell their leader
 //! with every answer to a heartbeat.
 //!
-//! | room | this node | a leader, where a quorum has no more than this |
-//! |---|---|---|
-//! | ample | keeps a ballast | takes everything |
-//! | short | gives back the ballast, half of it at once; takes snapshots to drop what they keep alive; compacts nothing where that might take the rest; leads no longer than it must | refuses what grows the store, see [`crate::state::Operation::grows`] |
-//! | scarce | the same, and as a leader refuses every write | refuses every write |
-//! | full | appends no commands that a leader sends either, and falls behind | the same |
+//! | room | a leader, where a quorum has no more than this |
+//! |---|---|
+//! | ample | takes everything |
+//! | short | refuses what grows the store, see [`crate::state::Operation::grows`] |
+//! | scarce, full | refuses every write |
+//!
+//! What a node does with the disk that it has itself:
+//! * *Ample*: it keeps a ballast.
+//! * *Short*: it gives back the ballast, half of it at once; takes snapshots to drop what they keep alive; compacts nothing
+//!   where that might take the rest; and leads no longer than it must.
+//! * *Scarce*: the same, and as a leader it refuses every write, whatever the others have.
+//! * *Full*: it appends no commands that a leader sends either, and falls behind.
 //!
 //! # Why so
 //!

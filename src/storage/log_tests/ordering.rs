@@ -283,21 +283,19 @@ async fn eventually(
         }
     };
     let came = tokio::time::timeout(Duration::from_secs(60), waiting).await;
-    assert!(came.is_ok(), "never came: {what}; there is{}", found());
+    assert!(came.is_ok(), "never came: {what}; there is {}", found());
 }
 
 /// Files and their sizes, for a failure's message.
 fn listing(directory: &Path) -> String {
-    let list = || -> std::io::Result<String> {
-        let mut names = String::new();
-        for file in std::fs::read_dir(directory)? {
+    let list = || -> std::io::Result<Vec<String>> {
+        let sized = |file: std::io::Result<std::fs::DirEntry>| {
             let file = file?;
-            let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-            names += &format!(" {:?}={bytes}", file.file_name());
-        }
-        Ok(names)
+            Ok(format!("{:?} {}", file.file_name(), file.metadata()?.len()))
+        };
+        std::fs::read_dir(directory)?.map(sized).collect()
     };
-    list().unwrap_or_else(|error| error.to_string())
+    list().map_or_else(|error| error.to_string(), |files| files.join(", "))
 }
 
 #[tokio::test]

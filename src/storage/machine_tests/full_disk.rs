@@ -10,9 +10,13 @@ use crate::storage::disk_bytes;
 const LAYER_BYTES: usize = 32 << 10;
 
 /// A layer on its way to a disk that takes nothing.
-fn failed_flush(kind: io::ErrorKind) -> JoinHandle<Result<(), Error>> {
+async fn failed_flush(kind: io::ErrorKind) -> JoinHandle<Result<(), Error>> {
     let error = Error::io("write", Path::new("state"), kind.into());
-    tokio::spawn(async { Err(error) })
+    let flush = tokio::task::spawn_blocking(|| Err(error));
+    while !flush.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    flush
 }
 
 async fn finished(machine: &mut Machine) {
@@ -25,8 +29,7 @@ async fn finished(machine: &mut Machine) {
 async fn a_layer_waits_in_memory_until_there_is_room() {
     let mut node = Node::new();
     let machine = &mut node.machine;
-    machine.flush = Some(failed_flush(io::ErrorKind::StorageFull));
-    tokio::task::yield_now().await;
+    machine.flush = Some(failed_flush(io::ErrorKind::StorageFull).await);
     let value = Random(1).bytes(LAYER_BYTES);
     apply(machine, [put(1, "a", value.clone())]).await;
     let retry_at = machine.retry_at.expect("it waits");
@@ -55,8 +58,7 @@ async fn memory_has_an_end_and_other_failures_do_not_wait() {
     ];
     for (kind, value) in cases {
         let mut node = Node::new();
-        node.machine.flush = Some(failed_flush(kind));
-        tokio::task::yield_now().await;
+        node.machine.flush = Some(failed_flush(kind).await);
         let entries = [Ok((put(1, "a", value), None))];
         let applied = node.machine.apply(stream::iter(entries)).await;
         applied.expect_err("it stops");

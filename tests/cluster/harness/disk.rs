@@ -111,9 +111,8 @@ fn run(command: &mut Command) -> io::Result<()> {
 /// Whether this process can mount what a test needs. If not, the test was run elsewhere, or cannot be run.
 pub fn can_mount(kind: Kind, test: &str) -> bool {
     let probe = tempfile::tempdir().expect("a temporary folder can be made");
-    let error = match SmallDisk::mount(kind, &probe.path().join("disk"), PROBE_BYTES) {
-        Ok(_) => return true,
-        Err(error) => error,
+    let Err(error) = SmallDisk::mount(kind, &probe.path().join("disk"), PROBE_BYTES) else {
+        return true;
     };
     assert!(
         std::env::var_os(INSIDE).is_none(),
