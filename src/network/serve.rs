@@ -6,11 +6,15 @@
 //! Whoever listens must set `TCP_NODELAY` on what it accepts: without it the first answer of every stream waits 40 ms
 //! for a delayed acknowledgement, and a new leader opens two of them before its first write.
 
+use std::cmp::Ordering;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
+use openraft::alias::WatchReceiverOf;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, Raft};
@@ -29,6 +33,7 @@ use crate::raft::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::types::{DiskSpace, NodeId, Room, ShardId};
 
 type C = TypeConfig;
+type ServerMetrics = WatchReceiverOf<C, RaftServerMetrics<C>>;
 /// Longest wait for the first request of an append stream.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -143,6 +148,7 @@ where
             first: Some(first),
             requests,
             contact: self.contact.clone(),
+            metrics: self.raft.server_metrics(),
             disk: self.disk.clone(),
             source,
             failed: Failure::default(),
@@ -170,7 +176,9 @@ where
         let source = self.gate.check(request.envelope.as_ref())?;
         let leader_time = request.leader_time;
         let request = message::append_from(request, source)?;
-        self.contact.heard(source.get());
+        if is_current(&self.raft.server_metrics(), &request) {
+            self.contact.heard(source.get());
+        }
         wait_for_room(&mut self.disk.clone(), &request).await?;
         let (last, prev) = message::range(&request);
         let answer = self.raft.append_entries(request).await.map_err(stopped)?;
@@ -280,6 +288,7 @@ struct Reading {
     first: Option<pb::AppendRequest>,
     requests: Streaming<pb::AppendRequest>,
     contact: LeaderContact,
+    metrics: ServerMetrics,
     disk: watch::Receiver<DiskSpace>,
     source: NodeId,
     failed: Failure,
@@ -314,7 +323,9 @@ impl Reading {
                 return None;
             }
         };
-        self.contact.heard(self.source.get());
+        if is_current(&self.metrics, &request) {
+            self.contact.heard(self.source.get());
+        }
         match wait_for_room(&mut self.disk, &request).await {
             Ok(()) => Some(request),
             Err(full) => {
@@ -323,6 +334,14 @@ impl Reading {
             }
         }
     }
+}
+
+/// Whether an append may come from this node's leader. One that was deposed and has not heard of it would be taken for a
+/// sign of life, and keep this node from asking for votes.
+fn is_current(metrics: &ServerMetrics, request: &AppendEntriesRequest<C>) -> bool {
+    let own = metrics.borrow_watched().vote;
+    // Votes of the same term for different nodes have no order.
+    !matches!(own.partial_cmp(&request.vote), Some(Ordering::Greater))
 }
 
 /// Commands are not appended to a full disk: the append would fail, and end this node. Whatever else Raft appends is

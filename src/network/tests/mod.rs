@@ -325,6 +325,55 @@ async fn a_wiped_node_is_not_let_back_in_under_its_old_id() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_leader_is_no_sign_of_life() {
+    let nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    let (follower, deposed) = (&nodes[(leads + 1) % 3], &nodes[(leads + 2) % 3]);
+    for node in &nodes {
+        // However slow this machine is, nobody else is elected meanwhile.
+        node.raft.runtime_config().elect(false);
+    }
+    eventually("a heartbeat", async || {
+        follower.contact.get().leader == nodes[leads].id
+    })
+    .await;
+    let address = follower.proxy.address.to_string();
+    let mut client = Pool::new(Timing::default())
+        .raft(&address, Lane::Log)
+        .expect("an address");
+    let stale = pb::AppendRequest {
+        envelope: Some(local(deposed.id).envelope(follower.id, local(follower.id).instance)),
+        vote: Some(pb::Vote {
+            term: 0,
+            node_id: deposed.id,
+            committed: true,
+        }),
+        ..pb::AppendRequest::default()
+    };
+    let mut news = follower.contact.subscribe();
+    let unary = client.append(stale.clone()).await.expect("answered");
+    let mut streamed = client
+        .stream_append(tokio_stream::iter([stale]))
+        .await
+        .expect("opens")
+        .into_inner();
+    let streamed = streamed.message().await.expect("answered");
+    for answer in [unary.into_inner(), streamed.expect("one")] {
+        let refused = matches!(
+            answer.result,
+            Some(pb::append_response::Result::HigherVote(_))
+        );
+        assert!(refused, "{answer:?}");
+    }
+    assert!(
+        !news.has_changed().expect("open"),
+        "{:?}",
+        news.borrow_and_update()
+    );
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nonsense_is_an_error_and_no_panic() {
     let nodes = start(2).await;
     leader(&nodes).await;
