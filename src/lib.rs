@@ -42,7 +42,7 @@
 //! | messages, stored formats | `proto/`, [`proto`] |
 //! | what is on disk, fsyncs, snapshots | [`storage`] |
 //! | how nodes talk | [`network`] |
-//! | leadership, ticks, births, reads, who is told of events | [`node`] |
+//! | leadership, ticks, births, reads, who is told of events, full disks | [`node`] |
 //! | gRPC services and error reasons | [`api`] |
 //! | flags, start, shutdown | [`config`], [`server`] |
 //! | retries, leader hints | [`client`] |

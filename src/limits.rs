@@ -190,6 +190,17 @@ pub const APPEND_BYTES: usize = 2 << 20;
 pub const APPEND_PIPELINE: usize = 16;
 /// Recent log entries kept in memory, because replication and apply both read what was just appended.
 pub const LOG_TAIL_BYTES: usize = 16 << 20;
+/// Bytes that the log database collects before it sorts them into a table.
+pub const LOG_WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// Size of a table of the state's records.
+pub const STATE_TABLE_BYTES: usize = 64 << 20;
+/// On a small disk, write buffers and tables are one part of so many of the disk at most: flushes and compactions take
+/// several of them for a while, also when there is little room.
+pub const TABLE_PARTS: u64 = 256;
+/// And no less than this.
+pub const TABLE_MIN_BYTES: usize = 1 << 20;
+/// Must be free for a data directory to be opened. It takes about 64 KiB; manifests grow with the number of files.
+pub const OPENING_BYTES: u64 = 4 << 20;
 /// Commands that may wait for the commit thread.
 pub const COMMIT_QUEUE: usize = 4096;
 /// Bytes that one commit group gathers before it is written; it ends with the command that crosses it.
@@ -200,6 +211,12 @@ pub const APPLY_BATCH: usize = 1024;
 pub const STATE_LAYER_BYTES: usize = 16 << 20;
 /// The same of events. Records are overwritten in memory, so that waiting saves writes of them; events are not.
 pub const UNWRITTEN_EVENT_BYTES: usize = 4 << 20;
+/// So many layers gather while the disk has no room for one.
+pub const LAYERS_WITHOUT_ROOM: usize = 4;
+/// What a node keeps free on its disk unless it is told: so much, or a share of a small disk.
+pub const MIN_FREE_DISK_BYTES: u64 = 512 << 20;
+/// That share: one part of so many.
+pub const MIN_FREE_DISK_PARTS: u64 = 10;
 /// Bytes of one snapshot chunk.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Files of one snapshot.
@@ -242,6 +259,10 @@ const _: () = {
     assert!(SESSION_IDLE_TTL_DEFAULT_MS <= SESSION_ABSOLUTE_TTL_DEFAULT_MS);
     assert!(SESSION_ABSOLUTE_TTL_DEFAULT_MS <= TTL_MAX_MS);
     assert!(LEASE_KEYS * KEY_BYTES < VALUE_BYTES);
+    // What must be free on a small disk holds the tables of a compaction and more.
+    assert!(MIN_FREE_DISK_PARTS * 24 <= TABLE_PARTS);
+    assert!(MIN_FREE_DISK_BYTES >= 8 * STATE_TABLE_BYTES as u64);
+    assert!(TABLE_MIN_BYTES <= LOG_WRITE_BUFFER_BYTES);
     assert!(CLIENT_WINDOW <= STREAM_IN_FLIGHT);
     // Many of the largest replies fit.
     assert!(16 * TXN_RESULT_BYTES <= CLIENT_WINDOW_BYTES);

@@ -53,6 +53,7 @@ const OPEN_TO_ALL: &[&str] = &["limits", "types"];
 /// Where a crate, and the crates whose names begin with its name, may be used.
 const CRATES: &[(&str, &[&str])] = &[
     ("rocksdb", &["src/storage"]),
+    ("rustix", &["src/storage"]),
     (
         "openraft",
         &["src/raft", "src/storage", "src/network", "src/node"],

@@ -120,11 +120,13 @@ reasons! {
     CLIENT_WINDOW_FULL: ResourceExhausted, retry, NotApplied, "The client confirms too little: raise \
         `confirmed_below`; metadata `limit`, `limit_bytes`.";
     NOT_LEADER: Unavailable, retry, NotApplied, "Another node leads; metadata `leader_id`, `leader_address`.";
-    NO_LEADER: Unavailable, retry, NotApplied, "No leader is known; an election may be under way.";
+    NO_LEADER: Unavailable, retry, NotApplied, "No leader is known; an election may be under way, or a leader with a full disk hands over.";
     NO_QUORUM: Unavailable, retry, NotApplied, "The leader could not confirm a read with a quorum.";
     LEADERSHIP_LOST: Unavailable, retry, Unknown, "Leadership was lost while the write was under way; metadata as for \
         NOT_LEADER, where known.";
     DRAINING: Unavailable, retry, NotApplied, "The node is shutting down: use another.";
+    NO_SPACE: ResourceExhausted, retry, NotApplied, "The disks of too many nodes are nearly full: free space there, or \
+        delete; metadata `node_ids`, and `refused`, which is `growth` or `all`.";
     LEADER_UNREACHABLE: Unavailable, retry, NotApplied, "This follower could not dial the leader; metadata `leader_address`.";
     FORWARD_INTERRUPTED: Unavailable, retry, Unknown, "The connection to the leader failed after the request was sent.";
     BEHIND_REVISION: Unavailable, retry, NotApplied, "The node did not reach `min_revision` in time; metadata `actual_revision`.";
@@ -341,7 +343,7 @@ fn tell_node(error: &node::Error, metadata: &mut Metadata) -> Reason {
             note_leader(metadata, leader);
             NOT_LEADER
         }
-        node::Error::NoLeader => NO_LEADER,
+        node::Error::NoLeader | node::Error::HandsOver => NO_LEADER,
         node::Error::LeadershipLost(leader) => {
             if let Some(leader) = leader {
                 note_leader(metadata, leader);
@@ -355,6 +357,17 @@ fn tell_node(error: &node::Error, metadata: &mut Metadata) -> Reason {
             BEHIND_REVISION
         }
         node::Error::Draining => DRAINING,
+        node::Error::NoSpace(shortage) => {
+            let ids: Vec<String> = shortage.nodes.iter().map(u64::to_string).collect();
+            note(metadata, "node_ids", ids.join(","));
+            let refused = if shortage.only_growth {
+                "growth"
+            } else {
+                "all"
+            };
+            note(metadata, "refused", refused);
+            NO_SPACE
+        }
         node::Error::TransferFailed(_) => TRANSFER_FAILED,
         node::Error::UnknownMember(_) => UNKNOWN_MEMBER,
         node::Error::EventsForgotten { oldest, .. } => {

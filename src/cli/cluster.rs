@@ -7,7 +7,7 @@ use super::arguments::Target;
 use super::failure::Failure;
 use super::output::{show, table};
 use crate::proto::v1;
-use crate::types::NodeId;
+use crate::types::{NodeId, Room};
 
 /// What to do with the cluster.
 #[derive(Debug, Subcommand)]
@@ -92,6 +92,19 @@ fn role(role: v1::Role) -> &'static str {
     }
 }
 
+fn disk_room(room: v1::DiskRoom) -> &'static str {
+    Option::<Room>::from(room).map_or("unknown", Room::as_str)
+}
+
+/// What is free, and what that means where it is too little.
+fn free(node: &v1::NodeStatus) -> String {
+    let bytes = indicatif::HumanBytes(node.disk_free_bytes);
+    match Option::from(node.disk_room()) {
+        None | Some(Room::Ample) => bytes.to_string(),
+        Some(room) => format!("{bytes}: {room}"),
+    }
+}
+
 fn node_json(node: &v1::NodeStatus) -> Value {
     json!({
         "node_id": node.node_id,
@@ -108,6 +121,9 @@ fn node_json(node: &v1::NodeStatus) -> Value {
         "digest": node.digest,
         "log_time_ms": node.log_time_ms,
         "disk_bytes": node.disk_bytes,
+        "disk_free_bytes": node.disk_free_bytes,
+        "min_free_disk_bytes": node.min_free_disk_bytes,
+        "disk_room": disk_room(node.disk_room()),
         "version": node.version,
         "error": node.error,
     })
@@ -127,6 +143,7 @@ fn status_table(nodes: &[v1::NodeStatus]) -> String {
         "revision",
         "digest",
         "disk",
+        "free",
         "version",
     ]);
     for node in nodes {
@@ -148,6 +165,7 @@ fn status_table(nodes: &[v1::NodeStatus]) -> String {
             node.revision.to_string(),
             node.digest.chars().take(8).collect(),
             indicatif::HumanBytes(node.disk_bytes).to_string(),
+            free(node),
             node.version.clone(),
         ]);
     }

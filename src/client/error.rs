@@ -177,9 +177,10 @@ impl Rejected {
 
     /// The refusal of one attempt, after others that left this outcome. A node's own refusal of a write holds for all
     /// attempts, because it is the stored reply or would be everywhere the same. One that came from elsewhere, without
-    /// a reason, says nothing about earlier attempts.
+    /// a reason, says nothing about earlier attempts, nor does one for want of room: an earlier attempt may be on its way.
     pub(super) fn after(mut self, earlier: Outcome) -> Self {
-        if earlier == Outcome::Unknown && self.reason.is_empty() {
+        let of_this_attempt = self.reason.is_empty() || self.reason == "NO_SPACE";
+        if earlier == Outcome::Unknown && of_this_attempt {
             let unknown = "unknown".to_owned();
             self.metadata.insert("outcome".to_owned(), unknown);
         }

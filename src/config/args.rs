@@ -115,7 +115,7 @@ pub struct ServeArgs {
     )]
     pub block_cache_bytes: ByteSize,
 
-    /// Memory that each database collects writes in before it sorts them into a file.
+    /// Memory that each database collects writes in before it sorts them into a file; at most a 256th of the disk.
     #[arg(
         long,
         env = "TROLLEY_WRITE_BUFFER_BYTES",
@@ -123,6 +123,11 @@ pub struct ServeArgs {
         default_value = "16MiB"
     )]
     pub write_buffer_bytes: ByteSize,
+
+    /// Disk space that must be free: below it, nothing is taken that would make the store larger. Three quarters of it are set
+    /// aside in a file, for deletes and restarts while the disk is full [default: 512MiB, or a tenth of a smaller disk].
+    #[arg(long, env = "TROLLEY_MIN_FREE_DISK", value_name = "SIZE")]
+    pub min_free_disk: Option<ByteSize>,
 
     /// Largest message accepted from a client.
     #[arg(

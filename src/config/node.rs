@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub snapshots: Snapshots,
     /// Caches and buffers.
     pub memory: Memory,
+    /// Disk space that must be free, in bytes; `None`: as the disk's size suggests.
+    pub min_free_disk: Option<u64>,
     /// Largest message of a client.
     pub message_bytes: usize,
     /// How long a shutdown waits.
@@ -114,6 +116,7 @@ impl TryFrom<ServeArgs> for NodeConfig {
             timers: timers(&args)?,
             snapshots: snapshots(&args)?,
             memory: memory(&args)?,
+            min_free_disk: min_free_disk(args.min_free_disk)?,
             message_bytes: message_bytes(args.max_message_bytes)?,
             drain_timeout: drain_timeout(args.drain_timeout)?,
             worker_threads: worker_threads(args.worker_threads)?,
@@ -346,6 +349,11 @@ fn memory(args: &ServeArgs) -> Result<Memory, Error> {
         block_cache: bytes("--block-cache-bytes", args.block_cache_bytes, 1 << 20)?,
         write_buffer: bytes("--write-buffer-bytes", args.write_buffer_bytes, 1 << 20)?,
     })
+}
+
+fn min_free_disk(size: Option<ByteSize>) -> Result<Option<u64>, Error> {
+    size.map(|size| size_in("--min-free-disk", size, 1 << 20, 1 << 50))
+        .transpose()
 }
 
 /// Not above what the limits of `limits` were related for, and not below the largest valid request.

@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use super::append::Session;
 use super::channel::within;
 use super::snapshot::{SendError, Transfer};
-use super::{Error, Lane, Local, Pool, SnapshotFiles, message};
+use super::{Error, Lane, Local, PeerRooms, Pool, SnapshotFiles, message};
 use crate::clock::LogClock;
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_client::RaftServiceClient;
@@ -41,6 +41,7 @@ pub struct Dialer<S> {
     local: Local,
     pool: Pool,
     clock: Arc<LogClock>,
+    rooms: PeerRooms,
     refusals: Arc<Refusals>,
     snapshots: PhantomData<fn() -> S>,
 }
@@ -59,6 +60,7 @@ impl<S> Clone for Dialer<S> {
             local: self.local,
             pool: self.pool.clone(),
             clock: self.clock.clone(),
+            rooms: self.rooms.clone(),
             refusals: self.refusals.clone(),
             snapshots: PhantomData,
         }
@@ -66,13 +68,15 @@ impl<S> Clone for Dialer<S> {
 }
 
 impl<S: SnapshotFiles> Dialer<S> {
-    /// A dialler that signs its calls as `local`. Its heartbeats tell what `clock` shows.
+    /// A dialler that signs its calls as `local`. Its heartbeats tell what `clock` shows, and the answers what there is in
+    /// `rooms`.
     #[must_use]
-    pub fn new(local: Local, pool: Pool, clock: Arc<LogClock>) -> Self {
+    pub fn new(local: Local, pool: Pool, clock: Arc<LogClock>, rooms: PeerRooms) -> Self {
         Self {
             local,
             pool,
             clock,
+            rooms,
             refusals: Arc::default(),
             snapshots: PhantomData,
         }
@@ -115,6 +119,7 @@ impl<S: SnapshotFiles> Dialer<S> {
             lane,
             pool: self.pool.clone(),
             clock: self.clock.clone(),
+            rooms: self.rooms.clone(),
             refusals: self.refusals.clone(),
             snapshots: PhantomData,
         }
@@ -145,6 +150,7 @@ pub struct Peer<S> {
     lane: Lane,
     pool: Pool,
     clock: Arc<LogClock>,
+    rooms: PeerRooms,
     refusals: Arc<Refusals>,
     snapshots: PhantomData<fn() -> S>,
 }
@@ -183,8 +189,18 @@ impl<S> Peer<S> {
         let mut request = message::append_request(rpc, Some(self.envelope()));
         request.leader_time = self.clock.peek().map_or(0, LogTime::as_millis);
         let mut client = self.connect(self.lane)?;
-        let response = within(deadline, client.append(request)).await?;
-        message::append_unary_result(rpc, response)
+        let term = rpc.vote.leader_id.term;
+        match within(deadline, client.append(request)).await {
+            Ok(response) => {
+                let room = response.disk_room().into();
+                self.rooms.heard(self.target, term, room);
+                message::append_unary_result(rpc, response)
+            }
+            Err(error) => {
+                self.rooms.missed(self.target, term);
+                Err(error)
+            }
+        }
     }
 
     async fn call_vote(

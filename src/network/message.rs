@@ -93,6 +93,7 @@ pub(super) fn append_response(result: &StreamAppendResult<C>) -> pb::AppendRespo
     };
     pb::AppendResponse {
         result: Some(result),
+        ..pb::AppendResponse::default()
     }
 }
 

@@ -39,6 +39,7 @@ mod error;
 mod message;
 mod peer;
 mod receive;
+mod room;
 mod serve;
 mod snapshot;
 #[cfg(test)]
@@ -50,5 +51,6 @@ pub use dial::{Dialer, Peer};
 pub use envelope::{Gate, Local};
 pub use error::Error;
 pub use peer::{Greeter, GreetingEndpoint, InitialClusterDiffers, PeerEndpoint, PeerHandler};
+pub use room::{Heard, PeerRooms};
 pub use serve::RaftEndpoint;
 pub use snapshot::{SnapshotFiles, SnapshotSink, SnapshotStore};

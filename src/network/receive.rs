@@ -267,6 +267,7 @@ async fn blocking<T: Send + 'static>(
         tracing::warn!(%error, "receiving a snapshot failed");
         match error.kind() {
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => bad_message(error),
+            io::ErrorKind::StorageFull => Status::resource_exhausted(error.to_string()),
             _ => Status::unavailable(format!("receiving the snapshot: {error}")),
         }
     })

@@ -6,16 +6,21 @@
 //! Whoever listens must set `TCP_NODELAY` on what it accepts: without it the first answer of every stream waits 40 ms
 //! for a delayed acknowledgement, and a new leader opens two of them before its first write.
 
+use std::cmp::Ordering;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
-use openraft::Raft;
+use openraft::alias::WatchReceiverOf;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftStateMachine;
+use openraft::{EntryPayload, Raft};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::envelope::bad_message;
 use super::receive::Incoming;
@@ -23,12 +28,17 @@ use super::{Gate, LeaderContact, SnapshotSink, SnapshotStore, message};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_server::{RaftService, RaftServiceServer};
-use crate::raft::{LogId, SnapshotMeta, TypeConfig, Vote};
-use crate::types::{NodeId, ShardId};
+use crate::proto::v1;
+use crate::raft::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
+use crate::types::{DiskSpace, NodeId, Room, ShardId};
 
 type C = TypeConfig;
+type ServerMetrics = WatchReceiverOf<C, RaftServerMetrics<C>>;
 /// Longest wait for the first request of an append stream.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a leader waits for a full disk, and for the refusal of a snapshot that does not fit.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 type Answers = Pin<Box<dyn Stream<Item = Result<pb::AppendResponse, Status>> + Send>>;
 
@@ -41,6 +51,7 @@ where
     raft: Raft<C, SM>,
     gate: Gate,
     contact: LeaderContact,
+    disk: watch::Receiver<DiskSpace>,
     incoming: Incoming<S>,
     shutdown: CancellationToken,
 }
@@ -50,12 +61,14 @@ where
     SM: RaftStateMachine<C, SnapshotData = <S::Sink as SnapshotSink>::Data>,
     S: SnapshotStore,
 {
-    /// Serves `raft` to whom `gate` lets in, and keeps incoming snapshots in `store`. Append streams end when
-    /// `shutdown` is cancelled; without that a graceful shutdown of the server would wait for the leader.
+    /// Serves `raft` to whom `gate` lets in, and keeps incoming snapshots in `store`. Takes no commands while `disk` is full.
+    /// Append streams end when `shutdown` is cancelled; without that a graceful shutdown of the server would wait for the
+    /// leader.
     pub fn new(
         raft: Raft<C, SM>,
         gate: Gate,
         contact: LeaderContact,
+        disk: watch::Receiver<DiskSpace>,
         store: S,
         shutdown: CancellationToken,
     ) -> Self {
@@ -63,6 +76,7 @@ where
             raft,
             gate,
             contact,
+            disk,
             incoming: Incoming::new(store),
             shutdown,
         }
@@ -134,6 +148,8 @@ where
             first: Some(first),
             requests,
             contact: self.contact.clone(),
+            metrics: self.raft.server_metrics(),
+            disk: self.disk.clone(),
             source,
             failed: Failure::default(),
         };
@@ -160,15 +176,20 @@ where
         let source = self.gate.check(request.envelope.as_ref())?;
         let leader_time = request.leader_time;
         let request = message::append_from(request, source)?;
-        self.contact.heard(source.get());
+        if is_current(&self.raft.server_metrics(), &request) {
+            self.contact.heard(source.get());
+        }
+        wait_for_room(&mut self.disk.clone(), &request).await?;
         let (last, prev) = message::range(&request);
         let answer = self.raft.append_entries(request).await.map_err(stopped)?;
         if answer.is_success() {
             self.contact.told_time(leader_time);
         }
-        Ok(Response::new(message::append_unary_response(
-            last, prev, answer,
-        )))
+        let room = v1::DiskRoom::from(self.disk.borrow().room);
+        Ok(Response::new(pb::AppendResponse {
+            disk_room: room.into(),
+            ..message::append_unary_response(last, prev, answer)
+        }))
     }
 
     async fn vote(
@@ -222,7 +243,13 @@ where
             };
             return Ok(Response::new(refusal));
         }
-        Ok(Response::new(self.incoming.offer(manifest).await?))
+        let offered = self.incoming.offer(manifest).await;
+        if let Err(refusal) = &offered
+            && refusal.code() == Code::ResourceExhausted
+        {
+            tokio::time::sleep(ROOM_PATIENCE).await;
+        }
+        Ok(Response::new(offered?))
     }
 
     async fn send_snapshot(
@@ -261,6 +288,8 @@ struct Reading {
     first: Option<pb::AppendRequest>,
     requests: Streaming<pb::AppendRequest>,
     contact: LeaderContact,
+    metrics: ServerMetrics,
+    disk: watch::Receiver<DiskSpace>,
     source: NodeId,
     failed: Failure,
 }
@@ -286,17 +315,51 @@ impl Reading {
                 }
             },
         };
-        match message::append_from(request, self.source) {
-            Ok(request) => {
-                self.contact.heard(self.source.get());
-                Some(request)
-            }
+        let request = match message::append_from(request, self.source) {
+            Ok(request) => request,
             Err(status) => {
                 tracing::error!(source = self.source.get(), %status, "a peer sent an append that cannot be");
                 self.failed.set(status);
+                return None;
+            }
+        };
+        if is_current(&self.metrics, &request) {
+            self.contact.heard(self.source.get());
+        }
+        match wait_for_room(&mut self.disk, &request).await {
+            Ok(()) => Some(request),
+            Err(full) => {
+                self.failed.set(full);
                 None
             }
         }
+    }
+}
+
+/// Whether an append may come from this node's leader. One that was deposed and has not heard of it would be taken for a
+/// sign of life, and keep this node from asking for votes.
+fn is_current(metrics: &ServerMetrics, request: &AppendEntriesRequest<C>) -> bool {
+    let own = metrics.borrow_watched().vote;
+    // Votes of the same term for different nodes have no order.
+    !matches!(own.partial_cmp(&request.vote), Some(Ordering::Greater))
+}
+
+/// Commands are not appended to a full disk: the append would fail, and end this node. Whatever else Raft appends is
+/// small, and it can do nothing without. The leader asks again at once, so that a refusal takes its time.
+async fn wait_for_room(
+    disk: &mut watch::Receiver<DiskSpace>,
+    request: &AppendEntriesRequest<C>,
+) -> Result<(), Status> {
+    let is_command = |entry: &Entry| matches!(entry.payload, EntryPayload::Normal(_));
+    if !request.entries.iter().any(is_command) {
+        return Ok(());
+    }
+    let room = disk.wait_for(|disk| disk.room > Room::Full);
+    match tokio::time::timeout(ROOM_PATIENCE, room).await {
+        Ok(Ok(_)) => Ok(()),
+        // Nobody looks any more: the node is being closed.
+        Ok(Err(_)) => Err(Status::unavailable("shutting down")),
+        Err(_) => Err(Status::unavailable("this node's disk is full")),
     }
 }
 

@@ -2,19 +2,35 @@
 
 use std::sync::Arc;
 
-use super::BootstrapError;
+use super::{BootstrapError, Shortage};
 use crate::state::Fault;
+use crate::storage;
 use crate::types::{NodeId, Revision};
 
 /// Why a node stopped by itself.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Stopped {
-    /// openraft or the storage met a fault.
+    /// Its disk was full where it had to write. Nothing is damaged, and it can be started again at once.
+    #[error("{0}")]
+    NoSpace(String),
+    /// openraft or the storage met another fault.
     #[error("{0}")]
     Fault(String),
     /// Its cluster does not know it.
     #[error(transparent)]
     Disowned(Arc<BootstrapError>),
+}
+
+impl Stopped {
+    /// From what openraft or the storage said, which is nothing but a text.
+    #[must_use]
+    pub fn met(reason: String) -> Self {
+        if storage::is_no_space(&reason) {
+            Self::NoSpace(reason)
+        } else {
+            Self::Fault(reason)
+        }
+    }
 }
 
 /// The leader as this node knows it.
@@ -67,6 +83,12 @@ pub enum Error {
     /// The node is shutting down. Raised before the proposal.
     #[error("this node is shutting down")]
     Draining,
+    /// The disks of too many nodes are full. Raised before the proposal.
+    #[error("{0}")]
+    NoSpace(Shortage),
+    /// This leader's disk is full, and others' are not. Raised before the proposal.
+    #[error("this leader's disk is nearly full; a node with more room is about to lead")]
+    HandsOver,
     /// A leadership transfer did not take place.
     #[error("leadership was not transferred: {0}")]
     TransferFailed(String),
@@ -112,6 +134,8 @@ impl Error {
             | Self::NoQuorum
             | Self::Behind { .. }
             | Self::Draining
+            | Self::NoSpace(_)
+            | Self::HandsOver
             | Self::UnknownMember(_)
             | Self::EventsForgotten { .. }
             | Self::WatcherTooSlow { .. }

@@ -8,6 +8,7 @@
 //! 2. Whatever waits has a deadline; every task is in `tasks` and is joined by [`Node::close`].
 //! 3. When openraft or the storage stops, or the cluster disowns this node, [`Node::stopped`] resolves and the process ends
 //!    with an exit code of its own. Nothing is served from a node that has met a fault.
+//! 4. A write is refused before there is no room for it on a quorum's disks: see `space`.
 //!
 //! Deliberately absent: sockets, gRPC and flags.
 
@@ -22,6 +23,7 @@ mod read;
 mod recognition;
 mod rounds;
 mod snapshot;
+mod space;
 mod status;
 mod tick;
 mod transfer;
@@ -40,15 +42,20 @@ pub use error::{Error, LeaderHint, Outcome, Stopped};
 pub use leadership::Leadership;
 pub use open::{OpenError, Prepared, Started};
 pub use read::ReadMode;
+pub use space::Shortage;
 pub use watch::{Beat, Source, Told, Watcher};
 
 use crate::clock::LogClock;
 use crate::config::NodeConfig;
+use crate::network::PeerRooms;
 use crate::raft::TypeConfig;
 use crate::state::Fault;
 use crate::storage::machine::{AppliedAt, Machine, StateDb};
+use crate::storage::snapshot::Builder;
 use crate::storage::{LogDb, LogStore};
-use crate::types::InstanceId;
+use crate::types::{DiskSpace, InstanceId};
+
+use self::space::Admission;
 
 /// openraft over this storage.
 pub type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -64,10 +71,18 @@ struct Shared {
     state: StateDb,
     /// How far `state` is; looking at it never waits for a commit.
     applied: channel::Receiver<AppliedAt>,
+    /// Makes snapshots.
+    builder: Builder,
     log: LogStore,
     log_db: Arc<LogDb>,
     log_clock: Arc<LogClock>,
     leadership: channel::Sender<Leadership>,
+    /// This node's disk as it last looked.
+    disk: channel::Receiver<DiskSpace>,
+    /// What the others said of theirs.
+    peer_rooms: PeerRooms,
+    /// What is taken because of that.
+    admission: channel::Sender<Admission>,
     /// Wakes watchers.
     beats: channel::Sender<Beat>,
     /// To the task that proposes.
@@ -105,8 +120,8 @@ impl Node {
     /// Resolves with the reason when this node cannot go on.
     pub async fn stopped(&self) -> Stopped {
         tokio::select! {
-            reason = self.log_poisoned() => Stopped::Fault(reason),
-            reason = self.raft_stopped() => Stopped::Fault(reason),
+            reason = self.log_poisoned() => Stopped::met(reason),
+            reason = self.raft_stopped() => Stopped::met(reason),
             reason = self.ended() => reason,
         }
     }

@@ -18,21 +18,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
+use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
 use super::{
-    Leadership, Node, Raft, Shared, leadership, propose, recognition, rounds, snapshot, tick,
-    watch as watching,
+    Leadership, Node, Raft, Shared, leadership, propose, recognition, rounds, snapshot, space,
+    tick, watch as watching,
 };
 use crate::clock::{Clock, LogClock};
 use crate::config::NodeConfig;
 use crate::limits;
 use crate::network::{
-    self, Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, Pool,
-    RaftEndpoint, Timing,
+    self, Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint,
+    PeerRooms, Pool, RaftEndpoint, Timing,
 };
 use crate::proto::internal as pb;
-use crate::storage::generation::ShardDir;
 use crate::storage::machine::{Machine, StateConfig};
 use crate::storage::{self, DbConfig, LogConfig, LogDb, LogStore};
 use crate::types::{ClusterId, ShardId};
@@ -79,7 +79,7 @@ pub struct Started {
     /// The node.
     pub node: Node,
     /// Raft as peers reach it.
-    pub raft: RaftEndpoint<Machine, ShardDir>,
+    pub raft: RaftEndpoint<Machine, Incoming>,
     /// What peers ask beside Raft.
     pub peers: PeerEndpoint<Node>,
     /// Ends the peers' streams.
@@ -89,11 +89,12 @@ pub struct Started {
 impl Prepared {
     /// Opens and verifies the data directory.
     pub async fn open(config: Arc<NodeConfig>, clock: Clock) -> Result<Self, OpenError> {
-        let log_db = Arc::new(LogDb::open(
-            &config.data_dir,
-            config.node_id,
-            LogConfig::default(),
-        )?);
+        let log_config = LogConfig {
+            write_buffer_bytes: limits::LOG_WRITE_BUFFER_BYTES.min(table_limit(&config)?),
+            ..LogConfig::default()
+        };
+        let log_db = LogDb::open(&config.data_dir, config.node_id, log_config)?;
+        let log_db = Arc::new(log_db);
         let mut log = log_db.log(ShardId::ZERO)?;
         let identity = log_db.identity();
         let newborn = Newborn {
@@ -177,16 +178,24 @@ impl Prepared {
         };
         let log_clock = Arc::new(LogClock::new(self.clock));
         let contact = LeaderContact::new(Arc::clone(&log_clock));
+        let disk = space::Disk::open(&config)?;
         let machine = {
             let (data_dir, log_db, state) = (
                 config.data_dir.clone(),
                 Arc::clone(&self.log_db),
-                state_config(&config),
+                state_config(&config, table_limit(&config)?),
             );
             Machine::open(&data_dir, cluster, ShardId::ZERO, log_db, state)?
         };
-        let (state, incoming) = (machine.state(), machine.dir());
-        let dialer = Dialer::new(local, self.pool.clone(), Arc::clone(&log_clock));
+        let (state, builder) = (machine.state(), machine.builder());
+        let incoming = Incoming::new(machine.dir(), disk.seen());
+        let peer_rooms = PeerRooms::default();
+        let dialer = Dialer::new(
+            local,
+            self.pool.clone(),
+            Arc::clone(&log_clock),
+            peer_rooms.clone(),
+        );
         let raft_config = Arc::new(raft_config(&config).validate()?);
         let raft = Raft::new(
             config.node_id.get(),
@@ -206,10 +215,14 @@ impl Prepared {
                 raft,
                 applied: state.applied(),
                 state,
+                builder,
                 log: self.log,
                 log_db: self.log_db,
                 log_clock,
                 leadership,
+                disk: disk.seen(),
+                peer_rooms,
+                admission: watch::Sender::default(),
                 beats: watch::Sender::default(),
                 proposals,
                 reads,
@@ -221,7 +234,7 @@ impl Prepared {
                 stop: CancellationToken::new(),
             }),
         };
-        node.spawn_tasks(contact.clone(), proposed, reading);
+        node.spawn_tasks(disk, contact.clone(), proposed, reading);
         node.inquire(Inquiry {
             newborn: self.newborn,
             cluster,
@@ -236,6 +249,7 @@ impl Prepared {
                 node.shared.raft.clone(),
                 gate.clone(),
                 contact,
+                node.shared.disk.clone(),
                 incoming,
                 end_peers.clone(),
             ),
@@ -272,6 +286,7 @@ impl Node {
 
     fn spawn_tasks(
         &self,
+        disk: space::Disk,
         contact: LeaderContact,
         proposed: mpsc::Receiver<propose::Request>,
         reading: mpsc::Receiver<rounds::Waiter>,
@@ -285,6 +300,14 @@ impl Node {
             shared.leadership.clone(),
             stop(),
         ));
+        tasks.spawn(space::watch_disk(disk, stop()));
+        tasks.spawn(space::watch_compactions(
+            shared.state.clone(),
+            shared.disk.clone(),
+            stop(),
+        ));
+        tasks.spawn(space::admit(Arc::clone(shared), stop()));
+        tasks.spawn(space::hand_over(self.clone(), stop()));
         tasks.spawn(propose::run(Arc::clone(shared), proposed, stop()));
         tasks.spawn(rounds::run(Arc::clone(shared), reading, stop()));
         tasks.spawn(tick::run(self.clone(), stop()));
@@ -318,15 +341,24 @@ fn gate(local: Local, raft: &Raft) -> Gate {
     })
 }
 
-fn state_config(config: &NodeConfig) -> StateConfig {
+/// How large a write buffer or a table may be on the disk that there is.
+fn table_limit(config: &NodeConfig) -> Result<usize, storage::Error> {
+    let disk = storage::capacity(&config.data_dir)?;
+    let part = usize::try_from(disk.total / limits::TABLE_PARTS).unwrap_or(usize::MAX);
+    Ok(part.max(limits::TABLE_MIN_BYTES))
+}
+
+fn state_config(config: &NodeConfig, table_limit: usize) -> StateConfig {
     StateConfig {
         database: DbConfig {
             block_cache_bytes: config.memory.block_cache,
-            state_write_buffer_bytes: config.memory.write_buffer,
+            state_write_buffer_bytes: config.memory.write_buffer.min(table_limit),
+            state_table_bytes: limits::STATE_TABLE_BYTES.min(table_limit),
             ..DbConfig::default()
         },
         record_cache_bytes: config.memory.record_cache,
-        ..StateConfig::default()
+        layer_bytes: limits::STATE_LAYER_BYTES.min(table_limit),
+        unwritten_bytes: limits::UNWRITTEN_EVENT_BYTES.min(table_limit),
     }
 }
 

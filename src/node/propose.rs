@@ -28,7 +28,7 @@ use openraft::raft::WriteResult;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, LeaderHint, Leadership, Node, Shared};
+use super::{Error, LeaderHint, Leadership, Node, Shared, space};
 use crate::limits;
 use crate::raft::{Proposal, Reply, TypeConfig};
 use crate::state::Command;
@@ -51,10 +51,11 @@ impl Node {
     }
 
     /// Replicates commands that arrived together, in their order; they stay together unless they are very many. Waits
-    /// while the queue is full. The replies come in the order of the commands.
+    /// while the queue is full. The replies come in the order of the commands. What there is no room for is refused, and
+    /// the rest goes on.
     pub async fn propose_many(
         &self,
-        commands: Vec<Command>,
+        mut commands: Vec<Command>,
     ) -> Result<BoxStream<'static, Result<Reply, Error>>, Error> {
         let shared = &self.shared;
         if shared.draining.load(Ordering::Acquire) {
@@ -63,6 +64,25 @@ impl Node {
         if let Some(refusal) = refusal(&shared.leadership.borrow()) {
             return Err(refusal);
         }
+        let admission = shared.admission.borrow().clone();
+        let Some(shortage) = admission.shortage() else {
+            return self.enter(commands).await;
+        };
+        let stay = shared.sort_out(&mut commands, shortage)?;
+        let replies = if commands.is_empty() {
+            stream::empty().boxed()
+        } else {
+            self.enter(commands).await?
+        };
+        Ok(space::interleave(stay, replies, admission))
+    }
+
+    /// Queues commands for the task that proposes.
+    async fn enter(
+        &self,
+        commands: Vec<Command>,
+    ) -> Result<BoxStream<'static, Result<Reply, Error>>, Error> {
+        let shared = &self.shared;
         let (waiter, replies) = oneshot::channel();
         let request = Request { commands, waiter };
         if shared.proposals.send(request).await.is_err() {

@@ -2,6 +2,10 @@
 //!
 //! A snapshot is a checkpoint and costs milliseconds; what costs is the log that piles up without one, on disk
 //! and at the next start. openraft's own policy counts entries, which would mean ten a second under load.
+//!
+//! Where there is little room on the disk, snapshots are how it is given back: the log is purged up to them, none of it kept
+//! for followers that are behind, and each lets go of tables that the state has left behind and only the one before
+//! still held. That begins before the room is short, so that a log that could have been dropped is no reason to refuse.
 
 use std::time::Duration;
 
@@ -10,12 +14,21 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::propose::stopped;
-use super::{Error, Node, Outcome};
+use super::{Error, Node, Outcome, Shortage};
 use crate::config::Snapshots;
-use crate::raft::LogId;
+use crate::state::Fault;
+use crate::storage;
+use crate::storage::snapshot::Builder;
+use crate::types::{DiskSpace, Room};
 
 /// How often size and age are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
+/// While the disk is short of room: how often what was applied, or left behind, is worth a snapshot.
+const RELIEF_PERIOD: Duration = Duration::from_secs(10);
+/// On a disk with little room, the log is worth a snapshot when it is this part of what must be free.
+const RELIEF_PARTS: u64 = 8;
+/// After a snapshot that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// How long one snapshot may take; the disk is in trouble when it takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -34,6 +47,7 @@ impl Node {
         {
             return Ok(applied);
         }
+        self.on_builder(Builder::prepare).await?;
         raft.trigger()
             .snapshot()
             .await
@@ -55,35 +69,127 @@ impl Node {
                 .map_err(|_| Error::Stopped("openraft ended".to_owned()))?;
         }
     }
+
+    /// Works on this node's snapshots where that holds up nobody.
+    async fn on_builder<T: Send + 'static>(
+        &self,
+        work: fn(&Builder) -> Result<T, storage::Error>,
+    ) -> Result<T, Error> {
+        let builder = self.shared.builder.clone();
+        let done = tokio::task::spawn_blocking(move || work(&builder)).await;
+        let done = done.map_err(|stopped| Error::Stopped(stopped.to_string()))?;
+        done.map_err(|error| {
+            if error.is_no_space() {
+                let nodes = vec![self.shared.leadership.borrow().node.get()];
+                let only_growth = false;
+                Error::NoSpace(Shortage { nodes, only_growth })
+            } else {
+                Error::Fault(Fault::Io(error.into()))
+            }
+        })
+    }
+}
+
+/// When the next snapshot is due.
+struct Schedule {
+    trigger: Snapshots,
+    last: Instant,
+    /// The last one failed: when to try again.
+    retry_at: Option<Instant>,
+    /// Whether the disk was short of room at the last look.
+    was_short: bool,
+}
+
+/// What a look at log and disk says.
+struct Look {
+    /// Something was applied since the last snapshot.
+    unsaved: bool,
+    /// Growth of the log since then.
+    grown: u64,
+    /// All of the log.
+    log: u64,
+    disk: DiskSpace,
+}
+
+impl Schedule {
+    fn is_due(&mut self, look: &Look) -> bool {
+        let is_short = look.disk.room < Room::Ample;
+        let was_short = std::mem::replace(&mut self.was_short, is_short);
+        let began = is_short && !was_short;
+        let age = self.last.elapsed();
+        let large = look.grown >= self.trigger.log_bytes;
+        let old = age >= self.trigger.interval;
+        // A snapshot lets go of what the last one kept, and of the log.
+        let relieves = look.disk.is_tight() && look.log >= look.disk.floor / RELIEF_PARTS;
+        let presses = is_short && age >= RELIEF_PERIOD;
+        look.unsaved && (large || old || relieves || presses || began)
+    }
+
+    fn may_try(&self) -> bool {
+        self.retry_at.is_none_or(|at| Instant::now() >= at)
+    }
 }
 
 /// Takes snapshots until told to stop.
 pub(super) async fn run(node: Node, trigger: Snapshots, stop: CancellationToken) {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last = Instant::now();
+    let mut schedule = Schedule {
+        trigger,
+        last: Instant::now(),
+        retry_at: None,
+        was_short: false,
+    };
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = period.tick() => {}
         }
-        let (applied, snapshot) = node.shared.applied_and_snapshot();
-        let unsaved = applied > snapshot;
-        let large = node.shared.log.bytes_since(snapshot) >= trigger.log_bytes;
-        let old = last.elapsed() >= trigger.interval;
-        if unsaved && (large || old) {
-            last = Instant::now();
-            if let Err(error) = node.snapshot(last + PATIENCE).await {
-                tracing::warn!(%error, "a snapshot was not taken; the next look tries again");
-            }
+        let look = node.shared.look();
+        let is_due = schedule.is_due(&look);
+        let is_idle = look.disk.room < Room::Ample && schedule.last.elapsed() >= RELIEF_PERIOD;
+        let done = if !schedule.may_try() {
+            Ok(())
+        } else if is_due {
+            schedule.last = Instant::now();
+            node.snapshot_and_purge(&look).await
+        } else if is_idle {
+            schedule.last = Instant::now();
+            node.on_builder(Builder::renew).await.map(drop)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "a snapshot was not taken; it will be tried again");
+            schedule.retry_at = Some(Instant::now() + RETRY_PAUSE);
         }
     }
 }
 
+impl Node {
+    /// Followers that are behind will need the snapshot where the disk has no room for the log that they lack.
+    async fn snapshot_and_purge(&self, look: &Look) -> Result<(), Error> {
+        let index = self.snapshot(Instant::now() + PATIENCE).await?;
+        if look.disk.is_tight() {
+            let purged = self.shared.raft.trigger().purge_log(index).await;
+            purged.map_err(|fatal| stopped(&fatal))?;
+        }
+        Ok(())
+    }
+}
+
 impl super::Shared {
-    fn applied_and_snapshot(&self) -> (Option<LogId>, Option<LogId>) {
-        let metrics = self.raft.data_metrics();
-        let metrics = metrics.borrow_watched();
-        (metrics.last_applied, metrics.snapshot)
+    fn look(&self) -> Look {
+        let (applied, snapshot) = {
+            let metrics = self.raft.data_metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.last_applied, metrics.snapshot)
+        };
+        Look {
+            unsaved: applied > snapshot,
+            grown: self.log.bytes_since(snapshot),
+            log: self.log.bytes_since(None),
+            disk: *self.disk.borrow(),
+        }
     }
 }

@@ -32,6 +32,7 @@ impl Node {
         let shared = &self.shared;
         let header = shared.state.header();
         let leadership = shared.leadership.borrow().clone();
+        let disk = *shared.disk.borrow();
         let metrics = shared.raft.metrics();
         let metrics = metrics.borrow_watched();
         let index = |id: &Option<crate::raft::LogId>| id.as_ref().map_or(0, |id| id.index);
@@ -52,7 +53,10 @@ impl Node {
             revision: header.revision,
             digest: hexadecimal(&header.digest),
             log_time_ms: header.log_time,
-            disk_bytes: self.disk_bytes(),
+            disk_bytes: self.disk_bytes().saturating_sub(disk.ballast),
+            disk_free_bytes: disk.free,
+            min_free_disk_bytes: disk.floor,
+            disk_room: v1::DiskRoom::from(disk.room).into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             error: String::new(),
         }

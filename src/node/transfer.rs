@@ -14,7 +14,8 @@ use crate::types::NodeId;
 const LAG_ALLOWED: u64 = 10_000;
 
 impl Node {
-    /// Hands leadership to `target`, or to the voter whose log is most complete, and waits until it leads.
+    /// Hands leadership to `target`, or of the voters with most room on their disks to the one whose log is most complete, and
+    /// waits until it leads.
     pub async fn transfer_leader(
         &self,
         target: Option<NodeId>,
@@ -67,9 +68,15 @@ impl Node {
         };
         let candidates = voters.iter().copied().filter(|id| *id != own.get());
         let candidates = candidates.filter(|id| wanted.is_none_or(|wanted| wanted.get() == *id));
-        let best = candidates.filter_map(|id| Some((matched(id)?, id))).max();
+        let term = metrics.vote.leader_id().term;
+        // A voter that is far behind cannot lead, whatever room it has.
+        let is_near = |index: u64| index.saturating_add(LAG_ALLOWED) >= last;
+        let room = |id| self.shared.room_of(term, id);
+        let best = candidates
+            .filter_map(|id| Some((matched(id)?, id)))
+            .max_by_key(|(index, id)| (is_near(*index), room(*id), *index, *id));
         match best {
-            Some((index, id)) if index.saturating_add(LAG_ALLOWED) >= last => {
+            Some((index, id)) if is_near(index) => {
                 NodeId::new(id).map_err(|e| Error::TransferFailed(e.to_string()))
             }
             Some((index, id)) => Err(Error::TransferFailed(format!(

@@ -10,6 +10,7 @@
     reason = "generated from the protos, which carry the documentation"
 )]
 
+mod disk;
 mod secrets;
 
 /// `trolley.v1`: the public API.

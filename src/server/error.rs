@@ -16,6 +16,7 @@ use crate::node::{BootstrapError, OpenError, Stopped};
 /// | 5 | a storage fault, or a replica that diverged, at run time |
 /// | 6 | the cluster does not know this node or this data directory |
 /// | 7 | the data directory is another cluster's than that of most configured nodes |
+/// | 8 | the disk is full: nothing is damaged, and the node can be started again |
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The settings make no sense.
@@ -38,6 +39,11 @@ pub enum Error {
     /// The data directory is another cluster's.
     #[error("cannot serve: {0}")]
     ForeignCluster(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk was full.
+    #[error(
+        "the disk is full, so the node cannot go on: {0}; free space, and start it again: it has lost nothing that it acknowledged"
+    )]
+    NoSpace(String),
     /// The node met a fault.
     #[error("the node stopped: {0}")]
     Stopped(String),
@@ -55,9 +61,11 @@ pub enum Error {
 impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         match error {
+            OpenError::Storage(source) if source.is_no_space() => Self::NoSpace(source.to_string()),
             OpenError::Storage(_) | OpenError::Log(_) => Self::DataDirectory(Box::new(error)),
             OpenError::Bootstrap(_) => Self::Membership(Box::new(error)),
-            OpenError::Config(_) | OpenError::Raft(_) => Self::Stopped(error.to_string()),
+            OpenError::Raft(reason) => Stopped::met(reason).into(),
+            OpenError::Config(_) => Self::Stopped(error.to_string()),
         }
     }
 }
@@ -65,6 +73,7 @@ impl From<OpenError> for Error {
 impl From<Stopped> for Error {
     fn from(stopped: Stopped) -> Self {
         match stopped {
+            Stopped::NoSpace(reason) => Self::NoSpace(reason),
             Stopped::Fault(reason) => Self::Stopped(reason),
             Stopped::Disowned(error) => match &*error {
                 BootstrapError::ForeignCluster { .. } => Self::ForeignCluster(Box::new(error)),
@@ -86,6 +95,7 @@ impl Error {
             Self::Stopped(_) => 5,
             Self::Membership(_) => 6,
             Self::ForeignCluster(_) => 7,
+            Self::NoSpace(_) => 8,
         }
     }
 }

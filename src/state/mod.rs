@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`Command`] (`command`, `command_wire`) | what an entry asks for, and its bytes |
+//! | `growth` | whether it needs room, for nodes whose disks are full |
 //! | [`apply`] (`apply`) | one entry: time, sweep, replay, operation, reply |
 //! | [`Batch`] (`batch`, `sweep`) | the overlay over a store, log time, the deadline index |
 //! | `replies`, `window` | exactly-once: the replies of clients and of request ids |
@@ -55,6 +56,7 @@ mod command_wire;
 pub mod digest;
 pub mod events;
 mod fault;
+mod growth;
 pub mod history;
 mod journal;
 pub mod keys;
@@ -87,6 +89,7 @@ pub use lease::LeaseOperation;
 pub use memory::MemoryStore;
 pub use namespace::{NamespaceOperation, Settings, TtlKind};
 pub use rejection::Rejection;
+pub use replies::is_answered;
 pub use session::{Rotation, SavePolicy, SessionOperation};
 pub use store::{Change, Changes, Record, Store, Stored};
 pub use sweep::SweepHorizon;

@@ -82,6 +82,27 @@ pub(super) fn answer<S: Store>(
     }
 }
 
+/// Whether a command was answered before, as far as a store knows: to apply it again would change nothing.
+pub fn is_answered(store: &impl Store, command: &Command) -> Result<bool, Fault> {
+    let key = match command.identity {
+        Identity::Anonymous => return Ok(false),
+        Identity::Request(hash) => Key::Request(command.namespace.clone(), hash),
+        Identity::Client { client, .. } => Key::Client(client),
+    };
+    let Some(stored) = store.get(&key)? else {
+        return Ok(false);
+    };
+    let now = store.header().log_time;
+    Ok(match (&stored.record, command.identity) {
+        (Record::Request(request), _) => request.deadline > now,
+        (Record::Client(window), Identity::Client { sequence, .. }) => {
+            let is_known = sequence < window.confirmed_below || window.find(sequence).is_some();
+            window.deadline > now && is_known
+        }
+        _ => false,
+    })
+}
+
 fn fresh(reply: pb::Reply) -> Applied {
     Applied {
         reply,

@@ -8,9 +8,10 @@
 //! - Votes, appends, truncations and purges of all shards go through this one queue, so none overtakes another.
 //! - A callback is told of success only after the fsync of its group has returned.
 //! - After one failed write nothing is written again: RocksDB may or may not have kept it, so this group and all
-//!   later ones fail, [`CommitQueue::poisoned`] says why, and the node must stop.
+//!   later ones fail, [`CommitQueue::poisoned`] says why, and the node must stop. A write that RocksDB refused to begin has
+//!   not failed.
 //!
-//! Deliberately absent: retries, and a timer that would wait for a group to fill.
+//! Deliberately absent: retries of what failed, and a timer that would wait for a group to fill.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use openraft::storage::IOFlushed;
 use rocksdb::{DB, WriteBatch, WriteOptions};
@@ -31,6 +33,11 @@ use super::wire::{self, Key, Record, Table};
 use crate::limits;
 use crate::raft::{LogId, TypeConfig};
 use crate::types::ShardId;
+
+/// How long writes wait while `RocksDB` has no room for a table. It looks again every five seconds.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two attempts.
+const FLUSH_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether a group is durable before it is acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -157,10 +164,16 @@ impl Sink for RocksSink {
         options.set_sync(durability == Durability::Synced);
         // Entries come in the order of their keys: each is found a place beside the one before.
         options.set_memtable_insert_hint_per_batch(true);
-        let batch = batch(&self.db, changes);
-        self.db
-            .write_opt(batch, &options)
-            .map_err(|e| Error::database("write to", &self.directory, e))
+        let patience = Instant::now() + FLUSH_PATIENCE;
+        loop {
+            let written = self.db.write_opt(batch(&self.db, changes), &options);
+            match written.map_err(|e| Error::database("write to", &self.directory, e)) {
+                Err(error) if is_refused_for_a_flush(&error) && Instant::now() < patience => {
+                    std::thread::sleep(FLUSH_PAUSE);
+                }
+                written => return written,
+            }
+        }
     }
 
     fn synced(&mut self, group: u64) -> Result<(), Error> {
@@ -172,6 +185,14 @@ impl Sink for RocksSink {
             .delete_file_in_range(entries.start().encode(), entries.end().encode())
             .map_err(|e| Error::database("delete purged files of", &self.directory, e))
     }
+}
+
+/// The disk had no room for a table, and `RocksDB` refuses every write until it has room again, which it finds out by itself.
+/// Unlike a failed write to the write-ahead log, such a refusal is certain: the write was not begun. (And begun again, it would
+/// write the same once more.)
+fn is_refused_for_a_flush(error: &Error) -> bool {
+    let text = error.to_string();
+    error.is_no_space() && text.contains(".sst") && !text.contains(".log")
 }
 
 /// The changes as RocksDB wants them.

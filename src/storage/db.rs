@@ -12,10 +12,11 @@ use std::path::Path;
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, LogLevel, Options,
+    DBRecoveryMode, InfoLogger, LogLevel, Options,
 };
 
 use super::Error;
+use crate::limits;
 
 /// The log's column family beside the default one, which holds the entries.
 pub(super) const META: &str = "meta";
@@ -28,15 +29,17 @@ pub(super) const EVENTS: &str = "events";
 const MIB: usize = 1 << 20;
 /// Of the log's entries. Most reads are served from memory before they reach RocksDB at all.
 const LOG_BLOCK_CACHE_BYTES: usize = 4 * MIB;
-/// A flush writes one file of about this size.
-const LOG_WRITE_BUFFER_BYTES: usize = 16 * MIB;
 const LOG_WRITE_BUFFERS: i32 = 3;
 const META_WRITE_BUFFER_BYTES: usize = MIB;
-/// The meta records of a quiet shard would otherwise hold on to write-ahead logs for ever.
-const LOG_WAL_BYTES: u64 = 64 << 20;
+/// All write-ahead logs together, in write buffers. The meta records of a quiet shard would otherwise hold on to them for
+/// ever.
+const LOG_WAL_BUFFERS: u64 = 4;
+/// Tables of records in one compaction, about, and in the first level.
+const COMPACTION_TABLES: u64 = 4;
 const OPEN_FILES: i32 = 256;
 const INFO_LOG_BYTES: usize = MIB;
 const INFO_LOG_FILES: usize = 2;
+const MANIFEST_BLOCK_BYTES: usize = 64 << 10;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const METADATA_BLOCK_BYTES: usize = 4096;
 
@@ -49,6 +52,8 @@ pub struct DbConfig {
     pub state_write_buffer_bytes: usize,
     /// Write buffers of the state database: one being filled, the others being flushed.
     pub state_write_buffers: i32,
+    /// Size of a table of records, in bytes. A compaction takes several of them, and as much room again until it is done.
+    pub state_table_bytes: usize,
 }
 
 impl Default for DbConfig {
@@ -58,6 +63,7 @@ impl Default for DbConfig {
             // Small ones: an insert walks fewer levels, and a flush that lags behind stops nobody so soon.
             state_write_buffer_bytes: 16 * MIB,
             state_write_buffers: 4,
+            state_table_bytes: limits::STATE_TABLE_BYTES,
         }
     }
 }
@@ -74,7 +80,8 @@ pub(super) fn block_cache(config: &DbConfig) -> Cache {
 /// write-ahead log: RocksDB has no option for that.
 #[must_use]
 pub fn state_options(config: &DbConfig, cache: &Cache) -> Options {
-    let mut options = common_options();
+    // Blocks in advance are of no use to tables, which are written at once, and missing elsewhere on a full disk.
+    let mut options = with(common_options(), "allow_fallocate=false");
     options.set_write_buffer_size(config.state_write_buffer_bytes);
     options.set_max_write_buffer_number(config.state_write_buffers);
     let mut table = table_options(cache);
@@ -89,6 +96,10 @@ pub fn state_options(config: &DbConfig, cache: &Cache) -> Options {
     table.set_pin_top_level_index_and_filter(true);
     options.set_block_based_table_factory(&table);
     options.set_level_compaction_dynamic_level_bytes(true);
+    options.set_target_file_size_base(config.state_table_bytes as u64);
+    let compaction_bytes = COMPACTION_TABLES * config.state_table_bytes as u64;
+    options.set_max_bytes_for_level_base(compaction_bytes);
+    options.set_max_compaction_bytes(compaction_bytes);
     options
 }
 
@@ -112,18 +123,38 @@ pub(super) fn state_families(
     ]
 }
 
+/// What becomes of the write-ahead logs that are found when the log is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// Their entries are written to a table, and they are gone.
+    IntoTables,
+    /// They stay until a table is written anyway. This needs hardly any room; but each start adds another.
+    IntoMemory,
+}
+
 /// Opens the log database, creating it in an empty directory only.
-pub(super) fn open_log(directory: &Path) -> Result<DB, Error> {
+pub(super) fn open_log(
+    directory: &Path,
+    write_buffer_bytes: usize,
+    replay: Replay,
+) -> Result<DB, Error> {
     let cache = Cache::new_lru_cache(LOG_BLOCK_CACHE_BYTES);
     let mut options = common_options();
+    if replay == Replay::IntoMemory {
+        // A write-ahead log is given blocks in advance; on some file systems it would get the last ones there are.
+        options = with(
+            options,
+            "avoid_flush_during_recovery=true;allow_fallocate=false",
+        );
+    }
     options.create_missing_column_families(true);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
-    options.set_max_total_wal_size(LOG_WAL_BYTES);
+    options.set_max_total_wal_size(LOG_WAL_BUFFERS * write_buffer_bytes as u64);
     let families = [
         ColumnFamilyDescriptor::new(
             rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
-            log_family(&cache, LOG_WRITE_BUFFER_BYTES, LOG_WRITE_BUFFERS),
+            log_family(&cache, write_buffer_bytes, LOG_WRITE_BUFFERS),
         ),
         ColumnFamilyDescriptor::new(META, log_family(&cache, META_WRITE_BUFFER_BYTES, 2)),
     ];
@@ -143,6 +174,13 @@ fn log_family(cache: &Cache, write_buffer_bytes: usize, write_buffers: i32) -> O
     options
 }
 
+/// Options that there are no functions for.
+fn with(mut options: Options, more: &str) -> Options {
+    options
+        .get_options_from_string(more)
+        .expect("RocksDB knows these options")
+}
+
 /// What all databases of a node have in common: they check what they read, and stay small while they are idle.
 fn common_options() -> Options {
     let mut options = Options::default();
@@ -154,6 +192,8 @@ fn common_options() -> Options {
     options.set_log_level(LogLevel::Warn);
     options.set_max_log_file_size(INFO_LOG_BYTES);
     options.set_keep_log_file_num(INFO_LOG_FILES);
+    // Four mebibytes by default, of which hardly anything is used.
+    options.set_manifest_preallocation_size(MANIFEST_BLOCK_BYTES);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     // One thread writes to each database.
@@ -167,4 +207,23 @@ fn table_options(cache: &Cache) -> BlockBasedOptions {
     table.set_block_cache(cache);
     table.set_format_version(5);
     table
+}
+
+/// The database's own messages go where ours go, and no file of its own lies among a snapshot's.
+pub(super) fn info_logger() -> InfoLogger {
+    InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::error!("rocksdb: {}", message.trim_end()),
+        LogLevel::Warn => tracing::warn!("rocksdb: {}", message.trim_end()),
+        // The options of every database: hundreds of lines that it prints whatever its level.
+        LogLevel::Debug | LogLevel::Info | LogLevel::Header => {
+            tracing::trace!("rocksdb: {}", message.trim_end());
+        }
+    })
+}
+
+/// Has a database begin no compaction, or go on as usual. Events are never merged, so that theirs take no room.
+pub(super) fn rest(db: &DB, rest: bool) -> Result<(), Error> {
+    let rest = if rest { "true" } else { "false" };
+    db.set_options(&[("disable_auto_compactions", rest)])
+        .map_err(|e| Error::database("set the options of", db.path(), e))
 }

@@ -101,7 +101,35 @@ pub enum Error {
     },
 }
 
+/// Whether an error's text says that a disk is full, or a quota used up. `RocksDB` and openraft pass on nothing but texts.
+#[must_use]
+pub fn is_no_space(message: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
 impl Error {
+    /// There was no room on the disk. Nothing is damaged, and what failed may succeed once there is.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            Self::Database { source, .. } => is_no_space(source.as_ref()),
+            Self::Poisoned { first } => first.is_no_space(),
+            Self::Corrupt { .. }
+            | Self::InUse { .. }
+            | Self::ForeignNode { .. }
+            | Self::ForeignCluster { .. }
+            | Self::FormatVersion { .. }
+            | Self::Stopped
+            | Self::Misuse { .. } => false,
+        }
+    }
+
     /// Damage to a record.
     pub(super) fn corrupt(
         place: &Path,

@@ -36,6 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prost::Message as _;
+use tokio::task::JoinError;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
@@ -268,7 +269,12 @@ impl Shard {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// What such work said that was waited for.
+pub(super) fn joined<T>(work: Result<Result<T, Error>, JoinError>) -> Result<T, Error> {
+    match work {
         Ok(done) => done,
         Err(stopped) => match stopped.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -15,8 +15,9 @@ use prost::Message;
 use rocksdb::DB;
 use tokio::sync::watch;
 
+use super::ballast::Ballast;
 use super::commit::{self, Change, CommitQueue, Durability, RocksSink, Sink};
-use super::db::{META, open_log};
+use super::db::{META, Replay, open_log};
 use super::high_water::HighWater;
 use super::identity::Identity;
 use super::log::LogStore;
@@ -33,6 +34,11 @@ const DIRECTORY: &str = "log";
 pub struct LogConfig {
     /// Recent entries kept in memory, in bytes.
     pub tail_bytes: usize,
+    /// Writes that are collected before they are sorted into a table of about this size, in bytes.
+    pub write_buffer_bytes: usize,
+    /// Disk space that opening may take, in bytes. Where there is less, the ballast gives what is missing, and what is in
+    /// write-ahead logs stays there.
+    pub opening_bytes: u64,
     /// Whether acknowledged means durable.
     pub durability: Durability,
 }
@@ -41,6 +47,8 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             tail_bytes: limits::LOG_TAIL_BYTES,
+            write_buffer_bytes: limits::LOG_WRITE_BUFFER_BYTES,
+            opening_bytes: limits::OPENING_BYTES,
             durability: Durability::Synced,
         }
     }
@@ -118,8 +126,15 @@ impl LogDb {
             // The mark is locked by now. A directory without one is new, or refused below.
             wal::verify(&directory, *marked)?;
         }
+        let free = Ballast::new(data_dir).make_room(config.opening_bytes)?;
+        let tables = config.opening_bytes.saturating_add(wal::bytes(&directory)?);
+        let replay = if free < tables {
+            Replay::IntoMemory
+        } else {
+            Replay::IntoTables
+        };
         let reader = Reader {
-            db: Arc::new(open_log(&directory)?),
+            db: Arc::new(open_log(&directory, config.write_buffer_bytes, replay)?),
             directory: directory.clone().into(),
         };
         let group = verify_group(&reader, data_dir, mark.as_ref().map(|(_, group)| *group))?;

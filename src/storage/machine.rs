@@ -5,18 +5,21 @@
 //! 2. Writers are answered after the commit of their batch, in log order, every one of them.
 //! 3. A fault drops the batch whole and stops openraft. Nothing is half-committed, nobody is answered.
 //! 4. What is committed gathers in memory and is written to the database beside the next batches; a batch waits only
-//!    while memory holds twice a layer.
+//!    while memory holds twice a layer. On a disk without room, memory holds up to [`limits::LAYERS_WITHOUT_ROOM`] layers
+//!    before the machine stops.
 //! 5. How entries are cut into batches shows in no byte, see [`crate::state`].
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use openraft::EntryPayload;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Error;
 use super::generation::{self, Shard, ShardDir};
@@ -42,7 +45,12 @@ pub struct Machine {
     unwritten_bytes: usize,
     /// The last layer on its way into the database.
     flush: Option<JoinHandle<Result<(), Error>>>,
+    /// The disk had no room for a layer: when to try again.
+    retry_at: Option<Instant>,
 }
+
+/// Between two attempts to write a layer to a disk without room.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Machine {
     /// Opens a shard's state, making it if the log database says that there was none, and finishes or undoes what a
@@ -76,6 +84,7 @@ impl Machine {
             layer_bytes,
             unwritten_bytes,
             flush: None,
+            retry_at: None,
         })
     }
 
@@ -83,6 +92,15 @@ impl Machine {
     #[must_use]
     pub fn state(&self) -> StateDb {
         self.shard.state.clone()
+    }
+
+    /// What makes its snapshots.
+    #[must_use]
+    pub fn builder(&self) -> Builder {
+        Builder {
+            state: self.shard.state.clone(),
+            snapshots: self.shard.snapshots.clone(),
+        }
     }
 
     /// Where snapshots are received.
@@ -146,7 +164,8 @@ impl Machine {
         self.shard.state.commit(changes, advance, horizon)
     }
 
-    /// Begins to write what has gathered in memory, if it is enough, once the layer before it is in the database.
+    /// Begins to write what has gathered in memory, if it is enough, once the layer before it is in the database. Where the
+    /// disk has no room for that, memory holds more for a while, and nothing is lost: the log has it all.
     async fn relieve(&mut self) -> Result<(), Error> {
         let state = &self.shard.state;
         let gathered = state.unflushed();
@@ -155,19 +174,25 @@ impl Machine {
             gathered.record_bytes >= times * layer_bytes
                 || gathered.event_bytes >= times * unwritten_bytes
         };
-        if !holds(1) {
+        let too_much = holds(limits::LAYERS_WITHOUT_ROOM);
+        let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
+        if !holds(1) || (waits && !too_much) {
             return Ok(());
         }
         if let Some(flush) = &mut self.flush {
             if !holds(2) && !flush.is_finished() {
                 return Ok(());
             }
-            match flush.await {
-                Ok(flushed) => flushed?,
-                Err(stopped) => match stopped.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => return Err(Error::Stopped),
-                },
+            let flushed = generation::joined(flush.await);
+            self.flush = None;
+            self.retry_at = None;
+            match flushed {
+                Err(error) if error.is_no_space() && !too_much => {
+                    tracing::warn!(%error, "the state stays in memory until there is room");
+                    self.retry_at = Some(Instant::now() + RETRY_PAUSE);
+                    return Ok(());
+                }
+                flushed => flushed?,
             }
         }
         let state = state.clone();
@@ -229,10 +254,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {
-            state: self.shard.state.clone(),
-            snapshots: self.shard.snapshots.clone(),
-        }
+        self.builder()
     }
 
     async fn install_snapshot(

@@ -3,6 +3,7 @@
 //! ```text
 //! <data directory>/
 //!   HIGH_WATER                    what the log must at least hold
+//!   BALLAST                       room that is set aside, see `ballast`
 //!   log/                          the log database: entries, votes, identity of the node, for all shards
 //!   shards/<shard>/               one state machine each, and its snapshots; see `generation`
 //! ```
@@ -10,6 +11,7 @@
 //! Invariant: damage is refused, never repaired by leaving something out. Deliberately absent: any decision about
 //! *when* to snapshot, purge or stop, which is the node's.
 
+mod ballast;
 mod cache;
 mod commit;
 mod db;
@@ -35,10 +37,11 @@ mod usage;
 mod wal;
 mod wire;
 
+pub use ballast::Ballast;
 pub use commit::Durability;
 pub use db::{DbConfig, state_options};
-pub use error::Error;
+pub use error::{Error, is_no_space};
 pub use identity::Identity;
 pub use log::LogStore;
 pub use log_db::{LogConfig, LogDb};
-pub use usage::disk_bytes;
+pub use usage::{Capacity, capacity, disk_bytes};

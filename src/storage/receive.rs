@@ -96,6 +96,15 @@ impl Receiver {
         self.held.clone()
     }
 
+    /// Bytes that are still to come.
+    #[must_use]
+    pub fn missing(&self) -> u64 {
+        let files = self.manifest.files.iter().zip(&self.held);
+        files
+            .map(|(file, held)| file.size.saturating_sub(*held))
+            .fold(0, u64::saturating_add)
+    }
+
     /// Writes the next piece of a file: `offset` is where the last one ended.
     pub fn write(&mut self, file: u32, offset: u64, data: &[u8]) -> Result<(), Error> {
         let index = usize::try_from(file).unwrap_or(usize::MAX);

@@ -50,6 +50,8 @@ pub(super) const CONTENTS: &str = "CONTENTS";
 const UNFINISHED_CONTENTS: &str = "CONTENTS.tmp";
 /// Bytes of a checksum.
 const CHECKSUM_BYTES: usize = 16;
+/// A snapshot is not made anew for less.
+const STALE_BYTES: u64 = 1 << 20;
 /// Read at a time when a file is summed.
 const READ_BYTES: usize = 256 << 10;
 
@@ -124,6 +126,19 @@ impl SnapshotDir {
         Ok(snapshot)
     }
 
+    /// Bytes of tables that are the state's no more.
+    fn stale_bytes(&self) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for name in self.names().filter(|name| generation::is_table(name)) {
+            let path = self.path().join(name);
+            let found = fs::metadata(&path).map_err(|e| Error::io("read", &path, e))?;
+            if found.nlink() == 1 {
+                bytes += found.len();
+            }
+        }
+        Ok(bytes)
+    }
+
     fn keep(&self, keep: bool) {
         self.files.keep.store(keep, Ordering::Release);
     }
@@ -139,6 +154,8 @@ impl SnapshotDir {
 pub(super) struct Snapshots {
     dir: ShardDir,
     current: Mutex<Option<SnapshotDir>>,
+    /// Made, and not yet asked for.
+    prepared: Mutex<Option<SnapshotDir>>,
     /// Held while a snapshot is made or installed: installing removes the database that a checkpoint is taken of.
     busy: tokio::sync::Mutex<()>,
     next: AtomicU64,
@@ -164,6 +181,7 @@ impl Snapshots {
         let snapshots = Self {
             dir,
             current: Mutex::new(current),
+            prepared: Mutex::new(None),
             busy: tokio::sync::Mutex::new(()),
             next: AtomicU64::new(next),
         };
@@ -230,18 +248,49 @@ impl Snapshots {
     /// Makes a snapshot of what is applied. Blocks on the disk; entries may be applied meanwhile.
     pub fn build(&self, state: &StateDb) -> Result<SnapshotDir, Error> {
         let _busy = self.busy.blocking_lock();
-        let previous = self.current();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.dir.unfinished_snapshot(state.applied_index(), number);
-        generation::remove(&unfinished)?;
+        let built = self.build_at(state, &unfinished, number);
+        if built.is_err() {
+            // It keeps tables alive that are in nobody's way otherwise; what stays is removed at the next start.
+            if let Err(error) = generation::remove(&unfinished) {
+                tracing::warn!(%error, "an unfinished snapshot was not removed");
+            }
+        }
+        built
+    }
+
+    fn build_at(
+        &self,
+        state: &StateDb,
+        unfinished: &Path,
+        number: u64,
+    ) -> Result<SnapshotDir, Error> {
+        let previous = self.current();
+        generation::remove(unfinished)?;
         // The checkpoint takes what is in the database.
         state.persist()?;
         let database = state.database();
         Checkpoint::new(&database)
-            .and_then(|checkpoint| checkpoint.create_checkpoint(&unfinished))
+            .and_then(|checkpoint| checkpoint.create_checkpoint(unfinished))
             .map_err(|e| Error::database("make a checkpoint of", database.path(), e))?;
-        let manifest = describe(&self.dir, &unfinished, previous.as_ref())?;
-        self.finish(&unfinished, manifest, number)
+        let manifest = describe(&self.dir, unfinished, previous.as_ref())?;
+        self.finish(unfinished, manifest, number)
+    }
+
+    /// Makes the current snapshot anew if it keeps many bytes alive that the state has left behind, and covers all that is
+    /// applied: openraft would see no reason for another. Returns the bytes that this gave back. Blocks on the disk.
+    pub fn renew(&self, state: &StateDb) -> Result<u64, Error> {
+        let Some(current) = self.current() else {
+            return Ok(0);
+        };
+        let left_behind = current.stale_bytes()?;
+        if left_behind < STALE_BYTES || current.index() != state.applied_index() {
+            return Ok(0);
+        }
+        drop(current);
+        self.build(state)?;
+        Ok(left_behind)
     }
 
     /// Makes a received snapshot the current one; its files are shared until the received one is dropped.
@@ -274,10 +323,26 @@ impl Snapshots {
 }
 
 /// Makes snapshots on a blocking thread, while entries are applied.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) state: StateDb,
     pub(super) snapshots: Arc<Snapshots>,
+}
+
+impl Builder {
+    /// Makes the snapshot that openraft will ask for next. A failure here is no more than that, and a full disk is one; in
+    /// the middle of what openraft has asked for, it ends openraft. Blocks on the disk.
+    pub fn prepare(&self) -> Result<(), Error> {
+        let snapshot = self.snapshots.build(&self.state)?;
+        *unpoisoned(&self.snapshots.prepared) = Some(snapshot);
+        Ok(())
+    }
+
+    /// Has the current snapshot let go of what the state has left behind, if that is much and nothing was applied since.
+    /// Returns the bytes that it gave back. Blocks on the disk.
+    pub fn renew(&self) -> Result<u64, Error> {
+        self.snapshots.renew(&self.state)
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -285,6 +350,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
+        let prepared = unpoisoned(&snapshots.prepared).take();
+        if let Some(prepared) = prepared {
+            return described(prepared);
+        }
         let snapshot = tokio::task::spawn_blocking(move || snapshots.build(&state))
             .await
             .map_err(io::Error::other)??;

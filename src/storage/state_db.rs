@@ -28,8 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use prost::Message as _;
 use rocksdb::{
-    Cache, DB, DEFAULT_COLUMN_FAMILY_NAME, FlushOptions, InfoLogger, LogLevel, Options,
-    ReadOptions, WriteBatch, WriteOptions,
+    Cache, DB, DEFAULT_COLUMN_FAMILY_NAME, FlushOptions, Options, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 use tokio::sync::watch;
 
@@ -192,7 +192,7 @@ impl Opener {
         // walk through each write buffer.
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO);
         options.set_memtable_whole_key_filtering(true);
-        options.set_info_logger(info_logger());
+        options.set_info_logger(db::info_logger());
         options
     }
 }
@@ -205,18 +205,6 @@ impl fmt::Debug for Opener {
     }
 }
 
-/// The database's own messages go where ours go, and no file of its own lies among a snapshot's.
-fn info_logger() -> InfoLogger {
-    InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
-        LogLevel::Error | LogLevel::Fatal => tracing::error!("rocksdb: {}", message.trim_end()),
-        LogLevel::Warn => tracing::warn!("rocksdb: {}", message.trim_end()),
-        // The options of every database: hundreds of lines that it prints whatever its level.
-        LogLevel::Debug | LogLevel::Info | LogLevel::Header => {
-            tracing::trace!("rocksdb: {}", message.trim_end());
-        }
-    })
-}
-
 pub(super) fn unlogged() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
@@ -224,10 +212,12 @@ pub(super) fn unlogged() -> WriteOptions {
     options
 }
 
-/// A database that is there and does not open has lost or damaged a file, unless someone else has it open.
+/// A database that is there and does not open has lost or damaged a file, unless someone else has it open or the disk is
+/// full.
 fn opening(path: &Path, source: rocksdb::Error) -> Error {
     let message = source.to_string();
     match Error::database("open", path, source) {
+        error if error.is_no_space() => error,
         Error::Database { .. } => Error::corrupt(path, "the state database", message),
         other => other,
     }
@@ -239,7 +229,7 @@ pub(super) fn inspect(checkpoint: &Path) -> Result<Content, Error> {
     options.set_paranoid_checks(true);
     // The tables need not be opened to read three keys.
     options.set_max_open_files(16);
-    options.set_info_logger(info_logger());
+    options.set_info_logger(db::info_logger());
     let db =
         DB::open_for_read_only(&options, checkpoint, false).map_err(|e| opening(checkpoint, e))?;
     read_content(&db)
@@ -369,6 +359,8 @@ struct Shared {
     feed: Arc<Feed>,
     /// Held while a layer is written, and while another generation takes the place of the database.
     flush: Mutex<()>,
+    /// No compaction may begin.
+    resting: Mutex<bool>,
 }
 
 impl StateDb {
@@ -380,6 +372,7 @@ impl StateDb {
                 applied,
                 feed: Arc::default(),
                 flush: Mutex::new(()),
+                resting: Mutex::new(false),
             }),
         }
     }
@@ -545,10 +538,21 @@ impl StateDb {
             .map_err(failed)
     }
 
+    /// Whether compactions may begin. Those that have begun go on.
+    pub fn allow_compactions(&self, allow: bool) -> Result<(), Error> {
+        let mut resting = self.shared.lock_resting();
+        *resting = !allow;
+        db::rest(&self.database(), *resting)
+    }
+
     /// Puts another generation behind the handle, and returns the directory of the one before, which is closed.
     pub(super) fn switch(&self, next: Committed) -> PathBuf {
         // Whoever writes a layer has the database open.
         let flushing = self.shared.lock_flush();
+        let resting = self.shared.lock_resting();
+        if *resting && let Err(error) = db::rest(&next.db, true) {
+            tracing::warn!(%error, "the new database compacts as it likes");
+        }
         let mut committed = self
             .shared
             .committed
@@ -557,7 +561,7 @@ impl StateDb {
         let applied = next.applied_at();
         let previous = std::mem::replace(&mut *committed, next);
         drop(committed);
-        drop(flushing);
+        drop((resting, flushing));
         self.shared.feed.jump();
         self.shared.applied.send_replace(applied);
         previous.path().to_owned()
@@ -568,6 +572,10 @@ impl Shared {
     fn lock_flush(&self) -> MutexGuard<'_, ()> {
         // It guards nothing that a panic could leave half changed.
         self.flush.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_resting(&self) -> MutexGuard<'_, bool> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn flush(&self) -> Result<(), Error> {

@@ -89,6 +89,16 @@ fn cut(path: &Path, scan: &Scan, mark: u64) -> Result<(), Error> {
     cut().map_err(|e| Error::io("cut the torn tail of", path, e))
 }
 
+/// The length of all write-ahead logs of a directory: tables of their entries are about as large.
+pub(super) fn bytes(directory: &Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for path in files(directory)? {
+        let found = std::fs::metadata(&path);
+        bytes += found.map_err(|e| Error::io("read", &path, e))?.len();
+    }
+    Ok(bytes)
+}
+
 /// The write-ahead logs of a directory, oldest first.
 fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let list = || -> io::Result<Vec<(u64, PathBuf)>> {

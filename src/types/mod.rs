@@ -6,6 +6,7 @@
 mod cart;
 mod cart_details;
 mod counter;
+mod disk;
 mod id;
 mod invalid;
 mod name;
@@ -16,6 +17,7 @@ mod token;
 pub use cart::{Attributes, Currency, LineId, Money, Quantity, Sku};
 pub use cart_details::{HolderId, Note, TextMap};
 pub use counter::Bounds;
+pub use disk::{DiskSpace, Room};
 pub use id::{ClientId, ClusterId, InstanceId, LeaseId, NodeId, Revision, ShardId};
 pub use invalid::Invalid;
 pub use name::{CouponCode, Fields, Key, KeyPrefix, Namespace, OrderId, RequestId, UserId, Value};

@@ -19,6 +19,7 @@ mod damage;
 mod exactly_once;
 mod expiry;
 mod failover;
+mod full_disk;
 mod harness;
 mod linearizable;
 mod locks;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::node::Shortage;
 use crate::state::{Fault, TtlKind};
 use crate::types::{HolderId, LogTime, NodeId, Revision};
 
@@ -418,6 +419,24 @@ fn every_error() -> Vec<Row> {
             Code::Unavailable,
             no,
             &[],
+        ),
+        (
+            node::Error::HandsOver.into(),
+            "NO_LEADER",
+            Code::Unavailable,
+            no,
+            &[],
+        ),
+        (
+            node::Error::NoSpace(Shortage {
+                nodes: vec![2, 3],
+                only_growth: true,
+            })
+            .into(),
+            "NO_SPACE",
+            Code::ResourceExhausted,
+            no,
+            &[("node_ids", "2,3"), ("refused", "growth")],
         ),
         (
             Error::LeaderUnreachable {

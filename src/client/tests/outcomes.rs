@@ -49,6 +49,8 @@ async fn an_outcome_is_known_only_where_it_is_proven() {
     let forgotten = |fake: &Fake| {
         Step::Fail(fake.failure(Code::FailedPrecondition, "SEQUENCE_CONFIRMED", "unknown"))
     };
+    let full =
+        |fake: &Fake| Step::Fail(fake.failure(Code::ResourceExhausted, "NO_SPACE", "not_applied"));
     let vague = |_: &Fake| {
         Step::Fail(crate::proto::v1::Failure {
             code: Code::Unimplemented.into(),
@@ -76,6 +78,12 @@ async fn an_outcome_is_known_only_where_it_is_proven() {
             NotApplied,
         ),
         ("forgotten", Box::new(move |f| vec![forgotten(f)]), Unknown),
+        ("no room", Box::new(move |f| vec![full(f)]), NotApplied),
+        (
+            "broken, then no room: the first may be on its way",
+            Box::new(move |f| vec![Step::Break, full(f)]),
+            Unknown,
+        ),
         (
             "no node's answer",
             Box::new(move |f| vec![vague(f)]),

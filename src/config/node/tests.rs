@@ -52,10 +52,13 @@ fn sizes_and_durations_are_humane() {
         "90s",
         "--record-cache-bytes",
         "1GiB",
+        "--min-free-disk",
+        "2GiB",
     ];
     let config = parse(&flags).expect("valid");
     assert_eq!(config.snapshots.interval, Duration::from_secs(90));
     assert_eq!(config.memory.record_cache, 1 << 30);
+    assert_eq!(config.min_free_disk, Some(2 << 30));
 }
 
 #[test]
@@ -109,6 +112,10 @@ fn every_complaint_names_its_flag() {
         (
             &["--single", "--heartbeat-interval-ms", "0"],
             "--heartbeat-interval-ms",
+        ),
+        (
+            &["--single", "--min-free-disk", "1023KiB"],
+            "--min-free-disk",
         ),
         (
             &["--single", "--heartbeat-interval-ms", "101"],

@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
@@ -16,10 +17,12 @@ use super::proxy::Proxy;
 use super::store::{Files, Inbox, MemoryLog, MemoryMachine};
 use crate::clock::{Clock, LogClock};
 use crate::limits;
-use crate::network::{Dialer, Gate, LeaderContact, Local, Pool, RaftEndpoint, Timing};
+use crate::network::{Dialer, Gate, LeaderContact, Local, PeerRooms, Pool, RaftEndpoint, Timing};
 use crate::raft::{Member, Proposal, TypeConfig};
 use crate::state::{Command, Identity, KeyOperation, Operation, PutCondition};
-use crate::types::{ClusterId, InstanceId, Key, LogTime, Namespace, NodeId, Value};
+use crate::types::{
+    ClusterId, DiskSpace, InstanceId, Key, LogTime, Namespace, NodeId, Room, Value,
+};
 
 /// Longest wait for anything. Generous, because machines that run tests are busy.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,6 +48,9 @@ pub(super) struct Node {
     pub(super) proxy: Proxy,
     pub(super) inbox: Inbox,
     pub(super) contact: LeaderContact,
+    pub(super) disk: watch::Sender<DiskSpace>,
+    /// What it heard as a leader.
+    pub(super) rooms: PeerRooms,
     pub(super) clock: Arc<LogClock>,
     shutdown: CancellationToken,
     serving: JoinSet<()>,
@@ -55,6 +61,16 @@ pub(super) fn local(id: u64) -> Local {
         cluster: ClusterId::new(CLUSTER),
         node: NodeId::new(id).expect("not 0"),
         instance: InstanceId::new([u8::try_from(id).expect("small"); 16]),
+    }
+}
+
+/// A disk with so much room.
+pub(super) fn disk(room: Room) -> DiskSpace {
+    DiskSpace {
+        room,
+        free: 0,
+        floor: 0,
+        ballast: 0,
     }
 }
 
@@ -86,7 +102,8 @@ impl Node {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let proxy = Proxy::start(listener.local_addr().expect("bound")).await;
         let clock = Arc::new(LogClock::new(Clock::System));
-        let network = Dialer::<Files>::new(local, Pool::new(Timing::default()), clock.clone());
+        let (pool, rooms) = (Pool::new(Timing::default()), PeerRooms::default());
+        let network = Dialer::<Files>::new(local, pool, clock.clone(), rooms.clone());
         let machine = MemoryMachine::new(CLUSTER, PADDING);
         let id = local.node.get();
         let log = MemoryLog::default();
@@ -100,6 +117,8 @@ impl Node {
             inbox: Inbox::default(),
             contact: LeaderContact::new(clock.clone()),
             clock,
+            disk: watch::Sender::new(disk(Room::Ample)),
+            rooms,
             shutdown: CancellationToken::new(),
             serving: JoinSet::new(),
         };
@@ -121,6 +140,7 @@ impl Node {
             self.raft.clone(),
             gate,
             self.contact.clone(),
+            self.disk.subscribe(),
             self.inbox.clone(),
             self.shutdown.clone(),
         );

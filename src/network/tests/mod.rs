@@ -14,13 +14,14 @@ use tokio::task::JoinSet;
 use tonic_types::StatusExt as _;
 
 use self::cluster::{
-    DEADLINE, LEASE, Node, PADDING, converge, eventually, leader, local, proposal, start, write,
+    DEADLINE, LEASE, Node, PADDING, converge, disk, eventually, leader, local, proposal, start,
+    write,
 };
 use super::channel::within;
 use super::{Error, Lane, Pool, Timing, campaign};
 use crate::limits;
 use crate::proto::internal as pb;
-use crate::types::{ClusterId, InstanceId, LogTime};
+use crate::types::{ClusterId, InstanceId, LogTime, Room};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_elects_and_replicates_ten_thousand_entries() {
@@ -128,6 +129,37 @@ async fn a_new_leader_learns_log_time_from_its_voters() {
     let told = restarted.clock.peek().expect("a voter told it");
     let longest = LogTime::from_millis(log_time.as_millis() + 3_600_000);
     assert!((log_time..longest).contains(&told), "{told}");
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_hears_of_room_and_a_full_follower_takes_no_commands() {
+    let nodes = start(3).await;
+    write(&nodes, 10).await;
+    converge(&nodes).await;
+    let leads = leader(&nodes).await;
+    let full = (leads + 1) % 3;
+    let id = nodes[full].id;
+    let heard = || {
+        let metrics = nodes[leads].metrics();
+        let heard = nodes[leads].rooms.in_term(metrics.current_term);
+        heard.get(&id).and_then(|heard| heard.room)
+    };
+    eventually("the leader hears", async || heard() == Some(Room::Ample)).await;
+    nodes[full].disk.send_replace(disk(Room::Full));
+    eventually("the leader hears", async || heard() == Some(Room::Full)).await;
+    let before = nodes[full].metrics().last_log_index;
+    let contact = nodes[full].contact.get().heard_at;
+    write(&nodes, 10).await;
+    assert_eq!(nodes[full].metrics().last_log_index, before, "it is full");
+    // It follows all the same, or it would stand for election.
+    eventually("a heartbeat", async || {
+        nodes[full].contact.get().heard_at > contact
+    })
+    .await;
+    nodes[full].disk.send_replace(disk(Room::Scarce));
+    converge(&nodes).await;
+    assert!(nodes[full].metrics().last_log_index > before);
     stop(nodes).await;
 }
 
@@ -290,6 +322,55 @@ async fn a_wiped_node_is_not_let_back_in_under_its_old_id() {
     assert_eq!(reason(refused.expect_err("refused")), "WRONG_NODE");
     stop(nodes).await;
     impostor.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deposed_leader_is_no_sign_of_life() {
+    let nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    let (follower, deposed) = (&nodes[(leads + 1) % 3], &nodes[(leads + 2) % 3]);
+    for node in &nodes {
+        // However slow this machine is, nobody else is elected meanwhile.
+        node.raft.runtime_config().elect(false);
+    }
+    eventually("a heartbeat", async || {
+        follower.contact.get().leader == nodes[leads].id
+    })
+    .await;
+    let address = follower.proxy.address.to_string();
+    let mut client = Pool::new(Timing::default())
+        .raft(&address, Lane::Log)
+        .expect("an address");
+    let stale = pb::AppendRequest {
+        envelope: Some(local(deposed.id).envelope(follower.id, local(follower.id).instance)),
+        vote: Some(pb::Vote {
+            term: 0,
+            node_id: deposed.id,
+            committed: true,
+        }),
+        ..pb::AppendRequest::default()
+    };
+    let mut news = follower.contact.subscribe();
+    let unary = client.append(stale.clone()).await.expect("answered");
+    let mut streamed = client
+        .stream_append(tokio_stream::iter([stale]))
+        .await
+        .expect("opens")
+        .into_inner();
+    let streamed = streamed.message().await.expect("answered");
+    for answer in [unary.into_inner(), streamed.expect("one")] {
+        let refused = matches!(
+            answer.result,
+            Some(pb::append_response::Result::HigherVote(_))
+        );
+        assert!(refused, "{answer:?}");
+    }
+    assert!(
+        !news.has_changed().expect("open"),
+        "{:?}",
+        news.borrow_and_update()
+    );
+    stop(nodes).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,7 @@ impl RaftService for Follower {
             };
             Ok::<_, Status>(pb::AppendResponse {
                 result: Some(pb::append_response::Result::Accepted(accepted)),
+                ..pb::AppendResponse::default()
             })
         });
         let permits = self.permits.clone();

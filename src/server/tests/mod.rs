@@ -47,6 +47,7 @@ fn config() -> NodeConfig {
             block_cache: 0,
             write_buffer: 0,
         },
+        min_free_disk: None,
         message_bytes: limits::MESSAGE_BYTES,
         drain_timeout: Duration::from_secs(5),
         worker_threads: 1,

@@ -3,6 +3,7 @@
 mod carts;
 mod events;
 mod golden;
+mod growth;
 mod keys;
 mod model;
 mod properties;

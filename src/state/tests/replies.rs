@@ -9,7 +9,7 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::{
     Applied, ClientWindow, Command, Identity, Key, KeyOperation, Operation, Record, Rejection,
-    RequestHash, SessionOperation, Step, Store, Subject, Txn, record, seal,
+    RequestHash, SessionOperation, Step, Store, Subject, Txn, is_answered, record, seal,
 };
 use crate::types::{ClientAttributes, ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
 
@@ -44,6 +44,40 @@ fn window(machine: &Machine) -> Option<Arc<ClientWindow>> {
 fn sequences(machine: &Machine) -> Vec<u64> {
     let window = window(machine).expect("the client has a window");
     window.sequences().collect()
+}
+
+/// What a full store goes by: a retry is let in, and something new is not.
+#[test]
+fn it_can_be_told_beforehand_that_a_command_was_answered() {
+    let mut machine = Machine::default();
+    let answered = |machine: &Machine, command: &Command| {
+        is_answered(&machine.store, command).expect("no fault")
+    };
+    let hash = RequestHash::of(&request("r"));
+    let identity = Identity::Request(hash);
+    let once = Command::new(Namespace::default(), identity, put("k", "v", None));
+    let first = from_client(3, 0, put("k", "w", None));
+    let next = from_client(4, 0, put("k", "x", None));
+    let confirming = from_client(5, 4, put("k", "y", None));
+    let anonymous = Command::new(
+        Namespace::default(),
+        Identity::Anonymous,
+        put("k", "v", None),
+    );
+    for (at, command) in (1..).zip([&once, &first, &confirming]) {
+        assert!(!answered(&machine, command), "{command:?}");
+        machine.apply(at, command);
+        assert!(answered(&machine, command), "{command:?}");
+    }
+    // 3 was confirmed by 5, and will not be executed again; 4 was skipped.
+    assert!(answered(&machine, &first));
+    assert!(!answered(&machine, &next));
+    machine.apply(4, &anonymous);
+    assert!(!answered(&machine, &anonymous));
+    // The window ends.
+    machine.run(10 + limits::REPLY_WINDOW_MS, tick());
+    assert!(!answered(&machine, &once));
+    assert!(!answered(&machine, &first));
 }
 
 #[test]

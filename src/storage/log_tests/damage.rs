@@ -23,6 +23,52 @@ async fn stopped() -> (tempfile::TempDir, Vec<pb::Entry>) {
     (dir, entries)
 }
 
+/// The same, started twice since then on a disk without room for tables: so there are several write-ahead logs.
+async fn stopped_on_a_full_disk() -> (tempfile::TempDir, Vec<pb::Entry>) {
+    let (dir, mut entries) = stopped().await;
+    let tables = files(dir.path(), "sst");
+    for first in [400, 600] {
+        let config = LogConfig {
+            opening_bytes: u64::MAX,
+            ..LogConfig::default()
+        };
+        let db = LogDb::open(dir.path(), node(1), config).expect("it opens on what there is");
+        let mut log = db.log(ShardId::ZERO).expect("whole");
+        assert_eq!(read_all(&mut log).await, entries);
+        fill(&mut log, first).await;
+        entries = read_all(&mut log).await;
+        close(db, log).await;
+    }
+    assert_eq!(files(dir.path(), "sst"), tables, "none was written");
+    assert_eq!(files(dir.path(), "log").len(), 3);
+    (dir, entries)
+}
+
+/// A start on a full disk leaves write-ahead logs behind each other, and the next with room makes tables of them.
+#[tokio::test]
+async fn starts_without_room_lose_nothing() {
+    let (dir, entries) = stopped_on_a_full_disk().await;
+    assert_eq!(start(dir.path()).await.expect("it opens"), entries);
+    assert!(files(dir.path(), "log").is_empty());
+    assert_eq!(start(dir.path()).await.expect("it opens"), entries);
+}
+
+#[tokio::test]
+async fn a_flipped_byte_refuses_to_start_after_a_full_disk_as_well() {
+    let (original, _) = stopped_on_a_full_disk().await;
+    for file in files(original.path(), "log") {
+        let length = file.metadata().expect("readable").len();
+        for place in [0, 6, length / 2, length - 1] {
+            let (dir, copy) = copied(original.path(), &file);
+            let mut content = std::fs::read(&copy).expect("readable");
+            content[usize::try_from(place).expect("small")] ^= 0x10;
+            std::fs::write(&copy, content).expect("writable");
+            let started = start(dir.path()).await;
+            assert!(started.is_err(), "byte {place} of {}", copy.display());
+        }
+    }
+}
+
 async fn fill(log: &mut LogStore, first: u64) {
     for start in (first..first + 200).step_by(10) {
         let entries = (start..start + 10).map(|index| entry(1, index, 300));

@@ -9,7 +9,7 @@ use openraft::storage::RaftLogReader as _;
 
 use super::*;
 use crate::storage::commit::{Change, Durability, RocksSink, Sink};
-use crate::storage::db::open_log;
+use crate::storage::db::{Replay, open_log};
 use crate::storage::{disk_bytes, wire};
 use crate::types::ClusterId;
 
@@ -283,21 +283,19 @@ async fn eventually(
         }
     };
     let came = tokio::time::timeout(Duration::from_secs(60), waiting).await;
-    assert!(came.is_ok(), "never came: {what}; there is{}", found());
+    assert!(came.is_ok(), "never came: {what}; there is {}", found());
 }
 
 /// Files and their sizes, for a failure's message.
 fn listing(directory: &Path) -> String {
-    let list = || -> std::io::Result<String> {
-        let mut names = String::new();
-        for file in std::fs::read_dir(directory)? {
+    let list = || -> std::io::Result<Vec<String>> {
+        let sized = |file: std::io::Result<std::fs::DirEntry>| {
             let file = file?;
-            let bytes = file.metadata().map_or(0, |metadata| metadata.len());
-            names += &format!(" {:?}={bytes}", file.file_name());
-        }
-        Ok(names)
+            Ok(format!("{:?} {}", file.file_name(), file.metadata()?.len()))
+        };
+        std::fs::read_dir(directory)?.map(sized).collect()
     };
-    list().unwrap_or_else(|error| error.to_string())
+    list().map_or_else(|error| error.to_string(), |files| files.join(", "))
 }
 
 #[tokio::test]
@@ -354,7 +352,7 @@ async fn purging_deletes_no_file_that_ends_with_an_entry_which_stays() {
     close(db, log).await;
     // All entries are in one file now, and not in level 0, where files are never deleted whole.
     let directory = dir.path().join("log");
-    let raw = open_log(&directory).expect("nobody has it open");
+    let raw = open_log(&directory, 1 << 20, Replay::IntoTables).expect("nobody has it open");
     raw.compact_range(None::<&[u8]>, None::<&[u8]>);
     drop(raw);
 

@@ -613,9 +613,16 @@ async fn log_records(offer: &mut dyn FnMut(&Fixture)) {
     log.save_vote(&vote.into()).await.expect("durable");
     db.shutdown().await;
     drop((log, db));
-    let db = crate::storage::db::open_log(&data.path().join("log")).expect("it opens");
-    offer_all(&db, crate::storage::db::META, Opener::Log, offer);
-    offer_all(&db, rocksdb::DEFAULT_COLUMN_FAMILY_NAME, Opener::Log, offer);
+    let families = [
+        crate::storage::db::META,
+        rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
+    ];
+    let (options, path) = (rocksdb::Options::default(), data.path().join("log"));
+    let db = rocksdb::DB::open_cf_for_read_only(&options, path, families, false);
+    let db = db.expect("it opens");
+    for family in families {
+        offer_all(&db, family, Opener::Log, offer);
+    }
 }
 
 fn high_water(offer: &mut dyn FnMut(&Fixture)) {

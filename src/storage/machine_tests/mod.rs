@@ -3,6 +3,7 @@
 mod equal;
 mod event_history;
 mod formats;
+mod full_disk;
 mod install;
 mod lives;
 mod raft;

@@ -38,7 +38,7 @@ fn scanned(view: StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
     Ok(found)
 }
 
-fn delete(index: u64, key: u64) -> Entry {
+pub(super) fn delete(index: u64, key: u64) -> Entry {
     let operation = Operation::Key(KeyOperation::Delete {
         key: Key::parse(format!("k{key}")).expect("short"),
         if_revision: None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use openraft::EntryPayload;
 
 use super::{entry, membership};
@@ -11,7 +12,7 @@ use crate::state::tests::steps::{self, Script};
 use crate::types::LogTime;
 
 /// A small generator, so that a seed says everything.
-pub(super) struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
@@ -28,6 +29,15 @@ impl Random {
 
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
+    }
+
+    pub fn bytes(&mut self, len: usize) -> Bytes {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes.into()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A cluster under test: processes, faults, and what the cluster says of itself.
 
+mod disk;
 mod link;
 mod load;
 mod node;
@@ -18,6 +19,7 @@ use trolley::client::{Client, ClientConfig};
 use trolley::proto::v1::{NodeStatus, Role};
 use trolley::types::NodeId;
 
+pub use self::disk::{Kind, SmallDisk, can_mount};
 use self::link::Link;
 pub use self::load::Load;
 pub use self::node::Node;
@@ -39,21 +41,41 @@ pub struct Cluster {
     nodes: Vec<Node>,
     /// One for each node, in a cluster that has them.
     links: Vec<Link>,
+    /// Under the nodes' data, if they are to be small. They go before the folder that they are in.
+    disks: Vec<SmallDisk>,
     folder: TempDir,
     _turn: MutexGuard<'static, ()>,
+}
+
+/// Where nodes keep their data.
+#[derive(Clone, Copy)]
+enum Data<'a> {
+    /// In the cluster's folder.
+    InFolder,
+    /// In these directories, one for each node.
+    In(&'a [PathBuf]),
+    /// In the cluster's folder, each on a disk of its own of so many bytes.
+    OnSmallDisks(Kind, u64),
 }
 
 impl Cluster {
     /// Starts `size` nodes, with these flags beside the necessary ones, and waits for a leader.
     pub async fn start(size: usize, flags: &[&str]) -> Self {
         let addresses = unused_addresses(size);
-        Self::of(&addresses, &addresses, None, flags, &[]).await
+        Self::of(&addresses, &addresses, Data::InFolder, flags, &[]).await
+    }
+
+    /// The same, each node on a disk of its own of so many bytes.
+    pub async fn start_on_small_disks(size: usize, kind: Kind, bytes: u64, flags: &[&str]) -> Self {
+        let addresses = unused_addresses(size);
+        let data = Data::OnSmallDisks(kind, bytes);
+        Self::of(&addresses, &addresses, data, flags, &[]).await
     }
 
     /// The same with nodes that dial each other, and are dialled by clients, through links that can be cut.
     pub async fn start_linked(size: usize, flags: &[&str]) -> Self {
         let (addresses, listening) = (unused_addresses(size), unused_addresses(size));
-        Self::of(&addresses, &listening, None, flags, &[]).await
+        Self::of(&addresses, &listening, Data::InFolder, flags, &[]).await
     }
 
     /// The same with a node for each of these data directories, and with this in their environment.
@@ -63,13 +85,13 @@ impl Cluster {
         environment: &[(String, String)],
     ) -> Self {
         let addresses = unused_addresses(places.len());
-        Self::of(&addresses, &addresses, Some(places), flags, environment).await
+        Self::of(&addresses, &addresses, Data::In(places), flags, environment).await
     }
 
     async fn of(
         addresses: &[String],
         listening: &[String],
-        places: Option<&[PathBuf]>,
+        data: Data<'_>,
         flags: &[&str],
         environment: &[(String, String)],
     ) -> Self {
@@ -80,15 +102,22 @@ impl Cluster {
         let apart = both.filter(|(address, listening)| address != listening);
         let links = apart.map(|(from, to)| Link::new(from, to)).collect();
         let mut nodes = Node::all(addresses, listening, folder.path(), flags);
-        for (node, place) in nodes.iter_mut().zip(places.into_iter().flatten()) {
-            node.keep_data_in(place);
-        }
-        for node in &mut nodes {
+        let mut disks = Vec::new();
+        for (index, node) in nodes.iter_mut().enumerate() {
             node.set_environment(environment);
+            match data {
+                Data::InFolder => {}
+                Data::In(places) => node.keep_data_in(&places[index]),
+                Data::OnSmallDisks(kind, bytes) => {
+                    let mounted = SmallDisk::mount(kind, node.data_dir(), bytes);
+                    disks.push(mounted.expect("it was found that mounts work"));
+                }
+            }
         }
         let mut cluster = Self {
             nodes,
             links,
+            disks,
             folder,
             _turn: turn,
         };
@@ -113,6 +142,11 @@ impl Cluster {
     /// The way to a node, in a cluster that was started with links.
     pub fn link(&self, id: u64) -> &Link {
         &self.links[usize::try_from(id - 1).expect("node ids are small")]
+    }
+
+    /// A node's disk, if disks are small.
+    pub fn disk(&self, id: u64) -> &SmallDisk {
+        &self.disks[usize::try_from(id - 1).expect("node ids are small")]
     }
 
     /// A connection to a node that listens, past its link if it has one.
