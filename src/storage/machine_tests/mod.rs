@@ -11,8 +11,11 @@ mod reads;
 mod snapshots;
 mod telling;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -31,6 +34,9 @@ use crate::state::{
 use crate::state::{events, history as chunks_of};
 use crate::storage::LogConfig;
 use crate::types::{InstanceId, Key, LogTime, Namespace, NodeId, Revision, Value};
+
+/// Tries to copy a directory that changes.
+const COPIES: usize = 1000;
 
 const CLUSTER: [u8; 16] = [7; 16];
 
@@ -70,9 +76,18 @@ impl Node {
     /// What a power cut leaves, in a directory of its own. The databases here stay open, so nothing of them is
     /// flushed on the way.
     fn crashed(&self) -> TempDir {
-        let copy = tempfile::tempdir().expect("a temporary directory");
-        copy_tree(self.data.path(), copy.path());
-        copy
+        // What the database writes or removes behind our back makes a copy one of no single moment.
+        for _ in 0..COPIES {
+            let copy = tempfile::tempdir().expect("a temporary directory");
+            let before = list_tree(self.data.path());
+            let copied = copy_tree(self.data.path(), copy.path());
+            let after = list_tree(self.data.path());
+            match (before, copied, after) {
+                (Ok(before), Ok(()), Ok(after)) if before == after => return copy,
+                _ => std::thread::yield_now(),
+            }
+        }
+        panic!("the directory never stood still");
     }
 
     fn shard_dir(&self) -> ShardDir {
@@ -95,17 +110,33 @@ fn open(data: &Path, log: &Arc<LogDb>) -> Result<Machine, Error> {
     Machine::open(data, cluster(), ShardId::ZERO, log.clone(), config)
 }
 
-fn copy_tree(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("created");
-    for entry in std::fs::read_dir(from).expect("readable") {
-        let entry = entry.expect("readable");
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
         let target = to.join(entry.file_name());
-        if entry.file_type().expect("known").is_dir() {
-            copy_tree(&entry.path(), &target);
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
         } else {
-            std::fs::copy(entry.path(), target).expect("copied");
+            std::fs::copy(entry.path(), target)?;
         }
     }
+    Ok(())
+}
+
+/// Each file with its length, and when it was written last in seconds and nanoseconds.
+fn list_tree(directory: &Path) -> io::Result<BTreeMap<PathBuf, (u64, i64, i64)>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files.append(&mut list_tree(&entry.path())?);
+        } else {
+            let it = entry.metadata()?;
+            files.insert(entry.path(), (it.len(), it.mtime(), it.mtime_nsec()));
+        }
+    }
+    Ok(files)
 }
 
 fn log_id(index: u64) -> LogId {
@@ -131,9 +162,7 @@ fn membership(index: u64) -> Membership {
     };
     Membership::new(
         vec![[1].into()],
-        [(1, member)]
-            .into_iter()
-            .collect::<std::collections::BTreeMap<_, _>>(),
+        [(1, member)].into_iter().collect::<BTreeMap<_, _>>(),
     )
     .expect("the voter is a node")
 }

@@ -185,7 +185,7 @@ async fn a_state_behind_its_snapshot_is_damage() {
     // A snapshot from the future of that crash.
     let name = built.snapshot.path().file_name().expect("named").to_owned();
     let target = before.path().join("shards/0").join(name);
-    copy_tree(built.snapshot.path(), &target);
+    copy_tree(built.snapshot.path(), &target).expect("copied");
     let refused = Node::at(before).err().expect("damage").to_string();
     assert!(refused.contains("the state database"), "{refused}");
 }
