@@ -252,7 +252,7 @@ fn show_merged(form: Form, done: &Reply<v1::MergeCartsResponse>) {
             return "they had been merged before".to_owned();
         }
         let (taken, dropped) = (done.taken_lines, done.dropped_lines);
-        format!("merged: {taken} lines taken, {dropped} dropped")
+        format!("merged; lines taken: {taken}, dropped: {dropped}")
     });
 }
 

@@ -204,7 +204,7 @@ fn rotated(done: &v1::RotateSessionResponse) -> Vec<(String, String)> {
         Some(cart) if cart.moved => "moved along".to_owned(),
         Some(cart) if cart.already_merged => "merged before".to_owned(),
         Some(cart) => format!(
-            "{} lines taken, {} dropped",
+            "lines taken: {}, dropped: {}",
             cart.taken_lines, cart.dropped_lines
         ),
     };
