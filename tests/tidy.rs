@@ -46,6 +46,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("cli", &["client", "proto", "config", "server", "torture"]),
     // The messages of other stores are generated in `proto` too.
     ("torture", &["client", "proto"]),
+    ("bin", &[]),
 ];
 
 const OPEN_TO_ALL: &[&str] = &["limits", "types"];
@@ -66,8 +67,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "src/api",
             "src/server",
             "src/client",
-            "src/torture/peers",
-            "src/torture/shop",
+            "src/torture",
         ],
     ),
 ];
@@ -645,12 +645,7 @@ fn crates_outside_their_place_are_found() {
         2,
         "`openraft`",
     );
-    assert_found(
-        "src/torture/bench/mod.rs",
-        "use tonic_health::pb;",
-        2,
-        "`tonic`",
-    );
+    assert_found("src/cli/bench.rs", "use tonic_health::pb;", 2, "`tonic`");
     assert_clean("src/torture/peers/etcd.rs", "use tonic::Request;");
     assert_clean(
         "src/node/open.rs",
