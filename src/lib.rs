@@ -68,6 +68,7 @@ pub mod config;
 pub mod limits;
 pub mod network;
 pub mod node;
+pub mod planted;
 pub mod proto;
 pub mod raft;
 pub mod server;

@@ -18,6 +18,7 @@ const MAX_COLUMNS: usize = 140;
 /// Whom a module may import. `limits` and `types` are open to all; every module may import itself.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("limits", &[]),
+    ("planted", &[]),
     ("types", &[]),
     ("clock", &[]),
     ("config", &[]),
@@ -49,7 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("bin", &[]),
 ];
 
-const OPEN_TO_ALL: &[&str] = &["limits", "types"];
+const OPEN_TO_ALL: &[&str] = &["limits", "planted", "types"];
 
 /// Where a crate, and the crates whose names begin with its name, may be used.
 const CRATES: &[(&str, &[&str])] = &[

@@ -24,8 +24,6 @@ pub struct About {
     pub seed: u64,
     /// Of this program.
     pub version: String,
-    /// What the nodes say that they are.
-    pub node_version: String,
     /// As it was asked for.
     pub profile: String,
     /// How many there were.
@@ -214,4 +212,50 @@ fn read<T: DeserializeOwned>(folder: &Path, file: &str) -> Result<Vec<T>, Error>
             .collect::<io::Result<_>>()
     };
     read().map_err(of_file(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torture::checks::Judgement;
+    use crate::torture::history::{Call, Condition, Outcome, Recorder};
+    use crate::torture::tape::{Stopwatch, Tape};
+    use crate::torture::verdict::Verdict;
+
+    #[test]
+    fn what_was_written_is_read_back_and_judged_alike() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut record = crate::torture::testing::empty_record();
+        record.about.seed = 7;
+        record.about.workloads = vec!["registers".to_owned()];
+        let recorder = Recorder::new();
+        let call = Call::Put {
+            value: "a".to_owned(),
+            condition: Condition::Always,
+        };
+        let ticket = recorder.invoke(0, "k", call);
+        recorder.complete(ticket, Outcome::Written { revision: Some(3) });
+        // It was acknowledged, and nobody has it.
+        let ticket = recorder.invoke(1, "k", Call::Get);
+        recorder.complete(ticket, Outcome::Absent);
+        record.history = recorder.history().expect("outcomes fit");
+        let order = Tape::new(Stopwatch::start());
+        let open = order.begin(0, registers::Asked::Write);
+        order.end(open, super::super::tape::Outcome::Answered(3));
+        record.order = order.take();
+        record.audit.problems.push("none".to_owned());
+        record.save(folder.path()).expect("it can be written");
+
+        let loaded = Record::load(folder.path()).expect("it can be read");
+        assert_eq!(loaded.about, record.about);
+        assert_eq!(loaded.order, record.order);
+        assert_eq!(loaded.audit, record.audit);
+        assert_eq!(loaded.history.events(), record.history.events());
+        let verdict = Verdict::of(&loaded);
+        assert_eq!(verdict.verdict, Judgement::Invalid);
+        let again = serde_json::to_string(&verdict).expect("JSON");
+        let first = serde_json::to_string(&Verdict::of(&record)).expect("JSON");
+        assert_eq!(again, first);
+        assert!(Record::load(Path::new("nowhere")).is_err());
+    }
 }

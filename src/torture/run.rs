@@ -455,7 +455,6 @@ impl<'a> Run<'a> {
             about: About {
                 seed: self.settings.seed,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                node_version: String::new(),
                 profile: self.settings.profile.clone(),
                 nodes: self.settings.nodes,
                 elapsed_ms: self.stopwatch.at_us() / 1000,

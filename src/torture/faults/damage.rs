@@ -31,7 +31,7 @@ impl Damage {
         copy(data, backup)?;
         let mut files = Vec::new();
         list(data, &mut files)?;
-        let matters = |file: &&PathBuf| matters(file);
+        let matters = |file: &&PathBuf| is_open(data, file) && matters(file);
         let files: Vec<&PathBuf> = files.iter().filter(matters).collect();
         let what = match random.choice(&files) {
             None => "no file".to_owned(),
@@ -91,7 +91,15 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 fn matters(file: &Path) -> bool {
     let name = file.file_name().map(|it| it.to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
-    !(name.starts_with("LOG") || name.starts_with("OPTIONS") || name == "LOCK")
+    let idle = ["LOG", "OPTIONS", "LOCK", "IDENTITY"];
+    !idle.iter().any(|it| name.starts_with(it))
+}
+
+/// A database that the node opens at its start. A damaged snapshot may be found long after, by whoever is sent it.
+fn is_open(data: &Path, file: &Path) -> bool {
+    let below = file.strip_prefix(data).unwrap_or(file);
+    let mut names = below.iter().map(|name| name.to_string_lossy());
+    names.any(|name| name == "log" || name.starts_with("state-"))
 }
 
 fn is_log(data: &Path, file: &Path) -> bool {

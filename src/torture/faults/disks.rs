@@ -136,8 +136,10 @@ impl Disks {
 impl Drop for Disks {
     fn drop(&mut self) {
         for node in 1..=self.count {
-            // Busy while a node runs, which is then killed with whoever dropped this.
-            if let Ok(mounted) = text(&self.mounted(node)) {
+            if let Ok(mounted) = text(&self.mounted(node))
+                && run("umount", &[mounted]).is_err()
+            {
+                // Busy while a node runs, which is then killed with whoever dropped this.
                 run("umount", &["--lazy", mounted]).ok();
             }
         }

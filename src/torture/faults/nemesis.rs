@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -298,6 +299,11 @@ impl Nemesis {
             // A node that is asked for a snapshot writes a line, with the time.
             drop(self.snapshot(&active.nodes).await);
         }
+        if active.planned.kind == Kind::Damage {
+            for id in &active.nodes {
+                self.settle(*id, active.begun_us).await?;
+            }
+        }
         let shared = Arc::clone(&self.cluster);
         let mut cluster = shared.lock().await;
         self.bury_in(&mut cluster);
@@ -310,6 +316,29 @@ impl Nemesis {
                 active.begun_us,
             )
             .await
+    }
+
+    /// Waits until a node serves or has ended by itself, whatever other faults have done to it meanwhile.
+    async fn settle(&mut self, id: u64, since_us: u64) -> io::Result<()> {
+        let begun = Instant::now();
+        let shared = Arc::clone(&self.cluster);
+        let mut cluster = shared.lock().await;
+        self.bury_in(&mut cluster);
+        let mut deaths = self.chronicle.deaths.iter();
+        if deaths.any(|death| death.node == id && death.at_us >= since_us) {
+            return Ok(());
+        }
+        cluster.start(id)?;
+        cluster.set_paused(id, false)?;
+        while begun.elapsed() < PATIENCE && cluster.node(id).is_running() {
+            let listening = cluster.node(id).listening();
+            if TcpStream::connect(listening).await.is_ok() {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+            self.bury_in(&mut cluster);
+        }
+        Ok(())
     }
 
     /// What a fault of links has done to them.

@@ -144,7 +144,13 @@ mod tests {
         world.forget(1);
         // Through node 2, which reaches both.
         assert!(world.can_serve());
+        // Clients reach node 1, which node 2 follows.
         world.block(vec![(End::Clients, End::Node(2))], 3);
+        assert!(world.can_serve());
+        world.block(
+            vec![(End::Clients, End::Node(1)), (End::Node(3), End::Clients)],
+            4,
+        );
         assert!(!world.can_serve());
     }
 
