@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output;
@@ -141,6 +142,8 @@ enum Broken {
     Runtime(io::Error),
     #[error("the system has no randomness")]
     Randomness,
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// Runs the program with the process's arguments.
@@ -258,10 +261,13 @@ async fn run_and_judge(args: &RunArgs) -> Result<u8, Broken> {
         tokio::pin!(running);
         tokio::select! {
             recorded = &mut running => recorded,
-            // Early, and with all that belongs to the end.
-            _ = tokio::signal::ctrl_c() => {
+            // Early, and with all that belongs to the end; at once, if it is asked for again.
+            () = signalled() => {
                 interrupted.cancel();
-                running.await
+                tokio::select! {
+                    recorded = &mut running => recorded,
+                    () = signalled() => return Err(Broken::Interrupted),
+                }
             }
         }
     };
@@ -277,6 +283,20 @@ async fn run_and_judge(args: &RunArgs) -> Result<u8, Broken> {
     }
     tell(&verdict, &settings.folder, args.json);
     Ok(verdict.exit_code())
+}
+
+/// Ctrl-C, or whoever else asks this program to end.
+async fn signalled() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
+    }
 }
 
 fn check(args: &CheckArgs) -> Result<u8, Broken> {
@@ -388,11 +408,12 @@ fn describe(verdict: &Verdict) -> String {
         recovery.max_ms,
     );
     for reason in &verdict.reasons {
-        text.push_str(&format!("  {reason}\n"));
+        text.push_str("  ");
+        text.push_str(reason);
+        text.push('\n');
     }
-    text.push_str(&format!(
+    text + &format!(
         "{word} (seed {}, {} nodes, {})",
         verdict.seed, verdict.nodes, verdict.version
-    ));
-    text
+    )
 }

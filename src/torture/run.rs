@@ -238,7 +238,7 @@ pub async fn run(
     drop(cluster);
     scan(&logs, &data, &cards, &mut audit).map_err(io_error("looking through files"))?;
     drop(disks);
-    run.record(notes.1, chronicle, audit, &skipped)
+    run.record(&notes.1, chronicle, audit, &skipped)
 }
 
 impl<'a> Run<'a> {
@@ -435,7 +435,7 @@ impl<'a> Run<'a> {
 
     fn record(
         self,
-        notes: Notes,
+        notes: &Notes,
         chronicle: Chronicle,
         audit: Audit,
         skipped: &[(Kind, String)],

@@ -87,11 +87,8 @@ fn in_sequence(check: &mut Check, line: (&str, &str), stories: &[&Story<'_>]) {
         .collect();
     let mut quantities: Vec<u64> = answered.iter().map(|(.., quantity)| *quantity).collect();
     quantities.sort_unstable();
-    if let Some(twice) = quantities.windows(2).find(|pair| pair[0] == pair[1]) {
-        let what = format!(
-            "{} of {}: two adds left {} pieces",
-            line.1, line.0, twice[0]
-        );
+    if let Some([twice, _]) = quantities.windows(2).find(|pair| pair[0] == pair[1]) {
+        let what = format!("{} of {}: two adds left {twice} pieces", line.1, line.0);
         check.violate(None, what);
     }
     answered.sort_unstable();

@@ -46,6 +46,14 @@ impl View {
         answer.ok()?.header
     }
 
+    /// What its wall clock shows, in seconds of the day, by the `date` of its answers.
+    pub async fn wall_clock(&self) -> Option<u64> {
+        let mut client = ClusterServiceClient::new(self.channel.clone());
+        let call = client.members(v1::MembersRequest {});
+        let answer = tokio::time::timeout(self.patience, call).await.ok()?.ok()?;
+        second_of_day(answer.metadata().get("date")?.to_str().ok()?)
+    }
+
     /// Its own figures.
     pub async fn status(&self, id: u64) -> Option<v1::NodeStatus> {
         let mut client = ClusterServiceClient::new(self.channel.clone());
@@ -69,7 +77,7 @@ impl View {
         };
         let mut client = KvServiceClient::new(self.channel.clone());
         let found = found(self.bound(client.get(request)).await)?;
-        Ok(found.and_then(|found| found.item).map(stored))
+        Ok(found.and_then(|found| found.item).as_ref().map(stored))
     }
 
     /// All keys of the default namespace, as this node has them.
@@ -79,14 +87,14 @@ impl View {
         let mut cursor = String::new();
         loop {
             let request = v1::ListKeysRequest {
-                read: stale(),
+                read: Some(stale()),
                 limit: PAGE,
                 cursor,
                 ..v1::ListKeysRequest::default()
             };
             let page = self.bound(client.list(request)).await?;
             let items = page.items.into_iter();
-            keys.extend(items.map(|item| (item.key.clone(), stored(item))));
+            keys.extend(items.map(|item| (item.key.clone(), stored(&item))));
             cursor = page.next_cursor;
             if cursor.is_empty() {
                 return Ok(keys);
@@ -98,7 +106,7 @@ impl View {
     pub async fn cart(&self, user: &str) -> Result<BTreeMap<String, u64>, Status> {
         let owner = v1::cart_owner::Owner::UserId(user.to_owned());
         let request = v1::GetCartRequest {
-            read: stale(),
+            read: Some(stale()),
             owner: Some(v1::CartOwner { owner: Some(owner) }),
             ..v1::GetCartRequest::default()
         };
@@ -113,7 +121,7 @@ impl View {
     /// Whether it reads a session by its token, as it has it or linearizable.
     pub async fn session(&self, token: &str, is_stale: bool) -> Result<bool, Status> {
         let request = v1::GetSessionRequest {
-            read: is_stale.then(stale).flatten(),
+            read: is_stale.then(stale),
             token: token.to_owned(),
             ..v1::GetSessionRequest::default()
         };
@@ -131,14 +139,22 @@ impl View {
     }
 }
 
-fn stale() -> Option<v1::ReadOptions> {
-    Some(v1::ReadOptions {
-        consistency: v1::Consistency::Stale.into(),
-        min_revision: 0,
-    })
+/// Of a date such as `Fri, 27 Nov 2026 13:13:07 GMT`.
+fn second_of_day(date: &str) -> Option<u64> {
+    let clock = date.split(' ').find(|word| word.contains(':'))?;
+    let mut parts = clock.split(':').map(str::parse::<u64>);
+    let mut next = || parts.next()?.ok();
+    Some((next()? * 60 + next()?) * 60 + next()?)
 }
 
-fn stored(item: v1::KeyValue) -> Stored {
+fn stale() -> v1::ReadOptions {
+    v1::ReadOptions {
+        consistency: v1::Consistency::Stale.into(),
+        min_revision: 0,
+    }
+}
+
+fn stored(item: &v1::KeyValue) -> Stored {
     let value = String::from_utf8_lossy(&item.value).into_owned();
     (value, item.mod_revision)
 }
@@ -149,5 +165,18 @@ fn found<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
         Ok(found) => Ok(Some(found)),
         Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
         Err(status) => Err(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_date_is_read() {
+        let date = "Fri, 27 Nov 2026 13:13:07 GMT";
+        assert_eq!(second_of_day(date), Some(13 * 3600 + 13 * 60 + 7));
+        assert_eq!(second_of_day("yesterday"), None);
+        assert_eq!(second_of_day("1:2"), None);
     }
 }

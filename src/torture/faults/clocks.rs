@@ -3,8 +3,8 @@
 //! Only the wall clock jumps. The monotonic one, by which timers run, cannot jump on a real machine either. `libfaketime` would do the
 //! same, and hangs in programs whose allocator is `jemalloc`. So the library is compiled here, from a page of C.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -58,19 +58,6 @@ impl Clocks {
             .open(file)?;
         file.write_all(&seconds.to_ne_bytes())
     }
-
-    /// The largest jump between two lines of a log that were written behind a place: seconds.
-    pub fn jump_in(log: &Path, from: u64) -> io::Result<i64> {
-        let mut file = File::open(log)?;
-        // One line before it, to jump from.
-        file.seek(SeekFrom::Start(from.saturating_sub(1_000)))?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text)?;
-        let text = String::from_utf8_lossy(&text);
-        let times: Vec<i64> = text.lines().filter_map(time_of).collect();
-        let jumps = times.windows(2).map(|pair| pair[1] - pair[0]);
-        Ok(jumps.max_by_key(|jump| jump.abs()).unwrap_or(0))
-    }
 }
 
 fn compile(folder: &Path) -> io::Result<PathBuf> {
@@ -86,14 +73,6 @@ fn compile(folder: &Path) -> io::Result<PathBuf> {
         let said = String::from_utf8_lossy(&compiled.stderr).into_owned();
         Err(io::Error::other(said))
     }
-}
-
-/// Seconds since 1970 at the beginning of a line.
-fn time_of(line: &str) -> Option<i64> {
-    let word = line.split_whitespace().next()?;
-    let time = humantime::parse_rfc3339(word).ok()?;
-    let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_secs()).ok()
 }
 
 #[cfg(test)]
@@ -120,16 +99,5 @@ mod tests {
         assert!((10..=11).contains(&(year(2) - year(1))));
         clocks.set(2, 0).expect("it can be set");
         assert!((0..=1).contains(&(year(2) - year(1))));
-    }
-
-    #[test]
-    fn a_jump_in_a_log_is_found() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let log = folder.path().join("log");
-        let lines = "2026-03-01T10:00:00.5Z  INFO a\n2026-03-01T11:00:02Z  INFO b\nno time\n2026-03-01T11:00:03Z c\n";
-        fs::write(&log, lines).expect("it can be written");
-        assert_eq!(Clocks::jump_in(&log, 40).expect("it can be read"), 3_602);
-        fs::write(&log, "2026-03-01T10:00:00Z a\n").expect("it can be written");
-        assert_eq!(Clocks::jump_in(&log, 0).expect("it can be read"), 0);
     }
 }

@@ -8,8 +8,13 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 /// Of one disk. The file is sparse: it takes what is written.
-const BYTES: u64 = 1 << 30;
+const BYTES: u64 = 512 << 20;
+/// The least that a file takes of it.
+const BLOCK: u64 = 4 << 10;
 /// What fills a disk.
 const BALLAST: &str = "ballast";
 /// Written and never synced, right before a cut: it must be gone afterwards.
@@ -96,19 +101,18 @@ impl Disks {
 
     /// Fills one. `true` once nothing more can be written to it.
     pub fn fill(&self, node: u64) -> io::Result<bool> {
-        let mut ballast = File::create(self.mounted(node).join(BALLAST))?;
-        let chunk = vec![0; 1 << 20];
-        let mut size = chunk.len();
-        while size > 0 {
-            match ballast.write(&chunk[..size]) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::StorageFull => size /= 2,
-                Err(error) => return Err(error),
+        let ballast = File::create(self.mounted(node).join(BALLAST))?;
+        let (mut end, mut more) = (0, BYTES);
+        while more >= BLOCK {
+            match fallocate(&ballast, FallocateFlags::empty(), end, more) {
+                Ok(()) => end += more,
+                Err(Errno::NOSPC) => more /= 2,
+                Err(error) => return Err(error.into()),
             }
         }
-        let more = File::create(self.mounted(node).join(MARKER))
-            .and_then(|mut file| file.write_all(&chunk));
-        Ok(more.is_err_and(|error| error.kind() == ErrorKind::StorageFull))
+        let marker = File::create(self.mounted(node).join(MARKER));
+        let written = marker.and_then(|mut file| file.write_all(&[0; 1 << 13]));
+        Ok(written.is_err_and(|error| error.kind() == ErrorKind::StorageFull))
     }
 
     /// Gives one its space back.

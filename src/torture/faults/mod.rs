@@ -154,6 +154,18 @@ impl Kind {
         )
     }
 
+    /// It takes tools of the machine, which have to be put away.
+    #[must_use]
+    pub fn takes_tools(self) -> bool {
+        self >= Self::PowerCut
+    }
+
+    /// It leaves no node up.
+    #[must_use]
+    pub fn is_total(self) -> bool {
+        matches!(self, Self::KillAll | Self::PowerCutAll)
+    }
+
     /// Nodes must keep their data on disks of their own.
     #[must_use]
     pub fn needs_disks(self) -> bool {

@@ -29,7 +29,11 @@ use crate::types::NodeId;
 /// Between two acts of a fault that goes on acting.
 const TICK: Duration = Duration::from_millis(250);
 /// How long nodes may take to follow one leader after everything was mended.
-const RECOVERY: Duration = Duration::from_secs(90);
+const RECOVERY: Duration = Duration::from_secs(60);
+/// How often nodes that end by themselves are started again meanwhile.
+const RESTARTS: usize = 12;
+/// How long a node whose disk has failed may take to find out that it cannot go on.
+const AFTERMATH: Duration = Duration::from_secs(15);
 /// How long a fault's target is looked for, and its effect waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -57,6 +61,8 @@ pub struct Nemesis {
     active: BTreeMap<Reason, Active>,
     /// Nodes that a fault may bring to an end of their own.
     doomed: BTreeSet<u64>,
+    /// Until when those that were doomed may come to it.
+    pardoned: BTreeMap<u64, Instant>,
     reasons: Reason,
     chronicle: Chronicle,
 }
@@ -107,6 +113,7 @@ impl Nemesis {
             world: World::of(nodes),
             active: BTreeMap::new(),
             doomed: BTreeSet::new(),
+            pardoned: BTreeMap::new(),
             reasons: 0,
             chronicle: Chronicle::default(),
         })
@@ -120,7 +127,8 @@ impl Nemesis {
         progress: impl Fn(usize, &Phase),
     ) -> io::Result<()> {
         for (number, phase) in (0..).zip(phases) {
-            if stop.is_cancelled() {
+            // What does not come back shows nothing more.
+            if stop.is_cancelled() || !self.chronicle.stuck_us.is_empty() {
                 break;
             }
             progress(number, phase);
@@ -219,6 +227,10 @@ impl Nemesis {
             Kind::Snapshot => return Ok(Some(self.snapshot(&nodes).await)),
             Kind::RollingRestart => return self.restart_all().await.map(Some),
             kind => {
+                let clock_before = match (kind, nodes.first()) {
+                    (Kind::ClockJump, Some(id)) => self.view(*id).wall_clock().await,
+                    _ => None,
+                };
                 let mut cluster = self.cluster.lock().await;
                 let doom = self
                     .toolbox
@@ -230,6 +242,9 @@ impl Nemesis {
                 self.doomed.extend(doom.may_die);
                 drop(cluster);
                 self.align().await?;
+                if let (Kind::ClockJump, Some(id)) = (kind, nodes.first()) {
+                    return Ok(self.see_jump(*id, clock_before).await);
+                }
                 return Ok(doom.proof);
             }
         }
@@ -275,10 +290,13 @@ impl Nemesis {
             return Ok(());
         };
         let kind = active.planned.kind;
-        let proof = match &active.proof {
-            Some(proof) => proof.clone(),
-            None if active.directions.is_empty() => self.put_right(&active).await?,
-            None => self.traces(&active).await,
+        let proof = if kind.takes_tools() {
+            let seen = self.put_right(&active).await?;
+            active.proof.clone().unwrap_or(seen)
+        } else if let Some(proof) = &active.proof {
+            proof.clone()
+        } else {
+            self.traces(&active).await
         };
         self.world.forget(reason);
         self.align().await?;
@@ -295,10 +313,6 @@ impl Nemesis {
 
     /// Ends what took tools: what was seen of it.
     async fn put_right(&mut self, active: &Active) -> io::Result<Proof> {
-        if active.planned.kind == Kind::ClockJump {
-            // A node that is asked for a snapshot writes a line, with the time.
-            drop(self.snapshot(&active.nodes).await);
-        }
         if active.planned.kind == Kind::Damage {
             for id in &active.nodes {
                 self.settle(*id, active.begun_us).await?;
@@ -316,6 +330,26 @@ impl Nemesis {
                 active.begun_us,
             )
             .await
+    }
+
+    /// Waits until a node's clock shows something else than time has passed.
+    async fn see_jump(&self, id: u64, before: Option<u64>) -> Option<Proof> {
+        const DAY: i64 = 86_400;
+        let before = i64::try_from(before?).ok()?;
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let now = self.view(id).wall_clock().await;
+            if let Some(now) = now.and_then(|now| i64::try_from(now).ok()) {
+                // The shorter way round the clock.
+                let jump = (now - before + DAY + DAY / 2) % DAY - DAY / 2;
+                if jump.abs() > 1_800 {
+                    let seen = format!("node {id} answers with a date that is {jump} s off");
+                    return Some(Proof::Proven(seen));
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        None
     }
 
     /// Waits until a node serves or has ended by itself, whatever other faults have done to it meanwhile.
@@ -424,7 +458,7 @@ impl Nemesis {
                     Ok(last) => {
                         return Proof::Proven(format!("node {id} has one up to index {last}"));
                     }
-                    Err(status) => problem = status.message().to_owned(),
+                    Err(status) => status.message().clone_into(&mut problem),
                 }
             }
             sleep(TICK).await;
@@ -491,17 +525,22 @@ impl Nemesis {
         for reason in left {
             self.end(reason).await?;
         }
-        self.doomed.clear();
         self.bury().await;
-        self.align().await?;
         let begun = Instant::now();
+        let deaths = self.chronicle.deaths.len();
+        let doomed = std::mem::take(&mut self.doomed);
+        let pardoned = doomed.into_iter().map(|id| (id, begun + AFTERMATH));
+        self.pardoned.extend(pardoned);
+        self.align().await?;
         while !self.is_whole().await {
-            if begun.elapsed() > RECOVERY {
+            let restarts = self.chronicle.deaths.len() - deaths;
+            if begun.elapsed() > RECOVERY || restarts > RESTARTS {
                 self.chronicle.stuck_us.push(self.stopwatch.at_us());
                 break;
             }
-            sleep(Duration::from_millis(50)).await;
             self.bury().await;
+            self.align().await?;
+            sleep(Duration::from_millis(100)).await;
         }
         Ok(())
     }
@@ -545,8 +584,13 @@ impl Nemesis {
         let all: Vec<u64> = self.world.ids().collect();
         let mut followers: Vec<u64> = all.iter().copied().filter(|id| *id != leader).collect();
         random.shuffle(&mut followers);
-        // Those that something can still be done to come first.
-        followers.sort_by_key(|id| self.world.is_down(*id) || self.world.is_asleep(*id));
+        // Those that something can still be done to come first. Among them, now and then, the one that has trouble already, so
+        // that the others go on serving; and now and then another one.
+        let again = random.bool();
+        followers.sort_by_key(|id| {
+            let is_gone = self.world.is_down(*id) || self.world.is_asleep(*id);
+            (is_gone, self.has_trouble(*id) != again)
+        });
         let majority = all.len() / 2 + 1;
         let first = |count: usize| {
             let nodes = std::iter::once(leader).chain(followers.iter().copied());
@@ -585,6 +629,12 @@ impl Nemesis {
         }
     }
 
+    /// A fault of links was aimed at it.
+    fn has_trouble(&self, id: u64) -> bool {
+        let mut active = self.active.values();
+        active.any(|it| !it.directions.is_empty() && it.nodes.first() == Some(&id))
+    }
+
     fn view(&self, id: u64) -> &View {
         let index = usize::try_from(id - 1).unwrap_or(0);
         &self.views[index]
@@ -611,12 +661,17 @@ impl Nemesis {
         }
     }
 
+    fn may_die(&self, id: u64) -> bool {
+        let pardoned = self.pardoned.get(&id);
+        self.doomed.contains(&id) || pardoned.is_some_and(|until| Instant::now() < *until)
+    }
+
     fn death(&self, node: &crate::torture::cluster::Node, code: Option<i32>) -> Death {
         Death {
             node: node.id(),
             at_us: self.stopwatch.at_us(),
             code,
-            is_expected: self.doomed.contains(&node.id()),
+            is_expected: self.may_die(node.id()),
             said: node.log_end(),
         }
     }

@@ -13,11 +13,13 @@ use super::Kind;
 /// A phase's second fault begins this long after the first, and the third after the second.
 const APART_MS: std::ops::Range<u64> = 200..900;
 /// How long a fault lasts, beyond the beginning of the last one of its phase.
-const OVERLAP_MS: std::ops::Range<u64> = 1_200..2_600;
+const OVERLAP_MS: std::ops::Range<u64> = 1_500..2_800;
+/// The same of one that leaves no node up.
+const TOTAL_MS: std::ops::Range<u64> = 200..500;
 /// How long the nodes are left alone between two phases, once they serve again.
 pub const QUIET: Duration = Duration::from_millis(700);
 /// What a phase takes in all, as a rule: recovery included.
-const PHASE: Duration = Duration::from_millis(6_000);
+const PHASE: Duration = Duration::from_secs(6);
 
 /// One fault of a phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +89,15 @@ fn fits(others: &[Kind], kind: Kind) -> bool {
     // What damages disks does it one node at a time: two damaged of three are two lost.
     let disks = all().filter(|kind| is_on_disk(**kind)).count();
     let wants_one = all().filter(|kind| kind.needs_majority()).count() <= 1;
-    is_new && lasts && (!demands || gentle) && wants_one && disks <= 1
+    // While no node is up there is nobody to ask.
+    let totals = all().filter(|kind| kind.is_total()).count();
+    let asks = all().any(|kind| kind.is_momentary());
+    is_new
+        && lasts
+        && (!demands || gentle)
+        && wants_one
+        && disks <= 1
+        && totals + usize::from(asks) <= 1
 }
 
 fn is_on_disk(kind: Kind) -> bool {
@@ -99,8 +109,8 @@ fn is_on_disk(kind: Kind) -> bool {
 }
 
 fn schedule(mut kinds: Vec<Kind>, random: &mut Rng) -> Phase {
-    // What happens at one moment happens while the others last.
-    kinds.sort_by_key(|kind| kind.is_momentary());
+    // What happens at one moment happens while the others last, and whom everybody is down for comes last.
+    kinds.sort_by_key(|kind| (kind.is_momentary(), kind.is_total()));
     let mut begin = Duration::ZERO;
     let mut phase: Phase = kinds
         .into_iter()
@@ -117,7 +127,13 @@ fn schedule(mut kinds: Vec<Kind>, random: &mut Rng) -> Phase {
         .collect();
     let last = phase.last().map_or(Duration::ZERO, |planned| planned.begin);
     for planned in &mut phase {
-        planned.end = last + Duration::from_millis(random.u64(OVERLAP_MS));
+        // Nodes that come back all at once meet what still holds.
+        let lasts = if planned.kind.is_total() {
+            TOTAL_MS
+        } else {
+            OVERLAP_MS
+        };
+        planned.end = last + Duration::from_millis(random.u64(lasts));
     }
     phase
 }

@@ -3,7 +3,6 @@
 //! What is missing is found out before the run, and such faults are skipped with the reason.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,8 +28,6 @@ pub struct Toolbox {
     clocks: Option<Clocks>,
     tracers: BTreeMap<u64, Tracer>,
     damage: BTreeMap<u64, Damage>,
-    /// How long a node's log was when its clock jumped.
-    log_before: BTreeMap<u64, u64>,
     folder: PathBuf,
 }
 
@@ -65,12 +62,12 @@ impl Toolbox {
                 }
             }
         }
-        if wants(&Kind::SlowSync) || wants(&Kind::FailedSync) {
-            if let Err(error) = Tracer::is_there() {
-                let why = format!("it takes strace and the right to use it: {error}");
-                toolbox.lacks.insert(Kind::SlowSync, why.clone());
-                toolbox.lacks.insert(Kind::FailedSync, why);
-            }
+        if (wants(&Kind::SlowSync) || wants(&Kind::FailedSync))
+            && let Err(error) = Tracer::is_there()
+        {
+            let why = format!("it takes strace and the right to use it: {error}");
+            toolbox.lacks.insert(Kind::SlowSync, why.clone());
+            toolbox.lacks.insert(Kind::FailedSync, why);
         }
         if wants(&Kind::ClockJump) {
             match Clocks::make(folder, nodes) {
@@ -140,7 +137,7 @@ impl Toolbox {
                     .await
             }
             Kind::FailedSync => self.trace(node, cluster, Failing::Error).await,
-            Kind::ClockJump => self.jump(node, cluster, random),
+            Kind::ClockJump => self.jump(node, random),
             Kind::Damage => self.damage(node, cluster, random).await,
             _ => Ok(Doom::default()),
         }
@@ -177,14 +174,10 @@ impl Toolbox {
                 }
             },
             Kind::ClockJump => {
-                let Some(clocks) = &self.clocks else {
-                    return Ok(Proof::Unproven("no clocks".to_owned()));
-                };
-                let from = self.log_before.remove(&node).unwrap_or(0);
-                let jump = Clocks::jump_in(cluster.node(node).log(), from)?;
-                clocks.set(node, 0)?;
-                let seen = format!("node {node}'s log jumps by {jump} s");
-                Ok(Proof::of(jump.abs() > 1_800, seen))
+                if let Some(clocks) = &self.clocks {
+                    clocks.set(node, 0)?;
+                }
+                Ok(Proof::Unproven("its clock was not seen to jump".to_owned()))
             }
             Kind::Damage => self.repair(node, cluster, code).await,
             _ => Ok(Proof::Unproven("nothing was looked at".to_owned())),
@@ -237,10 +230,8 @@ impl Toolbox {
         })
     }
 
-    fn jump(&mut self, node: u64, cluster: &Cluster, random: &mut Rng) -> io::Result<Doom> {
+    fn jump(&self, node: u64, random: &mut Rng) -> io::Result<Doom> {
         if let Some(clocks) = &self.clocks {
-            let length = fs::metadata(cluster.node(node).log())?.len();
-            self.log_before.insert(node, length);
             clocks.set(node, if random.bool() { 3_600 } else { -3_600 })?;
         }
         Ok(Doom::default())

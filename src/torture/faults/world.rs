@@ -89,16 +89,16 @@ impl World {
         self.ids().filter(works).any(|node| {
             let of = End::Node(node);
             let peers = self.ids().filter(works);
-            let reached = peers.filter(|peer| *peer == node || both_ways(of, End::Node(*peer)));
-            both_ways(of, End::Clients) && reached.count() as u64 >= majority
+            let voters = peers.filter(|peer| *peer == node || both_ways(of, End::Node(*peer)));
+            both_ways(of, End::Clients) && voters.count() as u64 >= majority
         })
     }
 }
 
-/// Both directions between each of these and each of those.
-pub(super) fn between(these: &[u64], those: &[u64]) -> Vec<Direction> {
-    let mut directions = one_way(these, those);
-    directions.extend(one_way(those, these));
+/// Both directions between each of some and each of the others.
+pub(super) fn between(some: &[u64], others: &[u64]) -> Vec<Direction> {
+    let mut directions = one_way(some, others);
+    directions.extend(one_way(others, some));
     directions
 }
 

@@ -1,5 +1,10 @@
 //! The picture: lanes over one axis of time.
 
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "a pixel is coarser than any of it"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -55,7 +60,6 @@ pub(super) fn chart(record: &Record, verdict: &Verdict) -> String {
 }
 
 impl Chart {
-    #[expect(clippy::cast_precision_loss, reason = "a pixel is coarser")]
     fn x(&self, at_us: u64) -> f64 {
         LEFT + (at_us as f64 / self.span_us).min(1.0) * (RIGHT - LEFT)
     }
@@ -164,7 +168,6 @@ impl Chart {
     }
 
     /// On a logarithmic scale, from a millisecond up.
-    #[expect(clippy::cast_precision_loss, reason = "a pixel is coarser")]
     fn latency(&mut self, name: &str, columns: &[Column]) {
         self.label(name);
         let width = (RIGHT - LEFT) / COLUMNS as f64;
@@ -234,7 +237,6 @@ fn lanes(record: &Record, span_us: f64) -> Vec<(String, Vec<Column>)> {
 }
 
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a column is coarser, and times are not negative"

@@ -42,14 +42,13 @@ pub fn page(record: &Record, verdict: &Verdict) -> String {
     page.push_str(&facts);
     if !verdict.reasons.is_empty() {
         let reasons = escape(&verdict.reasons.join("\n"));
-        page.push_str(&format!("<p class=\"reasons {word}\">{reasons}</p>\n"));
+        writeln!(page, "<p class=\"reasons {word}\">{reasons}</p>").expect("a string takes all");
     }
     page.push_str(&chart(record, verdict));
     page.push_str(&properties(verdict));
     page.push_str(&faults(verdict));
     page.push_str(&recovery(verdict));
-    page.push_str(&format!("<script>{SCRIPT}</script></body></html>\n"));
-    page
+    page + "<script>" + SCRIPT + "</script></body></html>\n"
 }
 
 fn word(judgement: Judgement) -> &'static str {
@@ -94,7 +93,7 @@ fn properties(verdict: &Verdict) -> String {
         let mut note = escape(&check.note);
         for violation in &check.violations {
             let what = escape(&violation.what);
-            note.push_str(&format!("<div class=\"reasons invalid\">{what}</div>"));
+            note = note + "<div class=\"reasons invalid\">" + &what + "</div>";
         }
         vec![
             escape(&check.name),
