@@ -46,14 +46,6 @@ impl View {
         answer.ok()?.header
     }
 
-    /// What its wall clock shows, in seconds of the day, by the `date` of its answers.
-    pub async fn wall_clock(&self) -> Option<u64> {
-        let mut client = ClusterServiceClient::new(self.channel.clone());
-        let call = client.members(v1::MembersRequest {});
-        let answer = tokio::time::timeout(self.patience, call).await.ok()?.ok()?;
-        second_of_day(answer.metadata().get("date")?.to_str().ok()?)
-    }
-
     /// Its own figures.
     pub async fn status(&self, id: u64) -> Option<v1::NodeStatus> {
         let mut client = ClusterServiceClient::new(self.channel.clone());
@@ -139,14 +131,6 @@ impl View {
     }
 }
 
-/// Of a date such as `Fri, 27 Nov 2026 13:13:07 GMT`.
-fn second_of_day(date: &str) -> Option<u64> {
-    let clock = date.split(' ').find(|word| word.contains(':'))?;
-    let mut parts = clock.split(':').map(str::parse::<u64>);
-    let mut next = || parts.next()?.ok();
-    Some((next()? * 60 + next()?) * 60 + next()?)
-}
-
 fn stale() -> v1::ReadOptions {
     v1::ReadOptions {
         consistency: v1::Consistency::Stale.into(),
@@ -165,18 +149,5 @@ fn found<T>(answer: Result<T, Status>) -> Result<Option<T>, Status> {
         Ok(found) => Ok(Some(found)),
         Err(status) if status.code() == tonic::Code::NotFound => Ok(None),
         Err(status) => Err(status),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_of_a_date_is_read() {
-        let date = "Fri, 27 Nov 2026 13:13:07 GMT";
-        assert_eq!(second_of_day(date), Some(13 * 3600 + 13 * 60 + 7));
-        assert_eq!(second_of_day("yesterday"), None);
-        assert_eq!(second_of_day("1:2"), None);
     }
 }

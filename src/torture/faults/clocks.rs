@@ -27,8 +27,8 @@ impl Clocks {
             library: compile(&folder)?,
             files: files.collect(),
         };
-        for node in 1..=nodes {
-            clocks.set(node, 0)?;
+        for file in &clocks.files {
+            fs::write(file, [0; 16])?;
         }
         Ok(clocks)
     }
@@ -45,18 +45,22 @@ impl Clocks {
 
     /// A node's clock is so many seconds fast from now on.
     pub fn set(&self, node: u64, seconds: i64) -> io::Result<()> {
-        let index = usize::try_from(node - 1).unwrap_or(usize::MAX);
-        let Some(file) = self.files.get(index) else {
-            return Ok(());
-        };
         // In place: the node has it mapped.
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(file)?;
+        let mut file = OpenOptions::new().write(true).open(self.file(node)?)?;
         file.write_all(&seconds.to_ne_bytes())
+    }
+
+    /// How often the node has looked at its clock while it was wrong.
+    pub fn looks(&self, node: u64) -> io::Result<u64> {
+        let text = fs::read(self.file(node)?)?;
+        let count = text.get(8..16).and_then(|bytes| bytes.try_into().ok());
+        Ok(u64::from_ne_bytes(count.unwrap_or_default()))
+    }
+
+    fn file(&self, node: u64) -> io::Result<&PathBuf> {
+        let index = usize::try_from(node - 1).unwrap_or(usize::MAX);
+        let file = self.files.get(index);
+        file.ok_or_else(|| io::Error::other("there is no such clock"))
     }
 }
 
@@ -97,6 +101,8 @@ mod tests {
         };
         clocks.set(2, 10 * 366 * 86_400).expect("it can be set");
         assert!((10..=11).contains(&(year(2) - year(1))));
+        let looks = |node| clocks.looks(node).expect("it can be read");
+        assert!(looks(1) == 0 && looks(2) > 0);
         clocks.set(2, 0).expect("it can be set");
         assert!((0..=1).contains(&(year(2) - year(1))));
     }

@@ -227,10 +227,6 @@ impl Nemesis {
             Kind::Snapshot => return Ok(Some(self.snapshot(&nodes).await)),
             Kind::RollingRestart => return self.restart_all().await.map(Some),
             kind => {
-                let clock_before = match (kind, nodes.first()) {
-                    (Kind::ClockJump, Some(id)) => self.view(*id).wall_clock().await,
-                    _ => None,
-                };
                 let mut cluster = self.cluster.lock().await;
                 let doom = self
                     .toolbox
@@ -242,9 +238,6 @@ impl Nemesis {
                 self.doomed.extend(doom.may_die);
                 drop(cluster);
                 self.align().await?;
-                if let (Kind::ClockJump, Some(id)) = (kind, nodes.first()) {
-                    return Ok(self.see_jump(*id, clock_before).await);
-                }
                 return Ok(doom.proof);
             }
         }
@@ -330,26 +323,6 @@ impl Nemesis {
                 active.begun_us,
             )
             .await
-    }
-
-    /// Waits until a node's clock shows something else than time has passed.
-    async fn see_jump(&self, id: u64, before: Option<u64>) -> Option<Proof> {
-        const DAY: i64 = 86_400;
-        let before = i64::try_from(before?).ok()?;
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
-            let now = self.view(id).wall_clock().await;
-            if let Some(now) = now.and_then(|now| i64::try_from(now).ok()) {
-                // The shorter way round the clock.
-                let jump = (now - before + DAY + DAY / 2) % DAY - DAY / 2;
-                if jump.abs() > 1_800 {
-                    let seen = format!("node {id} answers with a date that is {jump} s off");
-                    return Some(Proof::Proven(seen));
-                }
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        None
     }
 
     /// Waits until a node serves or has ended by itself, whatever other faults have done to it meanwhile.

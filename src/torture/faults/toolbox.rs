@@ -28,6 +28,8 @@ pub struct Toolbox {
     clocks: Option<Clocks>,
     tracers: BTreeMap<u64, Tracer>,
     damage: BTreeMap<u64, Damage>,
+    /// How often a node had looked at its clock before that jumped.
+    looks_before: BTreeMap<u64, u64>,
     folder: PathBuf,
 }
 
@@ -174,10 +176,14 @@ impl Toolbox {
                 }
             },
             Kind::ClockJump => {
-                if let Some(clocks) = &self.clocks {
-                    clocks.set(node, 0)?;
-                }
-                Ok(Proof::Unproven("its clock was not seen to jump".to_owned()))
+                let Some(clocks) = &self.clocks else {
+                    return Ok(Proof::Unproven("there are no clocks".to_owned()));
+                };
+                clocks.set(node, 0)?;
+                let before = self.looks_before.remove(&node).unwrap_or(0);
+                let looks = clocks.looks(node)? - before;
+                let seen = format!("node {node} looked {looks} times at a clock that was wrong");
+                Ok(Proof::of(looks > 0, seen))
             }
             Kind::Damage => self.repair(node, cluster, code).await,
             _ => Ok(Proof::Unproven("nothing was looked at".to_owned())),
@@ -230,8 +236,9 @@ impl Toolbox {
         })
     }
 
-    fn jump(&self, node: u64, random: &mut Rng) -> io::Result<Doom> {
+    fn jump(&mut self, node: u64, random: &mut Rng) -> io::Result<Doom> {
         if let Some(clocks) = &self.clocks {
+            self.looks_before.insert(node, clocks.looks(node)?);
             clocks.set(node, if random.bool() { 3_600 } else { -3_600 })?;
         }
         Ok(Doom::default())
