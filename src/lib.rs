@@ -48,7 +48,7 @@
 //! | retries, leader hints | [`client`] |
 //! | sessions of web frameworks | `tower_sessions`, behind a feature |
 //! | verbs and output | [`cli`] |
-//! | checkers and benchmarks | [`torture`] |
+//! | faults, workloads, checkers, benchmarks | [`torture`] |
 //!
 //! # Invariants that cross modules
 //!

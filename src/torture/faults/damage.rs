@@ -3,7 +3,7 @@
 //! Files of the log are hit in any of these ways. Files of the state are cut off or removed only: a flipped byte in them may be
 //! found late, when the log that could repair them has been purged.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +57,7 @@ impl Damage {
     pub fn undo_all(self) -> io::Result<()> {
         fs::remove_dir_all(&self.data)?;
         copy(&self.copy, &self.data)?;
+        sync(&self.data)?;
         self.forget()
     }
 
@@ -65,6 +66,7 @@ impl Damage {
         let state = self.data.join("shards");
         fs::remove_dir_all(&state)?;
         copy(&self.copy.join("shards"), &state)?;
+        sync(&self.data)?;
         self.forget()
     }
 
@@ -72,6 +74,11 @@ impl Damage {
     pub fn forget(self) -> io::Result<()> {
         fs::remove_dir_all(&self.copy)
     }
+}
+
+/// What was put back must survive a power cut, as what was there before would have.
+fn sync(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
 }
 
 fn list(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
