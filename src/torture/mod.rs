@@ -1,8 +1,9 @@
 //! A black box over the client: workloads, faults, checkers, benchmarks.
 //!
 //! `trolley-torture` is [`run`]: real processes in a [`cluster`] whose network it owns, [`workloads`] that note what they were
-//! told, [`faults`] that prove themselves, and a [`record`] of it all. [`checks`] judge the record, [`verdict`] sums up, [`timeline`]
-//! shows it. [`history`] and [`linearizability`] are the register's checker; [`bench`](mod@bench), [`peers`], [`demo`] and [`shop`] measure.
+//! told, [`faults`] that prove themselves, and a [`record`] of it all. [`checks`] judge the record, [`verdict`] sums up, and
+//! [`timeline`] shows it. [`history`] and [`linearizability`] are the register's checker; [`bench`](mod@bench), [`peers`],
+//! [`demo`] and [`shop`] measure.
 
 pub mod audit;
 pub mod bench;
