@@ -276,9 +276,10 @@ async fn run_and_judge(args: &RunArgs) -> Result<u8, Broken> {
     record.save(&settings.folder)?;
     let verdict = judge(&record, &settings.folder)?;
     if verdict.verdict == Judgement::Valid && !args.keep {
-        for node in 1..=settings.nodes {
+        let nodes = (1..=settings.nodes).map(|node| format!("node-{node}"));
+        for data in nodes.chain(["disks".to_owned()]) {
             // What is left is in nobody's way.
-            fs::remove_dir_all(settings.folder.join(format!("node-{node}"))).ok();
+            fs::remove_dir_all(settings.folder.join(data)).ok();
         }
     }
     tell(&verdict, &settings.folder, args.json);
