@@ -24,7 +24,7 @@ const BROKEN: u8 = 3;
 
 const EXAMPLES: &str = "\
 Examples:
-  trolley-torture run                                      # three minutes of everything, on three nodes
+  trolley-torture run                                      # a minute and a half of everything, on three nodes
   trolley-torture run --profile soak --duration 8h
   trolley-torture run --faults kill-leader,isolate-leader --workloads registers --duration 1m
   trolley-torture run --seed 42                            # the same faults, at the same times, to the same roles
