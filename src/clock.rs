@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::planted::{self, Bug};
 use crate::types::LogTime;
 
 /// Wall time, or a hand that a test moves.
@@ -150,6 +151,9 @@ impl LogClock {
     /// a node that has not heard of log time anchors the clock to wall time.
     #[must_use]
     pub fn now(&self, floor: LogTime) -> LogTime {
+        if planted::has(Bug::WallClockStamps) {
+            return self.wall.now().max(floor);
+        }
         let mut known = self.lock();
         let at = Instant::now();
         let time = known.log.map_or_else(

@@ -48,7 +48,7 @@
 //! | retries, leader hints | [`client`] |
 //! | sessions of web frameworks | `tower_sessions`, behind a feature |
 //! | verbs and output | [`cli`] |
-//! | checkers and benchmarks | [`torture`] |
+//! | faults, workloads, checkers, benchmarks | [`torture`] |
 //!
 //! # Invariants that cross modules
 //!
@@ -68,6 +68,7 @@ pub mod config;
 pub mod limits;
 pub mod network;
 pub mod node;
+pub mod planted;
 pub mod proto;
 pub mod raft;
 pub mod server;

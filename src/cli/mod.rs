@@ -23,6 +23,7 @@ mod message;
 mod namespace;
 mod output;
 mod session;
+pub mod torture;
 mod txn;
 mod watch;
 

@@ -15,6 +15,7 @@ use super::error::{Error, Rejected};
 use super::node::{Cause, Lost};
 use super::supervisor::Shared;
 use crate::limits;
+use crate::planted::{self, Bug};
 use crate::proto::v1::ResponseHeader;
 use crate::proto::v1::cart_service_client::CartServiceClient;
 use crate::proto::v1::kv_service_client::KvServiceClient;
@@ -52,6 +53,9 @@ pub(super) async fn call(
         let node = journey.next_node().await?;
         // As the sweeper has it for streams.
         let patience = journey.patience(&node);
+        if kind == Kind::Write && planted::has(Bug::NewIdOnRetry) {
+            name(&mut request, uuid::Uuid::new_v4().simple().to_string());
+        }
         let sent = send(node.channel(), request.clone(), patience);
         let Ok(answer) = tokio::time::timeout(patience, sent).await else {
             journey.unanswered()?;

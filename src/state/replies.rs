@@ -28,6 +28,7 @@ use super::store::Record;
 use super::window::ClientWindow;
 use super::{Fault, Rejection, Store};
 use crate::limits;
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::types::{ClientId, LogTime, Ttl};
@@ -134,6 +135,7 @@ fn look_up_request<S: Store>(
     let live = batch
         .read::<pb::RequestRecord>(id)
         .filter(|request| request.deadline > batch.now().as_millis());
+    let live = live.filter(|_| !planted::has(Bug::ForgottenReplies));
     let Some(stored) = live.and_then(|request| request.reply.as_ref()) else {
         return Ok(Known::New);
     };

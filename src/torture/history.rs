@@ -314,8 +314,14 @@ impl Recorder {
     /// An empty one; its clock starts now.
     #[must_use]
     pub fn new() -> Self {
+        Self::since(Instant::now())
+    }
+
+    /// An empty one, whose times count from then.
+    #[must_use]
+    pub fn since(started: Instant) -> Self {
         Self {
-            started: Instant::now(),
+            started,
             inner: Mutex::default(),
         }
     }

@@ -1,72 +1,45 @@
-//! Disks whose power can be cut: ext4 in a file, over a loop device.
+//! Disks whose power can be cut, and syncs that are lies, for nodes of a test.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use trolley::torture::faults::disks::Disks as Mounted;
 
-const BYTES: u64 = 512 << 20;
-
-/// Mounted until they are dropped.
+/// Mounted until they are dropped, before the folder that they are in.
 pub struct Disks {
+    mounted: Mounted,
+    nodes: Vec<u64>,
     folder: TempDir,
-    count: usize,
-    plug: PathBuf,
-}
-
-/// Runs a command, which says why it failed.
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let command = format!("{program} {}", arguments.join(" "));
-    match Command::new(program).args(arguments).output() {
-        Err(error) => Err(format!("{command}: {error}")),
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(format!("{command}: {}: {said}", output.status))
-        }
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("temporary folders have plain names")
 }
 
 impl Disks {
     /// So many disks, or `None` where the test must not mount any: that takes root and loop devices, and is said aloud.
-    pub fn new(count: usize) -> Option<Self> {
+    pub fn new(count: u64) -> Option<Self> {
         let folder = TempDir::with_prefix("trolley-disks-").expect("a temporary folder");
-        let plug = compile(&folder, "plug", include_str!("plug.rs"), "bin");
-        let mut disks = Self {
-            folder,
-            count: 0,
-            plug,
-        };
-        for number in 1..=count {
-            let image = File::create(disks.image(number)).expect("a file can be made");
-            image.set_len(BYTES).expect("it can be as large");
-            fs::create_dir(disks.mounted(number)).expect("a folder can be made");
-            let image = disks.image(number);
-            let made = run("mkfs.ext4", &["-q", "-F", text(&image)]);
-            if let Err(problem) = made.and_then(|()| disks.mount(number)) {
-                skipped(&problem);
-                return None;
+        match Mounted::make(folder.path(), count) {
+            Ok(mounted) => Some(Self {
+                mounted,
+                nodes: (1..=count).collect(),
+                folder,
+            }),
+            Err(problem) => {
+                skipped(&problem.to_string());
+                None
             }
-            disks.count = number;
         }
-        Some(disks)
     }
 
     /// Where a node may keep its data.
     pub fn places(&self) -> Vec<PathBuf> {
-        let mounted = (1..=self.count).map(|number| self.mounted(number));
-        mounted.map(|mounted| mounted.join("data")).collect()
+        self.mounted.places()
     }
 
     /// The environment of a node whose syncs are lies while the switch is on.
     pub fn liar(&self) -> Vec<(String, String)> {
-        let liar = compile(&self.folder, "liar", include_str!("liar.rs"), "cdylib");
+        let liar = compile_liar(&self.folder);
         vec![
             ("LD_PRELOAD".to_owned(), text(&liar).to_owned()),
             ("LIAR_SWITCH".to_owned(), text(&self.switch()).to_owned()),
@@ -84,32 +57,15 @@ impl Disks {
 
     /// Cuts the power of all at once. What was not synced is gone; whoever has them open meets errors from now on.
     pub fn cut_power(&self) {
-        let mounted: Vec<_> = (1..=self.count)
-            .map(|number| self.mounted(number))
-            .collect();
-        let mounted: Vec<_> = mounted.iter().map(|path| text(path)).collect();
-        run(text(&self.plug), &mounted).expect("a plug can be pulled");
+        let cut = self.mounted.cut(&self.nodes);
+        cut.expect("a plug can be pulled");
     }
 
     /// Brings them back, through the journal, once nobody has them open.
     pub fn restore_power(&self) {
-        for number in 1..=self.count {
-            run("umount", &[text(&self.mounted(number))]).expect("nobody uses it");
-            self.mount(number).expect("the journal makes it whole");
-        }
-    }
-
-    fn mount(&self, number: usize) -> Result<(), String> {
-        let (image, mounted) = (self.image(number), self.mounted(number));
-        run("mount", &["-o", "loop", text(&image), text(&mounted)])
-    }
-
-    fn image(&self, number: usize) -> PathBuf {
-        self.folder.path().join(format!("disk-{number}"))
-    }
-
-    fn mounted(&self, number: usize) -> PathBuf {
-        self.folder.path().join(format!("mounted-{number}"))
+        let is_lost = self.mounted.restore(&self.nodes);
+        let is_lost = is_lost.expect("nobody uses them, and the journal makes them whole");
+        assert!(is_lost, "what was never synced is there all the same");
     }
 
     fn switch(&self) -> PathBuf {
@@ -117,31 +73,29 @@ impl Disks {
     }
 }
 
-impl Drop for Disks {
-    fn drop(&mut self) {
-        for number in 1..=self.count {
-            if let Err(problem) = run("umount", &[text(&self.mounted(number))]) {
-                println!("{problem}");
-            }
-        }
-    }
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary folders have plain names")
 }
 
-/// Compiles one of the programs beside this file with the compiler that this test was made with.
-fn compile(folder: &TempDir, name: &str, source: &str, kind: &str) -> PathBuf {
-    let file = folder.path().join(format!("{name}.rs"));
-    fs::write(&file, source).expect("it can be written");
-    let made = folder.path().join(name);
+/// Compiles the library beside this file with the compiler that this test was made with.
+fn compile_liar(folder: &TempDir) -> PathBuf {
+    let (file, made) = (folder.path().join("liar.rs"), folder.path().join("liar"));
+    fs::write(&file, include_str!("liar.rs")).expect("it can be written");
     let arguments = [
         "--edition",
         "2024",
         "-C",
         "panic=abort",
         "--crate-type",
-        kind,
+        "cdylib",
+        "-o",
     ];
-    let arguments = [&arguments[..], &["-o", text(&made), text(&file)]].concat();
-    run("rustc", &arguments).expect("it compiles");
+    let output = Command::new("rustc")
+        .args(arguments)
+        .args([&made, &file])
+        .output();
+    let output = output.expect("there is a compiler");
+    assert!(output.status.success(), "{output:?}");
     made
 }
 

@@ -1,0 +1,57 @@
+//! Bugs that are put in on purpose, one at a time, to see whether `trolley-torture` finds them.
+//!
+//! Only a build with the feature `planted-bugs` has any, and it has the one that the environment variable `PLANTED_BUG`
+//! names when the process starts. In every other build [`has`] is `false` before the program runs.
+
+/// A bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The log is written and not synced.
+    UnsyncedLog,
+    /// A leader answers linearizable reads without asking anybody whether it still leads.
+    LeaderReads,
+    /// A follower answers linearizable reads from what it has.
+    FollowerReads,
+    /// Nobody looks into the reply tables.
+    ForgottenReplies,
+    /// A leader stamps entries with its wall clock.
+    WallClockStamps,
+    /// The client sends a write whose outcome is unknown again, under a new identity.
+    NewIdOnRetry,
+    /// A write to the log that fails is said to have succeeded.
+    SwallowedError,
+    /// Now and then an event is not told of.
+    LostEvents,
+}
+
+/// Whether this process has it.
+#[cfg(feature = "planted-bugs")]
+#[must_use]
+pub fn has(bug: Bug) -> bool {
+    static PLANTED: std::sync::OnceLock<Option<Bug>> = std::sync::OnceLock::new();
+    let planted = PLANTED.get_or_init(|| {
+        let name = std::env::var("PLANTED_BUG").ok()?;
+        ALL.into_iter()
+            .find_map(|(known, bug)| (known == name).then_some(bug))
+    });
+    *planted == Some(bug)
+}
+
+/// Whether this process has it: no.
+#[cfg(not(feature = "planted-bugs"))]
+#[must_use]
+pub const fn has(_: Bug) -> bool {
+    false
+}
+
+/// Their names in the environment.
+pub const ALL: [(&str, Bug); 8] = [
+    ("unsynced-log", Bug::UnsyncedLog),
+    ("leader-reads", Bug::LeaderReads),
+    ("follower-reads", Bug::FollowerReads),
+    ("forgotten-replies", Bug::ForgottenReplies),
+    ("wall-clock-stamps", Bug::WallClockStamps),
+    ("new-id-on-retry", Bug::NewIdOnRetry),
+    ("swallowed-error", Bug::SwallowedError),
+    ("lost-events", Bug::LostEvents),
+];

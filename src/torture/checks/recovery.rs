@@ -1,0 +1,247 @@
+//! How long it took until somebody was served again, from probes that do not wait for each other; and that it came to that.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use super::Check;
+use crate::torture::faults::nemesis::Chronicle;
+use crate::torture::workloads::probes::Probes;
+
+/// A gap between two acknowledged probes that is no outage, but a busy machine.
+const HICCUP_US: u64 = 100_000;
+/// How long it may take in the worst case until a cluster that could serve does.
+const LONGEST_MS: u64 = 30_000;
+
+/// A time in which no probe was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outage {
+    /// The acknowledgement before it.
+    pub from_us: u64,
+    /// The one behind it.
+    pub until_us: u64,
+}
+
+/// All of them, in order.
+#[must_use]
+pub fn outages(probes: &[Probes]) -> Vec<Outage> {
+    let answered = probes
+        .iter()
+        .filter(|probe| probe.outcome.answer().is_some());
+    let mut times: Vec<u64> = answered.filter_map(|probe| probe.returned_us).collect();
+    times.sort_unstable();
+    let gaps = times
+        .windows(2)
+        .filter(|pair| pair[1] - pair[0] > HICCUP_US);
+    gaps.map(|pair| Outage {
+        from_us: pair[0],
+        until_us: pair[1],
+    })
+    .collect()
+}
+
+/// How much of a stretch of time was outage.
+#[must_use]
+pub fn idle(outages: &[Outage], from_us: u64, until_us: u64) -> u64 {
+    let within = outages.iter().map(|outage| {
+        let begin = outage.from_us.max(from_us);
+        outage.until_us.min(until_us).saturating_sub(begin)
+    });
+    within.sum()
+}
+
+/// Times to recovery.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// How many there were.
+    pub samples: u64,
+    /// Milliseconds.
+    pub p50_ms: u64,
+    /// Milliseconds.
+    pub p99_ms: u64,
+    /// Milliseconds.
+    pub max_ms: u64,
+    /// How many took up to so many milliseconds, and longer than the bucket before.
+    pub buckets: Vec<(u64, u64)>,
+    /// The longest, by what had happened.
+    pub longest_by_cause: BTreeMap<String, u64>,
+}
+
+const BUCKETS_MS: [u64; 11] = [
+    20,
+    50,
+    100,
+    200,
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    30_000,
+    u64::MAX,
+];
+
+/// From each moment at which something changed and the nodes could serve, to the first acknowledgement of a probe that was sent
+/// after it; unless something changed again before.
+#[must_use]
+pub fn measure(chronicle: &Chronicle, probes: &[Probes]) -> Recovery {
+    let mut recovery = Recovery::default();
+    let mut histogram = Histogram::<u64>::new(3).expect("three digits are allowed");
+    for (what, ms) in samples(chronicle, probes) {
+        histogram.saturating_record(ms);
+        let longest = recovery.longest_by_cause.entry(what).or_default();
+        *longest = (*longest).max(ms);
+    }
+    recovery.samples = histogram.len();
+    if recovery.samples > 0 {
+        recovery.p50_ms = histogram.value_at_quantile(0.5);
+        recovery.p99_ms = histogram.value_at_quantile(0.99);
+        recovery.max_ms = histogram.max();
+        let mut below = 0;
+        for bound in BUCKETS_MS {
+            recovery
+                .buckets
+                .push((bound, histogram.count_between(below, bound)));
+            below = bound.saturating_add(1);
+        }
+    }
+    recovery
+}
+
+fn samples(chronicle: &Chronicle, probes: &[Probes]) -> Vec<(String, u64)> {
+    let mut probes: Vec<_> = probes.iter().collect();
+    probes.sort_unstable_by_key(|probe| probe.invoked_us);
+    // The first acknowledgement among this probe and all that were sent later.
+    let mut first = vec![u64::MAX; probes.len() + 1];
+    for (index, probe) in probes.iter().enumerate().rev() {
+        let own = probe.outcome.answer().and(probe.returned_us);
+        first[index] = own.unwrap_or(u64::MAX).min(first[index + 1]);
+    }
+    let transitions = &chronicle.transitions;
+    let mut samples = Vec::new();
+    for (index, transition) in transitions.iter().enumerate() {
+        let next = transitions.get(index + 1).map_or(u64::MAX, |it| it.at_us);
+        let sent_after = probes.partition_point(|probe| probe.invoked_us < transition.at_us);
+        let served = first[sent_after];
+        if transition.can_serve && served != u64::MAX && served <= next {
+            let ms = (served - transition.at_us) / 1000;
+            samples.push((transition.what.clone(), ms));
+        }
+    }
+    samples
+}
+
+/// A cluster that can serve does so again, in a time that is long enough for any machine.
+#[must_use]
+pub fn liveness(chronicle: &Chronicle, probes: &[Probes]) -> Check {
+    let mut check = Check::new("it serves again");
+    check.examined = probes.len() as u64;
+    for stuck in &chronicle.stuck_us {
+        let what = "the nodes did not follow one leader, long after all was mended";
+        check.violate(Some(*stuck), what.to_owned());
+    }
+    for (what, ms) in samples(chronicle, probes) {
+        if ms > LONGEST_MS {
+            check.violate(
+                None,
+                format!("{what}: no write was acknowledged for {ms} ms"),
+            );
+        }
+    }
+    let last = chronicle.transitions.last();
+    let sent_after = |probe: &&Probes| last.is_none_or(|last| probe.invoked_us > last.at_us);
+    let mut late = probes.iter().filter(sent_after);
+    let is_long = last.is_some_and(|last| {
+        let end = probes.iter().map(|probe| probe.invoked_us).max();
+        end.is_some_and(|end| end > last.at_us + LONGEST_MS * 1000)
+    });
+    if is_long && !late.any(|probe| probe.outcome.answer().is_some()) {
+        check.violate(
+            None,
+            "no probe was acknowledged after the last fault".to_owned(),
+        );
+    }
+    check.expect_facts()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_invalid, assert_valid, lost, told};
+    use super::*;
+    use crate::torture::faults::Transition;
+
+    fn transition(at_us: u64, can_serve: bool) -> Transition {
+        Transition {
+            at_us,
+            what: "kill-leader".to_owned(),
+            can_serve,
+        }
+    }
+
+    fn chronicle(transitions: &[Transition]) -> Chronicle {
+        Chronicle {
+            transitions: transitions.to_vec(),
+            ..Chronicle::default()
+        }
+    }
+
+    #[test]
+    fn an_outage_lies_between_acknowledgements() {
+        let probes = [
+            told(0, 1_000, 0, ()),
+            lost(10_000, 900_000, 1),
+            told(20_000, 801_000, 2, ()),
+            told(30_000, 802_000, 3, ()),
+        ];
+        let found = outages(&probes);
+        assert_eq!(found.len(), 1);
+        assert_eq!(idle(&found, 0, 900_000), 800_000);
+        assert_eq!(idle(&found, 1_000, 2_000), 1_000);
+        assert_eq!(idle(&found, 801_000, 900_000), 0);
+    }
+
+    #[test]
+    fn recovery_is_from_the_change_to_the_first_probe_sent_after_it() {
+        let probes = [
+            told(0, 300_000, 0, ()),
+            lost(20_000, 500_000, 1),
+            told(30_000, 250_000, 2, ()),
+        ];
+        let found = measure(&chronicle(&[transition(10_000, true)]), &probes);
+        assert_eq!((found.samples, found.max_ms), (1, 240));
+        assert_eq!(found.longest_by_cause["kill-leader"], 240);
+        assert_eq!(found.buckets.iter().map(|(_, count)| count).sum::<u64>(), 1);
+        // What cannot serve need not; and what changed again meanwhile says nothing.
+        assert_eq!(
+            measure(&chronicle(&[transition(10_000, false)]), &probes).samples,
+            0
+        );
+        let twice = [transition(10_000, true), transition(100_000, false)];
+        assert_eq!(measure(&chronicle(&twice), &probes).samples, 0);
+    }
+
+    #[test]
+    fn a_cluster_that_stays_away_is_found() {
+        let probes = [told(0, 1_000, 0, ()), told(20_000, 40_020_000, 1, ())];
+        let long = liveness(&chronicle(&[transition(10_000, true)]), &probes);
+        assert_invalid(&long, "no write was acknowledged for 40010 ms");
+        let mut stuck = chronicle(&[]);
+        stuck.stuck_us.push(7);
+        assert_invalid(&liveness(&stuck, &probes), "did not follow one leader");
+        assert_valid(&liveness(
+            &chronicle(&[transition(15_000, false)]),
+            &probes[..1],
+        ));
+    }
+
+    #[test]
+    fn nobody_who_is_served_after_the_last_fault_is_a_violation() {
+        let mut probes = vec![told(0, 1_000, 0, ())];
+        probes.extend(
+            (1..60).map(|second| lost(second * 10_000_000, second * 10_000_000 + 1, second)),
+        );
+        let found = liveness(&chronicle(&[transition(10_000, true)]), &probes);
+        assert_invalid(&found, "after the last fault");
+    }
+}
