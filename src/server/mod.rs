@@ -40,6 +40,10 @@ use crate::proto;
 
 /// After the last request was answered: longest wait for the connections to close.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// How long the process waits for databases to close and for tasks that a library left behind. Before a database is closed its
+/// threads use what the process destroys as it exits, which would end in an abort and hide the exit code; and after a write
+/// that failed `RocksDB` does not close within a second.
+const END_GRACE: Duration = Duration::from_secs(10);
 /// At most this part of the drain is spent on handing leadership over.
 const TRANSFER_SHARE: u32 = 2;
 
@@ -253,8 +257,7 @@ pub fn serve(args: ServeArgs) -> Result<(), Error> {
     if let Err(error) = &outcome {
         tracing::error!(exit_code = error.exit_code(), %error, "stopped");
     }
-    // Tasks that a library left behind must not keep the process.
-    runtime.shutdown_timeout(CLOSE_GRACE);
+    runtime.shutdown_timeout(END_GRACE);
     outcome
 }
 
