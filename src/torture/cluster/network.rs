@@ -1,6 +1,6 @@
 //! The network between nodes and clients: a proxy in front of every node, with a rule for each direction of each link.
 //!
-//! The membership has one address for each node, and that is the front's. A front learns from [`super::origin`] who dials, so
+//! The membership has one address for each node, and that is the front's. A front learns from `super::origin` who dials, so
 //! that a connection belongs to a link, and each of its two directions follows the rule for it: what node 1 sends to node
 //! 2 goes by the rule (1, 2), whoever of the two has dialled.
 //!
