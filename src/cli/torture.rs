@@ -33,7 +33,8 @@ Examples:
 A run leaves a directory: verdict.json, timeline.html (open it in a browser), record/ (what clients were told),
 logs/ of the nodes, and, unless the verdict is valid, their data.
 
-Exit codes: 0 valid, 1 invalid, 2 unknown (something could not be decided, or a fault took no effect), 3 the run broke off.";
+Exit codes: 0 valid, 1 invalid, 2 unknown (something could not be decided, or a fault took no effect), 3 the run broke off, or was asked for
+in a way that cannot be.";
 
 /// Breaks a cluster on purpose, while clients use it, and finds out what was lost.
 ///
@@ -138,6 +139,8 @@ enum Broken {
     File { path: PathBuf, source: io::Error },
     #[error("{} exists already: choose another --out", .0.display())]
     Exists(PathBuf),
+    #[error("{} holds no recorded run: name the directory that a run left", .0.display())]
+    NoRecord(PathBuf),
     #[error("the threads of this program: {0}")]
     Runtime(io::Error),
     #[error("the system has no randomness")]
@@ -149,7 +152,15 @@ enum Broken {
 /// Runs the program with the process's arguments.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            // What cannot be printed, nobody waits for.
+            drop(usage.print());
+            // Clap's own code for a mistake is UNKNOWN's.
+            return ExitCode::from(if usage.use_stderr() { BROKEN } else { 0 });
+        }
+    };
     let done = match arguments.verb {
         Verb::Run(args) => block_on(run_and_judge(&args)),
         Verb::Check(args) => check(&args),
@@ -216,7 +227,7 @@ impl RunArgs {
         let folder = folder.canonicalize().map_err(of_file(&folder))?;
         Ok(Settings {
             binary: match &self.binary {
-                Some(binary) => binary.clone(),
+                Some(binary) => existing(binary.clone())?,
                 None => beside_this()?,
             },
             folder,
@@ -237,12 +248,15 @@ fn of_file(path: &Path) -> impl FnOnce(io::Error) -> Broken {
 
 fn beside_this() -> Result<PathBuf, Broken> {
     let this = std::env::current_exe().map_err(of_file(Path::new("trolley-torture")))?;
-    let beside = this.with_file_name("trolley");
-    if beside.exists() {
-        Ok(beside)
+    existing(this.with_file_name("trolley"))
+}
+
+fn existing(binary: PathBuf) -> Result<PathBuf, Broken> {
+    if binary.is_file() {
+        Ok(binary)
     } else {
         let source = io::Error::from(io::ErrorKind::NotFound);
-        Err(of_file(&beside)(source))
+        Err(of_file(&binary)(source))
     }
 }
 
@@ -301,6 +315,9 @@ async fn signalled() {
 }
 
 fn check(args: &CheckArgs) -> Result<u8, Broken> {
+    if !args.directory.join(record::FOLDER).is_dir() {
+        return Err(Broken::NoRecord(args.directory.clone()));
+    }
     let record = Record::load(&args.directory)?;
     let verdict = judge(&record, &args.directory)?;
     tell(&verdict, &args.directory, args.json);
