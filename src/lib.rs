@@ -77,4 +77,5 @@ pub mod storage;
 pub mod torture;
 #[cfg(feature = "tower-sessions")]
 pub mod tower_sessions;
+pub mod transport;
 pub mod types;

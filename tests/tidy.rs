@@ -21,13 +21,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("planted", &[]),
     ("types", &[]),
     ("clock", &[]),
+    ("transport", &[]),
     ("config", &[]),
     ("proto", &[]),
     ("state", &["proto"]),
     ("raft", &["state", "proto"]),
     ("storage", &["raft", "state", "proto"]),
     // Heartbeats carry the log clock.
-    ("network", &["raft", "proto", "clock"]),
+    ("network", &["raft", "proto", "clock", "transport"]),
     (
         "node",
         &[
@@ -35,12 +36,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     // A reply passes from raft to the edge as it is.
-    ("api", &["node", "state", "proto", "raft"]),
+    ("api", &["node", "state", "proto", "raft", "transport"]),
     (
         "server",
-        &["node", "api", "network", "config", "clock", "proto"],
+        &[
+            "node",
+            "api",
+            "network",
+            "config",
+            "clock",
+            "proto",
+            "transport",
+        ],
     ),
-    ("client", &["proto"]),
+    ("client", &["proto", "transport"]),
     // An expiry is a time on the web server's own clock.
     ("tower_sessions", &["client", "proto", "clock"]),
     // `trolley serve` hands over to the server, `bench` and `demo` to the workloads.
@@ -65,6 +74,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "tonic",
         &[
             "src/proto",
+            "src/transport",
             "src/network",
             "src/api",
             "src/server",

@@ -22,6 +22,7 @@ use tonic_types::StatusExt as _;
 use super::{Error, status};
 use crate::limits;
 use crate::node::{self, LeaderHint, Outcome};
+use crate::transport::Connector;
 
 /// Metadata of a caller that wants to be told the leader instead of being forwarded.
 pub const NO_FORWARD: &str = "trolley-no-forward";
@@ -92,10 +93,9 @@ impl Leaders {
         let channel = Endpoint::from_shared(format!("http://{address}"))
             .ok()?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .connect_lazy();
+            .connect_with_connector_lazy(Connector::new());
         if channels.len() >= POOLED {
             channels.clear();
         }

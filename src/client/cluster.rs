@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::call::{Journey, Kind};
 use super::error::{Error, Rejected};
+use super::link::Link;
 use super::node::Node;
 use super::unary::interpret;
 use super::{Client, Outcome};
@@ -103,8 +104,8 @@ impl Cluster<'_> {
     }
 }
 
-fn connect(node: &Node) -> ClusterServiceClient<tonic::transport::Channel> {
-    ClusterServiceClient::new(node.channel())
+fn connect(node: &Node) -> ClusterServiceClient<Link> {
+    ClusterServiceClient::new(node.link())
 }
 
 fn bounded<T>(message: T, timeout: Duration) -> tonic::Request<T> {

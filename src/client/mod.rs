@@ -59,6 +59,7 @@ mod frame;
 mod keys;
 mod leases;
 mod ledger;
+mod link;
 mod lock;
 mod logins;
 mod namespaces;

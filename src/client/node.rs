@@ -26,10 +26,12 @@ use tonic::{Request, Streaming};
 
 use super::call::Backoff;
 use super::frame::FrameCodec;
+use super::link::{self, Link};
 use super::outbound::Outbound;
 use super::supervisor::Shared;
 use crate::limits;
 use crate::proto::v1;
+use crate::transport::Connector;
 
 /// Operations that may wait for a frame.
 const INBOX: usize = limits::FRAME_OPERATIONS;
@@ -157,8 +159,8 @@ pub(super) struct Node {
     /// The sweeper gave the stream up.
     pub silent: Notify,
     /// For unary calls; it connects by itself.
-    channel: OnceLock<Channel>,
-    /// The same, for watches.
+    link: Link,
+    /// For watches; it does, too.
     watches: OnceLock<Channel>,
     /// Why there is no stream.
     problem: Mutex<String>,
@@ -172,12 +174,21 @@ impl Node {
     ) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(connect_timeout)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
+        let authority = endpoint.uri().authority().cloned();
+        let link = Link::new(
+            authority.expect("an address of HTTP has one"),
+            link::Settings {
+                connect: connect_timeout,
+                ping: KEEPALIVE,
+                stream_window: STREAM_WINDOW,
+                connection_window: CONNECTION_WINDOW,
+            },
+        );
         Ok(Self {
             address: address.to_owned(),
             endpoint,
@@ -196,7 +207,7 @@ impl Node {
             sweeping: AtomicBool::new(false),
             stir: Notify::new(),
             silent: Notify::new(),
-            channel: OnceLock::new(),
+            link,
             watches: OnceLock::new(),
             problem: Mutex::new("not connected yet".to_owned()),
         })
@@ -220,9 +231,8 @@ impl Node {
     }
 
     /// For unary calls.
-    pub fn channel(&self) -> Channel {
-        let channel = self.channel.get_or_init(|| self.endpoint.connect_lazy());
-        channel.clone()
+    pub fn link(&self) -> Link {
+        self.link.clone()
     }
 
     /// For watches, at most [`limits::HTTP2_STREAMS`] of them at once.
@@ -232,7 +242,7 @@ impl Node {
                 .clone()
                 .initial_stream_window_size(WATCH_WINDOW)
                 .initial_connection_window_size(WATCHES_WINDOW)
-                .connect_lazy()
+                .connect_with_connector_lazy(Connector::new())
         });
         channel.clone()
     }
@@ -339,7 +349,11 @@ impl Node {
         shared: &Arc<Shared>,
     ) -> Result<(Streaming<v1::ExchangeResponse>, v1::ExchangeResponse), String> {
         let opening = async {
-            let channel = self.endpoint.connect().await.map_err(|e| explain(&e))?;
+            let channel = self
+                .endpoint
+                .connect_with_connector(Connector::new())
+                .await
+                .map_err(|e| explain(&e))?;
             let mut grpc =
                 tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST_FRAME);
             grpc.ready().await.map_err(|e| explain(&e))?;

@@ -137,7 +137,7 @@ async fn refresh_due(shared: &Shared) {
 
 async fn ask_members(shared: &Shared) -> Option<Vec<v1::Member>> {
     let node = shared.directory.any_open(None)?;
-    let mut client = ClusterServiceClient::new(node.channel());
+    let mut client = ClusterServiceClient::new(node.link());
     let asked = client.members(v1::MembersRequest {});
     // A node that cannot tell now is asked again when something changes, as others are.
     let answer = tokio::time::timeout(MEMBERS_TIMEOUT, asked).await.ok()?;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
 use super::Reply;
 use super::call::{Journey, Kind};
 use super::error::{Error, Rejected};
+use super::link::Link;
 use super::node::{Cause, Lost};
 use super::supervisor::Shared;
 use crate::limits;
@@ -56,7 +56,7 @@ pub(super) async fn call(
         if kind == Kind::Write && planted::has(Bug::NewIdOnRetry) {
             name(&mut request, uuid::Uuid::new_v4().simple().to_string());
         }
-        let sent = send(node.channel(), request.clone(), patience);
+        let sent = send(node.link(), request.clone(), patience);
         let Ok(answer) = tokio::time::timeout(patience, sent).await else {
             journey.unanswered()?;
             continue;
@@ -113,7 +113,7 @@ pub(super) fn interpret(status: tonic::Status) -> Rejected {
 macro_rules! calls {
     ($($variant:ident: $service:ident.$method:ident),* $(,)?) => {
         async fn send(
-            channel: Channel,
+            link: Link,
             request: Request,
             timeout: Duration,
         ) -> Result<(Response, Option<ResponseHeader>), tonic::Status> {
@@ -121,7 +121,7 @@ macro_rules! calls {
                 $(Request::$variant(message) => {
                     let mut request = tonic::Request::new(message);
                     request.set_timeout(timeout);
-                    let mut client = $service::new(channel)
+                    let mut client = $service::new(link)
                         .max_decoding_message_size(LARGEST_ANSWER);
                     let mut answer = client.$method(request).await?.into_inner();
                     let header = answer.header.take();

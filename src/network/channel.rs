@@ -14,6 +14,7 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::peer_service_client::PeerServiceClient;
 use crate::proto::internal::raft_service_client::RaftServiceClient;
+use crate::transport::Connector;
 
 /// What a connection carries. Each lane has its own, so that none waits for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,7 +78,9 @@ impl Pool {
         if channels.len() >= limits::PEER_CONNECTIONS {
             channels.clear();
         }
-        let channel = self.endpoint(address)?.connect_lazy();
+        let channel = self
+            .endpoint(address)?
+            .connect_with_connector_lazy(Connector::new());
         channels.insert(key, channel.clone());
         Ok(channel)
     }
@@ -87,7 +90,6 @@ impl Pool {
             .map_err(|_| Error::Address(address.to_owned()))?;
         Ok(endpoint
             .connect_timeout(self.timing.connect)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(self.timing.ping_interval)
             .keep_alive_timeout(self.timing.ping_timeout)
             .keep_alive_while_idle(true)

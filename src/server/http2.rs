@@ -1,12 +1,15 @@
 //! The transport's limits, all explicit: tonic sets none of its own.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures::{Stream, TryStreamExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 use crate::limits;
+use crate::transport::Coalescing;
 
 /// A connection that is silent for so long is asked for a sign of life.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -36,8 +39,11 @@ pub(super) fn server() -> Server {
 }
 
 /// Accepted connections.
-pub(super) fn incoming(listener: TcpListener) -> TcpIncoming {
+pub(super) fn incoming(
+    listener: TcpListener,
+) -> impl Stream<Item = io::Result<Coalescing<TcpStream>>> {
     TcpIncoming::from(listener)
         .with_nodelay(Some(true))
         .with_keepalive(Some(TCP_KEEPALIVE))
+        .map_ok(Coalescing::new)
 }

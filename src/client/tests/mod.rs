@@ -2,6 +2,7 @@
 
 mod failover;
 mod fake;
+mod link;
 mod load;
 mod outcomes;
 mod watch;
