@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: what a request means (`api`), and how nodes agree (`node`, `network`).
 
+mod dispatch;
 mod error;
 mod health;
 mod http2;
@@ -30,6 +31,7 @@ use tonic::service::Routes;
 pub use error::Error;
 pub use listen::listen;
 
+use self::dispatch::Dispatch;
 use self::health::Health;
 use crate::api::{Api, Backend};
 use crate::clock::Clock;
@@ -85,17 +87,14 @@ pub async fn serve_node<N: Served>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let api = Api::new(node.clone());
-    let (health, routes) = routes(&api, peers, config.message_bytes).await?;
+    let (health, dispatch) = dispatch(&api, peers, config.message_bytes).await?;
     let go_away = CancellationToken::new();
     let mut serving = JoinSet::new();
-    serving.spawn(
-        http2::server()
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                http2::incoming(listener),
-                go_away.clone().cancelled_owned(),
-            ),
-    );
+    serving.spawn(http2::server().serve_with_incoming_shutdown(
+        dispatch,
+        http2::incoming(listener),
+        go_away.clone().cancelled_owned(),
+    ));
     let mut following = JoinSet::new();
     following.spawn(health.clone().follow(node.clone(), health::PROBE_PERIOD));
 
@@ -139,11 +138,11 @@ fn accepting_ended(ended: Option<Result<Result<(), tonic::transport::Error>, Joi
 }
 
 /// Every service on the socket.
-async fn routes<N: Served>(
+async fn dispatch<N: Served>(
     api: &Api<N>,
     peers: Routes,
     message_bytes: usize,
-) -> Result<(Health, Routes), Error> {
+) -> Result<(Health, Dispatch<N>), Error> {
     let (health, health_service) = Health::new().await;
     let services = api.services(message_bytes);
     let reflection = || {
@@ -151,10 +150,7 @@ async fn routes<N: Served>(
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let routes = peers
-        .add_service(services.session)
-        .add_service(services.cart)
-        .add_service(services.kv)
+    let others = peers
         .add_service(services.lease)
         .add_service(services.txn)
         .add_service(services.namespace)
@@ -166,7 +162,8 @@ async fn routes<N: Served>(
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(Error::Reflection)?)
         .add_service(reflection().build_v1alpha().map_err(Error::Reflection)?);
-    Ok((health, routes))
+    let dispatch = Dispatch::new(services.session, services.cart, services.kv, others);
+    Ok((health, dispatch))
 }
 
 /// Hands leadership over, if this node has it and somebody can take it.
