@@ -66,6 +66,9 @@ const DEADLINE: u8 = 0x40;
 const EVENTS: u8 = 0x50;
 const EVENT_MARKS: u8 = 0x51;
 
+/// The kinds of which commands and reads scan a part. All others are looked up, and scanned only with everything else.
+const SCANNED: [u8; 3] = [USER_SESSION, KV, DEADLINE];
+
 /// Ends a namespace.
 const NAMESPACE_END: u8 = 0x00;
 /// Stands for a zero byte within a text, after the zero byte itself.
@@ -119,6 +122,15 @@ pub enum Key {
 }
 
 impl Key {
+    /// Commands and reads scan ranges of this kind, and not only all records one after the other.
+    #[must_use]
+    pub fn is_scanned(&self) -> bool {
+        matches!(
+            self,
+            Self::UserSession(..) | Self::Kv(..) | Self::Deadline(..)
+        )
+    }
+
     /// The key's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
@@ -508,6 +520,15 @@ impl KeyRange {
         Self {
             start: just_after(key.to_vec()),
             end: self.end.clone(),
+        }
+    }
+
+    /// Whatever is in the range is scanned: see [`Key::is_scanned`].
+    #[must_use]
+    pub fn is_scanned(&self) -> bool {
+        match self.start.first() {
+            Some(&tag) if SCANNED.contains(&tag) => self.end <= vec![tag.saturating_add(1)],
+            _ => false,
         }
     }
 

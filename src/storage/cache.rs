@@ -12,7 +12,7 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::state::{Key, Record, Stored};
+use crate::state::{Key, Stored};
 
 /// What an entry costs beside its key and encoded value: the key's enum, the hash table, the shared record.
 const ENTRY_OVERHEAD_BYTES: usize = 192;
@@ -53,12 +53,15 @@ impl RecordCache {
 
     /// The record under a key, if it is here.
     pub fn get(&self, key: &Key) -> Option<Stored> {
+        if !keeps(key) {
+            return None;
+        }
         self.entries.get(key).map(|cached| cached.stored)
     }
 
     /// A record was read, or written to the database: its content shares nothing but `value`'s own allocation.
     pub fn fill(&self, key: Key, stored: Stored, value_bytes: usize) {
-        if matches!(stored.record, Record::Index | Record::Request(_)) {
+        if !keeps(&key) {
             return;
         }
         let bytes = footprint(value_bytes);
@@ -69,9 +72,18 @@ impl RecordCache {
     pub fn update(&self, key: &Key, value: Option<&(Stored, Bytes)>) {
         match value {
             Some((stored, value)) => self.fill(key.clone(), stored.clone(), value.len()),
-            None => drop(self.entries.remove(key)),
+            None if keeps(key) => drop(self.entries.remove(key)),
+            None => {}
         }
     }
+}
+
+/// Whether a record of this kind may be here.
+fn keeps(key: &Key) -> bool {
+    !matches!(
+        key,
+        Key::Request(..) | Key::Deadline(..) | Key::UserSession(..)
+    )
 }
 
 fn footprint(value_bytes: usize) -> u32 {

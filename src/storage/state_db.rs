@@ -319,8 +319,9 @@ impl Committed {
     fn freeze(&mut self) -> Option<Arc<Frozen>> {
         if self.frozen.is_none() && self.is_dirty {
             self.is_dirty = false;
+            let successor = self.active.successor();
             self.frozen = Some(Arc::new(Frozen {
-                layer: std::mem::take(&mut self.active),
+                layer: std::mem::replace(&mut self.active, successor),
                 events: self.unwritten.chunks(),
                 header: self.header.clone(),
                 position: self.position.clone(),
