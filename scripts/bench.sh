@@ -294,7 +294,9 @@ measure_all() {
             for operation in session-write session-read touch touch-stored login cart-add txn; do
                 ! runs trolley || measure trolley "$operation" exchange "$clients" "$round"
             done
-            ! runs trolley || measure trolley add-item unary "$clients" "$round"
+            for operation in kv-put-once add-item; do
+                ! runs trolley || measure trolley "$operation" unary "$clients" "$round"
+            done
         done
         if ((WATCHERS > 0)) && runs trolley; then
             measure_fan_out "$round"

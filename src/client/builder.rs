@@ -14,7 +14,15 @@ macro_rules! write_options {
         /// A request id of the caller's own: a later call with the same id and request, from whichever process, returns the
         /// first reply. The call is then a unary one.
         pub fn request_id(mut self, id: impl Into<String>) -> Self {
-            self.options.request_id = Some(id.into());
+            self.options.identity = crate::client::call::Identity::Named(id.into());
+            self
+        }
+
+        /// Sends the write without an identity, as a plain call from another language has none, which spares every node a
+        /// record and its end. It is not sent again once a node may have seen it: an answer that is lost is an error whose
+        /// outcome is unknown. The call is a unary one.
+        pub fn at_most_once(mut self) -> Self {
+            self.options.identity = crate::client::call::Identity::Absent;
             self
         }
     };
@@ -44,7 +52,9 @@ macro_rules! in_txn {
     ($builder:ident as $variant:ident) => {
         impl crate::client::InTxn for $builder<'_> {
             fn into_request(mut self) -> crate::proto::v1::operation::Request {
-                self.request.request_id = self.options.request_id.unwrap_or_default();
+                if let crate::client::call::Identity::Named(id) = self.options.identity {
+                    self.request.request_id = id;
+                }
                 crate::proto::v1::operation::Request::$variant(self.request)
             }
         }

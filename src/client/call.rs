@@ -31,8 +31,30 @@ const HINTS_IN_A_ROW: u32 = 2;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Options {
     pub timeout: Option<Duration>,
-    /// A request id of the caller's own, which only a unary call can carry.
-    pub request_id: Option<String>,
+    pub identity: Identity,
+}
+
+/// How nodes recognise a write that is sent again.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Identity {
+    /// By what the client draws.
+    #[default]
+    Drawn,
+    /// By a request id of the caller's own, which only a unary call can carry.
+    Named(String),
+    /// Not at all; again it is a unary call that carries nothing.
+    Absent,
+}
+
+impl Identity {
+    pub fn is_drawn(&self) -> bool {
+        matches!(self, Self::Drawn)
+    }
+
+    /// The request id of the caller's own.
+    pub fn is_named(&self) -> bool {
+        matches!(self, Self::Named(_))
+    }
 }
 
 /// Exponential, with full jitter, so that callers who failed together do not come back together.
@@ -67,6 +89,8 @@ impl Backoff {
 pub(super) enum Kind {
     /// A write, which has an identity.
     Write,
+    /// A write that has none: it is not sent again once a node may have seen it.
+    UnnamedWrite,
     /// What has an effect, and needs no identity because it may have it twice.
     LeaderTask,
     AnyTask,
@@ -139,9 +163,10 @@ impl Client {
         let deadline = Instant::now() + options.timeout.unwrap_or(self.defaults.timeout);
         let shared = self.core.shared();
         shared.directory.call();
-        let is_unary = options.request_id.is_some() || self.defaults.transport == Transport::Unary;
+        let Options { identity, .. } = options;
+        let is_unary = !identity.is_drawn() || self.defaults.transport == Transport::Unary;
         let reply = if is_unary {
-            super::unary::call(shared, request, options.request_id, deadline).await?
+            super::unary::call(shared, request, identity, deadline).await?
         } else {
             exchange(shared, request, deadline).await?
         };
@@ -294,7 +319,7 @@ impl<'a> Journey<'a> {
             }
             let pause = Instant::now() + self.backoff.next();
             if self.deadline <= Instant::now() {
-                return Err(self.out_of_time());
+                return Err(self.unavailable());
             }
             let news = directory.until(|route| self.is_news(route));
             // Either ends the pause.
@@ -338,10 +363,10 @@ impl<'a> Journey<'a> {
                     outcome: self.outcome,
                 });
             }
-            Cause::Expired => return Err(self.out_of_time()),
+            Cause::Expired => return Err(self.unavailable()),
         };
         self.problem = Some(problem);
-        Ok(())
+        self.go_on()
     }
 
     /// An attempt that nobody answered in the time that it had.
@@ -364,6 +389,14 @@ impl<'a> Journey<'a> {
         }
         self.follow(&rejected);
         self.problem = Some(rejected.to_string());
+        self.go_on()
+    }
+
+    /// Whether there may be another attempt.
+    fn go_on(&self) -> Result<(), Error> {
+        if self.kind == Kind::UnnamedWrite && self.outcome == Outcome::Unknown {
+            return Err(self.unavailable());
+        }
         Ok(())
     }
 
@@ -397,7 +430,7 @@ impl<'a> Journey<'a> {
         }
     }
 
-    pub fn out_of_time(&self) -> Error {
+    pub fn unavailable(&self) -> Error {
         let problem = self.problem.clone();
         Error::Unavailable {
             outcome: self.outcome,

@@ -160,7 +160,7 @@ impl RotateSession<'_> {
     /// Sends the request.
     pub async fn send(mut self) -> Result<Reply<RotatedSession>, Error> {
         // As for a creation: under a request id of the caller's own the node draws it.
-        if self.request.new_token.is_empty() && self.options.request_id.is_none() {
+        if self.request.new_token.is_empty() && !self.options.identity.is_named() {
             self.request.new_token = SessionToken::draw(0)?.expose();
         }
         let token = self.request.new_token.clone();

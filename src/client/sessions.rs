@@ -158,7 +158,7 @@ impl CreateSession<'_> {
     /// Sends the request.
     pub async fn send(mut self) -> Result<Reply<CreatedSession>, Error> {
         // Under a request id of the caller's own the node draws it: a later call with that id must be the same request.
-        if self.request.token.is_empty() && self.options.request_id.is_none() {
+        if self.request.token.is_empty() && !self.options.identity.is_named() {
             self.request.token = SessionToken::draw(0)?.expose();
         }
         let token = self.request.token.clone();

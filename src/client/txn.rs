@@ -88,7 +88,7 @@ impl Txn<'_> {
     /// rotated need tokens of the caller's own, too.
     pub async fn send(mut self) -> Result<Reply<v1::TxnResponse>, Error> {
         // A later call with the caller's own request id must be the same request, so that the caller names tokens then.
-        if self.options.request_id.is_none() {
+        if !self.options.identity.is_named() {
             let request = &mut self.request;
             for operation in request.then.iter_mut().chain(&mut request.otherwise) {
                 draw_token(operation)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Reply;
-use super::call::{Journey, Kind};
+use super::call::{Identity, Journey, Kind};
 use super::error::{Error, Rejected};
 use super::link::Link;
 use super::node::{Cause, Lost};
@@ -34,15 +34,17 @@ const LARGEST_ANSWER: usize = limits::MESSAGE_BYTES + limits::LIST_PAGE_BYTES;
 pub(super) async fn call(
     shared: &Arc<Shared>,
     mut request: Request,
-    request_id: Option<String>,
+    identity: Identity,
     deadline: Instant,
 ) -> Result<Reply<Response>, Error> {
-    let kind = Kind::of(&request);
+    let mut kind = Kind::of(&request);
     if kind == Kind::Write {
-        // An empty one is none.
-        let id = request_id.filter(|id| !id.is_empty());
-        let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
-        name(&mut request, id);
+        match identity {
+            Identity::Absent => kind = Kind::UnnamedWrite,
+            // An empty one is none.
+            Identity::Named(id) if !id.is_empty() => name(&mut request, id),
+            Identity::Named(_) | Identity::Drawn => name(&mut request, draw_id()),
+        }
     }
     let length = request.encoded_len();
     if length > limits::MESSAGE_BYTES {
@@ -54,7 +56,7 @@ pub(super) async fn call(
         // As the sweeper has it for streams.
         let patience = journey.patience(&node);
         if kind == Kind::Write && planted::has(Bug::NewIdOnRetry) {
-            name(&mut request, uuid::Uuid::new_v4().simple().to_string());
+            name(&mut request, draw_id());
         }
         let sent = send(node.link(), request.clone(), patience);
         let Ok(answer) = tokio::time::timeout(patience, sent).await else {
@@ -79,6 +81,10 @@ pub(super) async fn call(
             Err(status) => journey.refused(interpret(status))?,
         }
     }
+}
+
+fn draw_id() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
 }
 
 /// No connection, so that the node has not seen the request.

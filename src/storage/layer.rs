@@ -85,10 +85,11 @@ impl Layer {
         self.entries.iter()
     }
 
-    /// An empty layer that will take about as many entries as this one has.
+    /// An empty layer with room for as many entries as this one has, and for some more, lest the table grow at the end.
     pub fn successor(&self) -> Self {
+        let room = self.entries.len().saturating_add(self.entries.len() / 8);
         Self {
-            entries: HashMap::with_capacity_and_hasher(self.entries.len(), RandomState::default()),
+            entries: HashMap::with_capacity_and_hasher(room, RandomState::default()),
             ..Self::default()
         }
     }

@@ -15,9 +15,11 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use crate::proto::v1::exchange_service_server::{ExchangeService, ExchangeServiceServer};
+use crate::proto::v1::kv_service_server::{KvService, KvServiceServer};
 use crate::proto::v1::operation::Request as Asked;
 use crate::proto::v1::outcome::Response as Answered;
 use crate::proto::v1::watch_service_server::{WatchService, WatchServiceServer};
@@ -169,6 +171,7 @@ impl Fake {
             .add_service(ExchangeServiceServer::new(Service(Arc::clone(&node))))
             .add_service(ClusterServiceServer::new(Service(Arc::clone(&node))))
             .add_service(WatchServiceServer::new(Service(Arc::clone(&node))))
+            .add_service(KvServiceServer::new(Service(Arc::clone(&node))))
             .serve_with_incoming(TcpListenerStream::new(listener));
         node.spawn(async move {
             serving.await.expect("loopback does not fail");
@@ -469,5 +472,73 @@ impl WatchService for Service {
         let refusal = node.watch_refusal.lock().expect("no holder panics").clone();
         let end = stream::iter(refusal.map(Err));
         Ok(Response::new(messages.chain(end).boxed()))
+    }
+}
+
+/// A put is served as if it came over a stream, from a client that is known by the request's id.
+#[tonic::async_trait]
+impl KvService for Service {
+    async fn put(
+        &self,
+        request: Request<v1::PutKeyRequest>,
+    ) -> Result<Response<v1::PutKeyResponse>, Status> {
+        let put = request.into_inner();
+        let client = if put.request_id.is_empty() {
+            uuid::Uuid::new_v4().simple().to_string()
+        } else {
+            put.request_id.clone()
+        };
+        let operation = Operation {
+            sequence: 0,
+            request: Some(Asked::PutKey(put)),
+        };
+        let frame = v1::ExchangeRequest {
+            operations: vec![operation],
+            ..Default::default()
+        };
+        let (mut outcomes, goes_on) = self.0.serve(&client.into(), frame);
+        match outcomes.pop().and_then(|outcome| outcome.response) {
+            Some(Answered::PutKey(answer)) => Ok(Response::new(answer)),
+            Some(Answered::Failure(failure)) => {
+                let details = ErrorDetails::with_error_info(
+                    failure.reason,
+                    "trolley",
+                    failure.metadata.into_iter().collect::<HashMap<_, _>>(),
+                );
+                let code = Code::from_i32(failure.code);
+                Err(Status::with_error_details(code, failure.message, details))
+            }
+            Some(other) => panic!("a put has no such outcome: {other:?}"),
+            None if goes_on => std::future::pending().await,
+            None => Err(Status::unavailable("broken")),
+        }
+    }
+
+    async fn get(
+        &self,
+        _: Request<v1::GetKeyRequest>,
+    ) -> Result<Response<v1::GetKeyResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn delete(
+        &self,
+        _: Request<v1::DeleteKeyRequest>,
+    ) -> Result<Response<v1::DeleteKeyResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn list(
+        &self,
+        _: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn increment(
+        &self,
+        _: Request<v1::IncrementKeyRequest>,
+    ) -> Result<Response<v1::IncrementKeyResponse>, Status> {
+        Err(Status::unimplemented("not played"))
     }
 }

@@ -1,12 +1,13 @@
 //! What a caller may conclude from an error: `NotApplied` is a proof.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::{Fake, Step, cluster, config, connect, dead_endpoint};
-use crate::client::{Client, ClientConfig, Error, Outcome};
+use super::{Fake, Step, Store, cluster, config, connect, dead_endpoint};
+use crate::client::{Client, ClientConfig, Error, Outcome, Transport};
 
 /// What a node does, operation by operation.
 type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
@@ -148,4 +149,69 @@ async fn a_slow_answer_ends_in_a_deadline() {
     assert!(matches!(error, Error::Deadline { .. }), "{error}");
     assert_eq!(error.outcome(), Outcome::Unknown);
     assert_eq!(fakes[0].seen().len(), 1);
+}
+
+/// Unary writes against a leader that takes these steps, and then serves.
+async fn unary(steps: impl Fn(&Fake) -> Vec<Step>) -> (Client, Vec<Fake>, Arc<Store>) {
+    let (fakes, store) = cluster(1).await;
+    let mut steps = steps(&fakes[0]);
+    steps.reverse();
+    fakes[0].script(move |_, _| steps.pop().unwrap_or(Step::Serve));
+    let config = config(&fakes).transport(Transport::Unary);
+    let client = Client::connect(config).expect("the system has randomness");
+    (client, fakes, store)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_an_identity_is_not_sent_again_once_it_may_have_been_seen() {
+    for lost in [
+        |_: &Fake| vec![Step::ServeAndBreak],
+        |_: &Fake| vec![Step::Ignore],
+    ] {
+        let (client, fakes, store) = unary(lost).await;
+        let put = client.keys().put("a", "1").at_most_once().send().await;
+        let error = put.expect_err("the answer was lost");
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+        assert_eq!(fakes[0].seen().len(), 1, "it was sent once");
+        assert!(store.applied("a") <= 1);
+    }
+    let unknown = |fake: &Fake| {
+        vec![Step::Fail(fake.failure(
+            Code::Unavailable,
+            "LEADERSHIP_LOST",
+            "unknown",
+        ))]
+    };
+    let (client, fakes, _) = unary(unknown).await;
+    let put = client.keys().put("a", "1").at_most_once().send().await;
+    let error = put.expect_err("nobody knows");
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert_eq!(fakes[0].seen().len(), 1, "it was sent once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_an_identity_is_sent_again_if_it_was_not_applied() {
+    let refused = |fake: &Fake| {
+        vec![Step::Fail(fake.failure(
+            Code::Unavailable,
+            "NO_LEADER",
+            "not_applied",
+        ))]
+    };
+    let (client, fakes, store) = unary(refused).await;
+    let put = client.keys().put("a", "1").at_most_once().send().await;
+    put.expect("the second is served");
+    assert_eq!(fakes[0].seen().len(), 2);
+    assert_eq!(store.applied("a"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unary_write_is_recognised_when_it_is_sent_again() {
+    let (client, fakes, store) = unary(|_| vec![Step::ServeAndBreak]).await;
+    let put = client.keys().put("a", "1").send().await;
+    put.expect("the second is the first");
+    let seen = fakes[0].seen();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0].client, seen[1].client, "under one request id");
+    assert_eq!(store.applied("a"), 1);
 }

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Target;
-use crate::client::{CartOwner, Client, Compare, Error, Outcome, Rejected};
+use crate::client::{CartOwner, Client, Compare, Error, Outcome, PutKey, Rejected};
 use crate::proto::v1;
 use crate::torture::peers;
 use crate::torture::shop::Shop;
@@ -43,6 +43,8 @@ pub enum Operation {
     AddItem,
     /// Puts a key.
     KvPut,
+    /// Puts a key in a plain unary call: no request id, so that it is not sent again when its answer is lost.
+    KvPutOnce,
     /// Gets a key, linearizable.
     KvGet,
     /// Compares three keys' revisions and puts the three.
@@ -98,7 +100,11 @@ impl Trolley {
             }
             Operation::KvGet | Operation::Txn => target.put_keys().await?,
             Operation::AddItem => target.shop = Some(target.open_shop().await?),
-            Operation::Login | Operation::CartAdd | Operation::KvPut | Operation::RevokeAll => {}
+            Operation::Login
+            | Operation::CartAdd
+            | Operation::KvPut
+            | Operation::KvPutOnce
+            | Operation::RevokeAll => {}
         }
         Ok(target)
     }
@@ -157,6 +163,11 @@ impl Trolley {
             txn = txn.then(client.keys().put(key, self.value.clone()));
         }
         txn.send().await.map(drop)
+    }
+
+    fn put(&self, worker: usize, step: u64) -> PutKey<'_> {
+        let key = peers::key(worker, step, self.keys);
+        self.client(worker).keys().put(key, self.value.clone())
     }
 
     fn client(&self, worker: usize) -> &Client {
@@ -260,10 +271,9 @@ impl Trolley {
                 let added = shop.add_item(worker, self.buyer(worker, step), sku(step));
                 added.await.map_err(|status| Rejected::from(status).into())
             }
-            Operation::KvPut => {
-                let put = client
-                    .keys()
-                    .put(peers::key(worker, step, self.keys), self.value.clone());
+            Operation::KvPut => self.put(worker, step).send().await.map(drop),
+            Operation::KvPutOnce => {
+                let put = self.put(worker, step).at_most_once();
                 put.send().await.map(drop)
             }
             Operation::KvGet => client
