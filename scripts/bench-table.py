@@ -13,6 +13,7 @@ RIVALS = {
     "touch-stored": "kv-put",
     "login": "kv-put",
     "cart-add": "kv-put",
+    "kv-put-once": "kv-put",
     "add-item": "kv-put",
     "txn": "kv-put",
     "kv-get": "kv-get",
@@ -70,13 +71,15 @@ def print_fan_out(lines):
 
 
 def print_outages(lines):
-    for system in ("trolley", "etcd"):
-        outages = [line["outage_ms"] for line in lines if line["system"] == system and "outage_ms" in line]
-        if outages:
-            print(
-                f"leader killed to next acknowledged write, {system}: median {statistics.median(outages):.0f} ms "
-                f"of {len(outages)} (from {min(outages)} to {max(outages)} ms)"
-            )
+    for signal, what in (("KILL", "killed"), ("STOP", "stopped")):
+        for system in ("trolley", "etcd"):
+            found = [line for line in lines if line["system"] == system and line.get("signal") == signal]
+            outages = [line["outage_ms"] for line in found]
+            if outages:
+                print(
+                    f"leader {what} to next acknowledged write, {system}: median {statistics.median(outages):.0f} ms "
+                    f"of {len(outages)} (from {min(outages)} to {max(outages)} ms)"
+                )
 
 
 def print_memory(lines):

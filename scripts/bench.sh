@@ -17,6 +17,11 @@ WARM_UP=1s
 CLIENTS=1,64,256,1024
 SYSTEMS=trolley,etcd,redis
 KILLS=10
+PAUSES=0
+# Both stand for election after 500 to 1,000 ms without a heartbeat, of which there is one every 100 ms.
+EQUAL_TIMERS=0
+HEARTBEAT_MS=100
+ELECTION_MS=500
 MEMORY_SESSIONS=0
 ENDING_SESSIONS=0
 REVOKED_SESSIONS=100000
@@ -36,12 +41,14 @@ every write on disk before it is acknowledged, and prints one table of medians.
 
   scripts/bench.sh [options]
 
-  --rounds N          measure everything N times, in turn, and take medians ($ROUNDS)
+  --rounds N          measure everything N times, in turn, and take medians; 0 for outages alone ($ROUNDS)
   --duration D        of one measurement ($DURATION), after a warm-up of $WARM_UP
   --clients A,B,...   closed-loop clients ($CLIENTS)
   --systems A,B,...   which systems ($SYSTEMS)
   --watchers N        watchers of one Trolley node; 0 does not measure them ($WATCHERS)
   --kills N           kill the leader N times and take the median outage; 0 does not ($KILLS)
+  --pauses N          the same with a leader that is stopped and goes on after it was replaced ($PAUSES)
+  --equal-timers      Trolley and etcd with the same timers: an election after $ELECTION_MS to $((2 * ELECTION_MS)) ms of silence
   --with-memory       also: memory per node, idle and with a million sessions
   --with-endings      also: writes while a million sessions expire, and how long it takes to revoke 100,000
   --quick             one short round at 256 clients, three kills
@@ -59,6 +66,8 @@ parse() {
             --clients) CLIENTS=${2:?"--clients takes numbers"} && shift ;;
             --systems) SYSTEMS=${2:?"--systems takes names"} && shift ;;
             --watchers) WATCHERS=${2:?"--watchers takes a number"} && shift ;;
+            --pauses) PAUSES=${2:?"--pauses takes a number"} && shift ;;
+            --equal-timers) EQUAL_TIMERS=1 ;;
             --kills) KILLS=${2:?"--kills takes a number"} && shift ;;
             --with-memory) MEMORY_SESSIONS=1000000 ;;
             --with-endings) ENDING_SESSIONS=1000000 ;;
@@ -69,9 +78,10 @@ parse() {
         esac
         shift
     done
-    [[ $ROUNDS =~ ^[1-9][0-9]*$ ]] || die "--rounds '$ROUNDS' is not a number from 1"
+    [[ $ROUNDS =~ ^[0-9]+$ ]] || die "--rounds '$ROUNDS' is not a number"
     [[ $WATCHERS =~ ^[0-9]+$ ]] || die "--watchers '$WATCHERS' is not a number"
     [[ $KILLS =~ ^[0-9]+$ ]] || die "--kills '$KILLS' is not a number"
+    [[ $PAUSES =~ ^[0-9]+$ ]] || die "--pauses '$PAUSES' is not a number"
     [[ $CLIENTS =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--clients '$CLIENTS' is not a list of numbers"
 }
 
@@ -190,7 +200,7 @@ start_etcd() {
     start "etcd-$id" "$(etcd_binary etcd)" --name "n$id" --data-dir "$WORK/etcd-$id" --log-level error \
         --listen-client-urls "http://$(etcd_client "$id")" --advertise-client-urls "http://$(etcd_client "$id")" \
         --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
-        --initial-cluster "$(IFS=, && printf '%s' "${members[*]}")" --quota-backend-bytes 8589934592
+        --initial-cluster "$(IFS=, && printf '%s' "${members[*]}")" --quota-backend-bytes 8589934592 "${ETCD_TIMERS[@]}"
 }
 
 etcdctl() {
@@ -225,6 +235,13 @@ redis_ready() {
 }
 
 start_all() {
+    ETCD_TIMERS=()
+    if ((EQUAL_TIMERS)); then
+        # etcd draws from its election timeout to twice that.
+        export TROLLEY_HEARTBEAT_INTERVAL_MS=$HEARTBEAT_MS
+        export TROLLEY_ELECTION_TIMEOUT_MIN_MS=$ELECTION_MS TROLLEY_ELECTION_TIMEOUT_MAX_MS=$((2 * ELECTION_MS))
+        ETCD_TIMERS=(--heartbeat-interval "$HEARTBEAT_MS" --election-timeout "$ELECTION_MS")
+    fi
     if runs trolley; then
         cluster up 3 >"$WORK/up.log" 2>&1 || die "Trolley does not start: $(tail -n 3 "$WORK/up.log")"
     fi
@@ -304,12 +321,18 @@ measure_all() {
     done
 }
 
+# measure_trolley_outage SIGNAL: of what it does to the leader, who is brought back afterwards.
 measure_trolley_outage() {
-    local leader
+    local leader pid
     leader=$(trolley_leader)
+    pid=$(trolley_pid "$leader")
     "$BINARY" bench --json --operation kv-put --endpoints "$(trolley_endpoints)" --timeout 30s \
-        --kill-command "kill -KILL $(trolley_pid "$leader")" | record system=trolley operation=outage
-    cluster start "$leader" >/dev/null 2>&1
+        --kill-command "kill -$1 $pid" | record system=trolley operation=outage signal="$1"
+    if [[ $1 == STOP ]]; then
+        kill -CONT "$pid"
+    else
+        cluster start "$leader" >/dev/null 2>&1
+    fi
     wait_until 30 trolley_settled || die "Trolley's node $leader does not come back"
 }
 
@@ -319,18 +342,23 @@ measure_etcd_outage() {
     follower=$((leader % 3 + 1))
     # A follower is asked: it forwards, and so meets the next leader first.
     "$BINARY" bench --json --system etcd --operation kv-put --endpoints "$(etcd_client "$follower")" --clients 1 \
-        --kill-command "kill -KILL ${PIDS[etcd-$leader]}" | record system=etcd operation=outage
-    end "etcd-$leader"
-    start_etcd "$leader"
+        --kill-command "kill -$1 ${PIDS[etcd-$leader]}" | record system=etcd operation=outage signal="$1"
+    if [[ $1 == STOP ]]; then
+        kill -CONT "${PIDS[etcd-$leader]}"
+    else
+        end "etcd-$leader"
+        start_etcd "$leader"
+    fi
     wait_until 30 etcd_healthy || die "etcd's node $leader does not come back"
 }
 
+# measure_outages SIGNAL TIMES
 measure_outages() {
-    local kill
-    for ((kill = 1; kill <= KILLS; kill++)); do
-        note "outage $kill of $KILLS"
-        ! runs trolley || measure_trolley_outage
-        ! runs etcd || measure_etcd_outage
+    local nth
+    for ((nth = 1; nth <= $2; nth++)); do
+        note "outage $nth of $2 by SIG$1"
+        ! runs trolley || measure_trolley_outage "$1"
+        ! runs etcd || measure_etcd_outage "$1"
     done
 }
 
@@ -398,7 +426,8 @@ main() {
         measure_memory 0
     fi
     measure_all
-    measure_outages
+    measure_outages KILL "$KILLS"
+    measure_outages STOP "$PAUSES"
     if ((MEMORY_SESSIONS > 0)) && runs trolley; then
         measure_full_memory
     fi

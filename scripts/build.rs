@@ -54,6 +54,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let mut config = tonic_prost_build::Config::new();
+    // By its name, the codec knows what it decodes.
+    config.enable_type_names();
     // Maps are ordered, so that equal records have equal bytes; bytes fields share their buffer. What is rare and
     // large in a reply is boxed, so that every other reply stays small.
     tonic_prost_build::configure()
@@ -61,9 +64,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         .boxed(".trolley.internal.v1.Reply.body.cart_frozen")
         .skip_debug(holding_tokens(&descriptors))
+        .codec_path("crate::proto::BoundedCodec")
         // The same messages under another name; only its service is generated.
         .extern_path(".oteldemo", "crate::proto::hipstershop")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, config)?;
 
     // For benchmarks alone, so reflection does not show it.
     let etcd = protox::compile(["peers/etcd.proto"], [&root])?;

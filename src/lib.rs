@@ -42,6 +42,7 @@
 //! | messages, stored formats | `proto/`, [`proto`] |
 //! | what is on disk, fsyncs, snapshots | [`storage`] |
 //! | how nodes talk | [`network`] |
+//! | what a connection does with small writes | [`transport`] |
 //! | leadership, ticks, births, reads, who is told of events, full disks | [`node`] |
 //! | gRPC services and error reasons | [`api`] |
 //! | flags, start, shutdown | [`config`], [`server`] |
@@ -65,6 +66,8 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+#[cfg(test)]
+mod foreign;
 pub mod limits;
 pub mod network;
 pub mod node;
@@ -79,3 +82,8 @@ pub mod torture;
 pub mod tower_sessions;
 pub mod transport;
 pub mod types;
+
+/// Counts what is allocated, for [`foreign`].
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -10,8 +10,11 @@
     reason = "generated from the protos, which carry the documentation"
 )]
 
+mod codec;
 mod disk;
 mod secrets;
+
+pub use codec::{BoundedCodec, BoundedDecoder, DECODED_BASE, DECODED_BYTES};
 
 /// `trolley.v1`: the public API.
 pub mod v1 {

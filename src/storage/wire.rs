@@ -28,7 +28,7 @@ use crate::types::ShardId;
 /// Length of an encoded key.
 pub(super) const KEY_BYTES: usize = 11;
 /// Length of the checksum at the end of a value.
-const CHECKSUM_BYTES: usize = 8;
+pub(super) const CHECKSUM_BYTES: usize = 8;
 /// The place of what belongs to no shard.
 const NODE: u16 = u16::MAX;
 

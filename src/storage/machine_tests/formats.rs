@@ -49,7 +49,7 @@ const SPOKEN_AND_STORED: [&str; 2] = ["Entry", "SnapshotManifest"];
 
 /// What opens a record on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Opener {
+pub(super) enum Opener {
     /// The state machine, by the record's key.
     State,
     /// The log, by the record's key.
@@ -121,10 +121,10 @@ impl Opener {
 
 /// One stored record.
 #[derive(Debug, Clone)]
-struct Fixture {
-    opener: Opener,
-    key: Vec<u8>,
-    value: Vec<u8>,
+pub(super) struct Fixture {
+    pub opener: Opener,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
 }
 
 /// A message of a record, by its name.
@@ -156,6 +156,15 @@ impl Fixture {
             opener: opener.expect("a known opener").1,
             key: unhex(key),
             value: unhex(value),
+        }
+    }
+
+    /// The value without its checksum.
+    pub fn message(&self) -> &[u8] {
+        match self.opener {
+            Opener::Log => &self.value[..self.value.len() - wire::CHECKSUM_BYTES],
+            Opener::Contents => &self.value[CHECKSUM_BYTES..],
+            _ => &self.value,
         }
     }
 
@@ -493,6 +502,13 @@ fn reach(message: &MessageDescriptor, reached: &mut BTreeSet<String>) {
 
 fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/storage/golden/formats.txt")
+}
+
+/// All records of the file.
+pub(super) fn stored() -> Vec<Fixture> {
+    let golden = std::fs::read_to_string(path()).expect("it is in the repository");
+    let lines = golden.lines().filter_map(|line| line.strip_prefix("> "));
+    lines.map(Fixture::parse).collect()
 }
 
 /// A record's line, and what it says.

@@ -2,6 +2,7 @@
 
 mod equal;
 mod event_history;
+mod foreign;
 mod formats;
 mod full_disk;
 mod install;

@@ -1,0 +1,286 @@
+//! The codec of every service: prost's, behind a check of what a message would take in memory.
+//!
+//! An empty message within another is two bytes on the wire and a few hundred in memory, so that four megabytes of them would
+//! take a gigabyte before anybody could count them. A large message is therefore walked over first, which costs some
+//! nanoseconds a part: one with too many parts for its size is refused, and not decoded at all.
+//!
+//! Invariant: decoding allocates at most [`DECODED_BYTES`] for each byte of a message, and [`DECODED_BASE`] beside.
+//!
+//! Parts are the messages within a message, at any depth. Entries of maps are none: equal keys replace each other, and
+//! different ones take their bytes on the wire.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::LazyLock;
+
+use bytes::Buf as _;
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstDecoder, ProstEncoder};
+
+/// What decoding may allocate for each byte of a message.
+pub const DECODED_BYTES: usize = 128;
+/// What it may allocate beside: a message this small is not looked at.
+pub const DECODED_BASE: usize = 16 << 20;
+
+/// A message up to this size is decoded as it is.
+const SMALL_BYTES: usize = 16 << 10;
+/// Parts that a message may have, whatever its size.
+const PARTS: usize = SMALL_BYTES / 2;
+/// A part beyond them takes at least so many bytes of the message.
+const BYTES_PER_PART: usize = 8;
+/// How deep parts may be nested; prost refuses deeper ones.
+const DEPTH: usize = 100;
+
+/// prost's codec, bounded: see the module. `T` is encoded, `U` is decoded.
+#[derive(Debug)]
+pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for BoundedCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for BoundedCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Name + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = BoundedDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        BoundedDecoder(ProstDecoder::default())
+    }
+}
+
+/// Decodes what is not too much.
+#[derive(Debug)]
+pub struct BoundedDecoder<U>(ProstDecoder<U>);
+
+impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        // It is one piece: tonic gathers a message before it is decoded.
+        check::<U>(buffer.chunk())?;
+        self.0.decode(buffer)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
+    }
+}
+
+fn check<U: Name>(message: &[u8]) -> Result<(), Status> {
+    if message.len() <= SMALL_BYTES {
+        return Ok(());
+    }
+    let mut left = PARTS.saturating_add(message.len() / BYTES_PER_PART);
+    let Some(&shape) = SHAPES.by_name.get(U::full_name().as_str()) else {
+        // Of no service of ours.
+        return Ok(());
+    };
+    if SHAPES.has_room(shape, message, &mut left, DEPTH) {
+        return Ok(());
+    }
+    Err(Status::out_of_range(format!(
+        "a message of {} bytes has too many parts for its size: send fewer at a time",
+        message.len()
+    )))
+}
+
+/// Which fields of which messages are messages.
+struct Shapes {
+    by_name: HashMap<String, usize>,
+    /// By the shape's place: the fields that are messages and no maps, with their shapes' places.
+    fields: Vec<Vec<(u64, usize)>>,
+}
+
+static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
+    let pool =
+        DescriptorPool::decode(super::DESCRIPTORS).expect("they were built with the program");
+    let messages: Vec<_> = pool.all_messages().collect();
+    let places = messages.iter().enumerate();
+    let by_name: HashMap<_, _> = places
+        .map(|(place, message)| (message.full_name().to_owned(), place))
+        .collect();
+    let parts = |message: &MessageDescriptor| {
+        let fields = message.fields().filter(|field| !field.is_map());
+        let parts = fields.filter_map(|field| match field.kind() {
+            Kind::Message(part) => Some((u64::from(field.number()), by_name[part.full_name()])),
+            _ => None,
+        });
+        parts.collect()
+    };
+    let fields = messages.iter().map(parts).collect();
+    Shapes { by_name, fields }
+});
+
+impl Shapes {
+    /// Whether a message has no more than `left` parts; takes them off. What is no message is left to the decoder.
+    fn has_room(&self, shape: usize, mut message: &[u8], left: &mut usize, depth: usize) -> bool {
+        let parts = &self.fields[shape];
+        while let Some((field, value)) = next_field(&mut message) {
+            let Some(value) = value else { continue };
+            let Some((_, part)) = parts.iter().find(|(number, _)| *number == field) else {
+                continue;
+            };
+            let (Some(fewer), Some(depth)) = (left.checked_sub(1), depth.checked_sub(1)) else {
+                return false;
+            };
+            *left = fewer;
+            if !self.has_room(*part, value, left, depth) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The next field's number, and its bytes if it has a length. `None` at the end, and where no field is.
+fn next_field<'a>(message: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
+    let key = varint(message)?;
+    let length = match key & 7 {
+        0 => {
+            varint(message)?;
+            return Some((key >> 3, None));
+        }
+        1 => 8,
+        2 => usize::try_from(varint(message)?).ok()?,
+        5 => 4,
+        _ => return None,
+    };
+    let (value, rest) = message.split_at_checked(length)?;
+    *message = rest;
+    Some((key >> 3, (key & 7 == 2).then_some(value)))
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    prost::encoding::decode_varint(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::foreign::{bent, spent};
+    use crate::limits;
+    use crate::proto::v1::operation::Request;
+    use crate::proto::{internal, v1};
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    /// An exchange frame of puts, as a busy client sends them.
+    fn frame(operations: usize, value_bytes: usize) -> v1::ExchangeRequest {
+        let operation = |sequence| v1::Operation {
+            sequence,
+            request: Some(Request::PutKey(v1::PutKeyRequest {
+                key: format!("key-{sequence}"),
+                value: Bytes::from(vec![7; value_bytes]),
+                ..Default::default()
+            })),
+        };
+        v1::ExchangeRequest {
+            operations: (1..).map(operation).take(operations).collect(),
+            ..Default::default()
+        }
+    }
+
+    /// Checks and decodes, as a server does; what it allocated must be within the bound.
+    fn decode<U: Message + Name + Default>(message: &[u8]) -> Result<U, Status> {
+        let (decoded, allocated) = spent(|| {
+            check::<U>(message)?;
+            U::decode(message).map_err(|error| Status::internal(error.to_string()))
+        });
+        let bound = DECODED_BASE + DECODED_BYTES * message.len();
+        assert!(
+            allocated <= bound,
+            "{allocated} bytes for {}",
+            message.len()
+        );
+        decoded
+    }
+
+    #[test]
+    fn what_clients_send_is_decoded() {
+        for (operations, value_bytes) in [(1, 0), (4096, 0), (4096, 300), (4, 1 << 20)] {
+            let frame = frame(operations, value_bytes);
+            let decoded = decode::<v1::ExchangeRequest>(&frame.encode_to_vec());
+            assert_eq!(decoded.expect("it is decoded"), frame);
+        }
+        let entry = |index| internal::Entry {
+            log_id: Some(internal::LogId {
+                index,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let append = internal::AppendRequest {
+            entries: (0..limits::APPEND_ENTRIES).map(entry).collect(),
+            ..Default::default()
+        };
+        let decoded = decode::<internal::AppendRequest>(&append.encode_to_vec());
+        assert_eq!(decoded.expect("entries may be blank"), append);
+        let fields = (0..50_000).map(|nth| (format!("{nth}"), Bytes::new()));
+        let update = v1::UpdateSessionRequest {
+            set: fields.collect(),
+            ..Default::default()
+        };
+        let decoded = decode::<v1::UpdateSessionRequest>(&update.encode_to_vec());
+        assert_eq!(decoded.expect("a map's entries are no parts"), update);
+    }
+
+    #[test]
+    fn a_message_that_would_swell_is_refused() {
+        // Empty operations, and a transaction of empty operations in each of some.
+        let empty = [0x1a, 0x00].repeat(2 << 20);
+        let operations = v1::ExchangeRequest {
+            operations: vec![v1::Operation::default()],
+            ..Default::default()
+        };
+        assert_eq!(
+            operations.encode_to_vec(),
+            empty[..2],
+            "that is what they look like"
+        );
+        let nested = v1::TxnRequest {
+            then: vec![v1::Operation::default(); 1 << 20],
+            ..Default::default()
+        };
+        let nested = v1::ExchangeRequest {
+            operations: vec![v1::Operation {
+                sequence: 1,
+                request: Some(Request::Txn(nested)),
+            }],
+            ..Default::default()
+        };
+        for message in [empty, nested.encode_to_vec()] {
+            let refused = decode::<v1::ExchangeRequest>(&message);
+            let refused = refused.expect_err("it has too many parts");
+            assert_eq!(refused.code(), tonic::Code::OutOfRange);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_do_no_harm(message in bent(vec![
+            frame(3, 20).encode_to_vec(),
+            frame(100, 300).encode_to_vec(),
+        ])) {
+            // Whether it is decoded does not matter: only that nothing breaks, within the bound.
+            decode::<v1::ExchangeRequest>(&message).ok();
+            decode::<v1::TxnRequest>(&message).ok();
+            decode::<v1::UpdateCartRequest>(&message).ok();
+        }
+    }
+}
