@@ -27,6 +27,7 @@ use h2::{Ping, PingPong, Reason, RecvStream};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};
 use http_body::{Body as _, Frame};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::ConnectError;
 use tonic::body::Body;
@@ -71,9 +72,11 @@ type Connecting = Shared<BoxFuture<'static, Result<Sender, Refused>>>;
 #[derive(Clone)]
 struct Sender {
     requests: SendRequest<Bytes>,
-    /// Tells connections apart.
-    identity: Arc<()>,
+    driver: Driver,
 }
+
+/// The task of a connection, for as long as somebody uses that. Tells connections apart.
+type Driver = Arc<JoinSet<()>>;
 
 /// Why there is no connection, for all who waited for it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -126,20 +129,20 @@ impl Link {
     }
 
     /// A connection on which requests can be sent, as far as anybody knows.
-    async fn usable(&self) -> Result<SendRequest<Bytes>, ConnectError> {
+    async fn usable(&self) -> Result<Sender, ConnectError> {
         loop {
             let mut sender = self.sender().await?;
             match poll_fn(|cx| sender.requests.poll_ready(cx)).await {
-                Ok(()) => return Ok(sender.requests),
-                Err(_) => self.forget(&sender.identity),
+                Ok(()) => return Ok(sender),
+                Err(_) => self.forget(&sender.driver),
             }
         }
     }
 
-    /// That connection is broken.
-    fn forget(&self, broken: &Arc<()>) {
+    /// That connection takes no more requests. It may still answer some.
+    fn forget(&self, broken: &Driver) {
         let mut state = self.state();
-        if matches!(&*state, State::Open(sender) if Arc::ptr_eq(&sender.identity, broken)) {
+        if matches!(&*state, State::Open(sender) if Arc::ptr_eq(&sender.driver, broken)) {
             *state = State::Closed;
         }
     }
@@ -165,7 +168,10 @@ impl Link {
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(self.0.authority.clone());
         parts.uri = Uri::from_parts(uri)?;
-        let mut requests = self.usable().await?;
+        let Sender {
+            mut requests,
+            driver,
+        } = self.usable().await?;
         let request = Request::from_parts(parts, ());
         let (answer, mut stream) = requests.send_request(request, false)?;
         let mut body = pin!(body);
@@ -179,7 +185,12 @@ impl Link {
             }
         }
         stream.send_data(held.unwrap_or_default(), true)?;
-        Ok(answer.await?.map(Answer::new))
+        let answer = answer.await?;
+        Ok(answer.map(|stream| Answer {
+            stream,
+            data_ended: false,
+            _driver: driver,
+        }))
     }
 }
 
@@ -209,7 +220,7 @@ fn describe(error: &(dyn StdError + 'static)) -> String {
     said
 }
 
-/// Connects, and leaves a task behind that drives the connection for as long as somebody uses it.
+/// Connects, with a task that drives the connection.
 async fn connect(authority: Authority, settings: Settings) -> Result<Sender, BoxError> {
     let address = Uri::builder()
         .scheme(Scheme::HTTP)
@@ -225,7 +236,8 @@ async fn connect(authority: Authority, settings: Settings) -> Result<Sender, Box
         .handshake(stream)
         .await?;
     let pings = connection.ping_pong();
-    tokio::spawn(async move {
+    let mut driver = JoinSet::new();
+    driver.spawn(async move {
         // Its calls hear of either end from the connection itself.
         tokio::select! {
             biased;
@@ -235,7 +247,7 @@ async fn connect(authority: Authority, settings: Settings) -> Result<Sender, Box
     });
     Ok(Sender {
         requests,
-        identity: Arc::default(),
+        driver: Arc::new(driver),
     })
 }
 
@@ -258,15 +270,8 @@ async fn silence(pings: Option<PingPong>, period: Duration) {
 pub(super) struct Answer {
     stream: RecvStream,
     data_ended: bool,
-}
-
-impl Answer {
-    fn new(stream: RecvStream) -> Self {
-        Self {
-            stream,
-            data_ended: false,
-        }
-    }
+    /// Until the answer was read, even if no more requests go that way.
+    _driver: Driver,
 }
 
 impl http_body::Body for Answer {

@@ -193,7 +193,7 @@ mod tests {
     /// The even ones are scanned, the odd ones are not.
     fn key(number: u8) -> Key {
         let name = format!("key-{number}");
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let name = types::Key::parse(name).expect("short");
             Key::Kv(Namespace::default(), name)
         } else {

@@ -77,13 +77,14 @@ fn link(address: &str) -> Link {
 /// Answers up to `calls` of one connection with what they brought, and closes it.
 async fn echo(stream: TcpStream, calls: usize) {
     let mut connection = h2::server::handshake(stream).await.expect("a client");
+    let mut answering = JoinSet::new();
     for _ in 0..calls {
         let Some(Ok((request, mut respond))) = connection.accept().await else {
             return;
         };
         assert_eq!(request.uri().path(), PATH);
         let mut brought = request.into_body();
-        tokio::spawn(async move {
+        answering.spawn(async move {
             let answer = respond.send_response(Response::new(()), false);
             let mut stream = answer.expect("it is open");
             while let Some(Ok(data)) = brought.data().await {

@@ -23,7 +23,7 @@ fn open(opener: Opener, key: &[u8], value: &[u8]) {
     let value = Bytes::copy_from_slice(value);
     match opener {
         Opener::State => open_state(key, value),
-        Opener::Log => open_log(key, value),
+        Opener::Log => open_log(&value),
         Opener::Command => drop(Command::decode(value)),
         Opener::Reply => drop(pb::Reply::decode(value)),
         // These are files: see below.
@@ -38,7 +38,7 @@ fn open_state(key: &[u8], value: Bytes) {
         K::Header => drop(record::decode_header(value)),
         K::RaftApplied => drop(pb::LogId::decode(value)),
         K::RaftMembership => {
-            drop(pb::StoredMembership::decode(value).map(StoredMembership::try_from))
+            drop(pb::StoredMembership::decode(value).map(StoredMembership::try_from));
         }
         K::Events(_) => {
             let from = Revision::default();
@@ -52,15 +52,14 @@ fn open_state(key: &[u8], value: Bytes) {
 }
 
 /// The message behind its checksum.
-fn open_log(key: &[u8], value: Bytes) {
+fn open_log(value: &Bytes) {
     if let Ok(entry) = pb::Entry::decode(value.clone()) {
         drop(Entry::try_from(entry));
     }
     if let Ok(head) = pb::LogHead::decode(value.clone()) {
         std::hint::black_box(head.vote.map(crate::raft::Vote::from));
     }
-    let sealed = wire::unseal::<pb::StoredNumber>(wire::Key::Group, &value);
-    drop((sealed, key));
+    drop(wire::unseal::<pb::StoredNumber>(wire::Key::Group, value));
 }
 
 /// A stored record, and bytes that its value may have become.
