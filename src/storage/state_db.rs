@@ -38,8 +38,9 @@ use super::db::{self, DbConfig, state_options};
 use super::feed::Feed;
 use super::layer::{Layer, Merged};
 use super::unwritten::Unwritten;
-use super::{Error, event_db, generation};
+use super::{Error, event_db, generation, sabotage};
 use crate::limits;
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
 use crate::state::events::{self, Page};
@@ -337,6 +338,11 @@ impl Committed {
         }
     }
 
+    /// See [`sabotage`].
+    pub fn forget_replies(&self) -> Result<(), Error> {
+        sabotage::forget_replies(&self.db)
+    }
+
     /// The database's directory.
     pub fn path(&self) -> &Path {
         self.db.path()
@@ -582,6 +588,9 @@ impl Shared {
         let flushing = self.lock_flush();
         // A layer whose writing failed goes first, and then the one that filled behind it.
         while let Some((db, frozen)) = self.freeze() {
+            if planted::has(Bug::AppliedApart) {
+                sabotage::write_applied(&db, frozen.position.applied)?;
+            }
             db.write_opt(write_batch(&db, &frozen), &unlogged())
                 .map_err(|e| Error::database("write to", db.path(), e))?;
             self.settle(&frozen);
