@@ -10,9 +10,9 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::faults::nemesis::Chronicle;
+use super::faults::chronicle::Chronicle;
 use super::history::{self, History};
-use super::workloads::{bank, carts, probes, registers, sessions, watchers};
+use super::workloads::{bank, carts, lists, probes, registers, sessions, watchers};
 
 /// Where it is below a run's directory.
 pub const FOLDER: &str = "record";
@@ -104,6 +104,8 @@ pub struct Record {
     pub adds: Vec<carts::Adds>,
     /// Transfers.
     pub bankings: Vec<bank::Bankings>,
+    /// Transactions that append to lists.
+    pub listings: Vec<lists::Listings>,
     /// Calls about sessions.
     pub sessions: Vec<sessions::Calls>,
     /// What watchers were told.
@@ -154,6 +156,7 @@ impl Record {
         write(&folder, "looks.jsonl", &self.looks)?;
         write(&folder, "carts.jsonl", &self.adds)?;
         write(&folder, "bank.jsonl", &self.bankings)?;
+        write(&folder, "lists.jsonl", &self.listings)?;
         write(&folder, "sessions.jsonl", &self.sessions)?;
         write(&folder, "watchers.jsonl", &self.feeds)?;
         write(&folder, "probes.jsonl", &self.probes)?;
@@ -178,6 +181,7 @@ impl Record {
             looks: read(&folder, "looks.jsonl")?,
             adds: read(&folder, "carts.jsonl")?,
             bankings: read(&folder, "bank.jsonl")?,
+            listings: read(&folder, "lists.jsonl")?,
             sessions: read(&folder, "sessions.jsonl")?,
             feeds: read(&folder, "watchers.jsonl")?,
             probes: read(&folder, "probes.jsonl")?,

@@ -18,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::audit::{Auditor, scan};
 use super::cluster::view::View;
 use super::cluster::{Cluster, Layout};
+use super::faults::chronicle::Chronicle;
 use super::faults::disks::Disks;
-use super::faults::nemesis::{Chronicle, Nemesis};
+use super::faults::nemesis::Nemesis;
 use super::faults::plan::{Phase, plan};
 use super::faults::toolbox::Toolbox;
 use super::faults::{Death, Kind, Proof};
@@ -30,7 +31,7 @@ use super::tape::Stopwatch;
 use super::workloads::registers::Registers;
 use super::workloads::sessions::Sessions;
 use super::workloads::watchers::Watchers;
-use super::workloads::{Context, bank, carts, probes};
+use super::workloads::{Context, bank, carts, lists, probes};
 use crate::client::{self, Client, ClientConfig};
 
 /// How long the first leader, or the end of all clients, may take.
@@ -58,6 +59,8 @@ pub enum Workload {
     Carts,
     /// Transfers between accounts
     Bank,
+    /// Transactions that append to lists
+    Lists,
     /// Logins and logouts
     Sessions,
     /// Watchers of the registers
@@ -72,6 +75,7 @@ impl Workload {
             Self::Registers => "registers",
             Self::Carts => "carts",
             Self::Bank => "bank",
+            Self::Lists => "lists",
             Self::Sessions => "sessions",
             Self::Watch => "watch",
         }
@@ -156,6 +160,7 @@ struct Notes {
     registers: Option<Arc<Registers>>,
     carts: Option<Arc<super::tape::Tape<carts::Add, carts::Added>>>,
     bank: Option<Arc<super::tape::Tape<bank::Banking, Vec<i64>>>>,
+    lists: Option<Arc<lists::Lists>>,
     sessions: Option<Arc<Sessions>>,
     watchers: Option<Watchers>,
     probes: Arc<super::tape::Tape<u64, ()>>,
@@ -320,6 +325,10 @@ impl<'a> Run<'a> {
                 .then(|| bank::start(&context, tasks))
                 .transpose()
                 .map_err(failed())?,
+            lists: runs(Workload::Lists)
+                .then(|| lists::start(&context, tasks))
+                .transpose()
+                .map_err(failed())?,
             sessions: runs(Workload::Sessions)
                 .then(|| Sessions::start(&context, tasks))
                 .transpose()
@@ -475,6 +484,7 @@ impl<'a> Run<'a> {
                 .unwrap_or_default(),
             adds: notes.carts.as_ref().map(|it| it.take()).unwrap_or_default(),
             bankings: notes.bank.as_ref().map(|it| it.take()).unwrap_or_default(),
+            listings: notes.lists.as_ref().map(|it| it.take()).unwrap_or_default(),
             sessions: notes
                 .sessions
                 .as_ref()

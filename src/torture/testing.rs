@@ -1,6 +1,6 @@
 //! What tests of more than one module here need.
 
-use super::faults::nemesis::Chronicle;
+use super::faults::chronicle::Chronicle;
 use super::history::History;
 use super::record::{About, Audit, Record};
 
@@ -13,6 +13,7 @@ pub(super) fn empty_record() -> Record {
         looks: Vec::new(),
         adds: Vec::new(),
         bankings: Vec::new(),
+        listings: Vec::new(),
         sessions: Vec::new(),
         feeds: Vec::new(),
         probes: Vec::new(),

@@ -204,6 +204,7 @@ fn operations(record: &Record) -> BTreeMap<String, Counts> {
     add("other reads of registers", of_tape(&record.looks));
     add("carts", of_tape(&record.adds));
     add("bank", of_tape(&record.bankings));
+    add("lists", of_tape(&record.listings));
     add("sessions", of_tape(&record.sessions));
     add("probes", of_tape(&record.probes));
     let events: usize = record.feeds.iter().map(|feed| feed.events.len()).sum();
@@ -260,6 +261,7 @@ mod tests {
         Episode {
             kind,
             nodes: vec![1],
+            leader: 1,
             begun_us,
             ended_us,
             proof,

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::Check;
-use crate::torture::faults::nemesis::Chronicle;
+use crate::torture::faults::chronicle::Chronicle;
 use crate::torture::workloads::probes::Probes;
 
 /// A gap between two acknowledged probes that is no outage, but a busy machine.

@@ -5,6 +5,7 @@
 
 pub mod bank;
 pub mod carts;
+pub mod lists;
 pub mod probes;
 pub mod registers;
 pub mod sessions;
