@@ -226,6 +226,15 @@ impl History {
         &self.events
     }
 
+    /// When the event at a position was noted.
+    #[must_use]
+    pub fn at_us(&self, position: usize) -> u64 {
+        match self.events.get(position) {
+            Some(Event::Invoke { at_us, .. } | Event::Return { at_us, .. }) => *at_us,
+            None => 0,
+        }
+    }
+
     /// The operations of each key.
     #[must_use]
     pub fn by_key(&self) -> &ByKey {

@@ -36,6 +36,9 @@ pub struct About {
     pub skipped: BTreeMap<String, String>,
     /// Kinds that were asked for.
     pub faults: Vec<String>,
+    /// Somebody has ended it early.
+    #[serde(default)]
+    pub was_interrupted: bool,
 }
 
 /// A node, seen from outside.

@@ -243,7 +243,9 @@ pub async fn run(
     drop(cluster);
     scan(&logs, &data, &cards, &mut audit).map_err(io_error("looking through files"))?;
     drop(disks);
-    run.record(&notes.1, chronicle, audit, &skipped)
+    let mut record = run.record(&notes.1, chronicle, audit, &skipped)?;
+    record.about.was_interrupted = stop.is_cancelled();
+    Ok(record)
 }
 
 impl<'a> Run<'a> {
@@ -370,6 +372,9 @@ impl<'a> Run<'a> {
             .map_err(failed())?;
         // What was to be tried and was not seen to take effect is tried again, beside something that does no harm to it.
         for again in 1..=SECOND_TRIES {
+            if stop.is_cancelled() {
+                break;
+            }
             let mut unproven: Vec<Kind> = unproven(&phases, nemesis.chronicle());
             if unproven.is_empty() {
                 break;
@@ -470,6 +475,7 @@ impl<'a> Run<'a> {
                 workloads: workloads.collect(),
                 skipped: skipped.collect(),
                 faults: self.settings.faults.iter().map(|it| it.name()).collect(),
+                was_interrupted: false,
             },
             history,
             order: notes

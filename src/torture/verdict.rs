@@ -80,7 +80,11 @@ impl Verdict {
         let operations = operations(record);
         let faults = coverage(record);
         let overlaps = faults.values().map(|it| it.overlaps).sum::<u64>() / 2;
-        let (verdict, reasons) = sum_up(&checks, &faults);
+        let (mut verdict, mut reasons) = sum_up(&checks, &faults);
+        if record.about.was_interrupted {
+            verdict = verdict.max(Judgement::Unknown);
+            reasons.push("it was interrupted".to_owned());
+        }
         let mut total = Counts::default();
         for counts in operations.values() {
             total.invoked += counts.invoked;
@@ -305,6 +309,17 @@ mod tests {
         assert_eq!(verdict.faults["power-cut"].skipped, 1);
         assert_eq!(verdict.faults["power-cut"].proven, 0);
         assert_eq!(verdict.faults["power-cut"].last, "no loop devices");
+    }
+
+    #[test]
+    fn what_was_interrupted_is_unknown_and_what_it_found_counts() {
+        let mut record = record(vec![]);
+        record.about.was_interrupted = true;
+        let verdict = Verdict::of(&record);
+        assert_eq!(verdict.verdict, Judgement::Unknown);
+        assert!(verdict.reasons.contains(&"it was interrupted".to_owned()));
+        record.audit.files.push("node-1.log: a panic".to_owned());
+        assert_eq!(Verdict::of(&record).verdict, Judgement::Invalid);
     }
 
     #[test]

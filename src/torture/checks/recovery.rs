@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Check;
 use crate::torture::faults::chronicle::Chronicle;
+use crate::torture::faults::{Episode, Proof};
 use crate::torture::workloads::probes::Probes;
 
 /// A gap between two acknowledged probes that is no outage, but a busy machine.
@@ -66,6 +67,62 @@ pub struct Recovery {
     pub buckets: Vec<(u64, u64)>,
     /// The longest, by what had happened.
     pub longest_by_cause: BTreeMap<String, u64>,
+    /// Every one of them, in milliseconds, so that runs can be added up.
+    #[serde(default)]
+    pub all_ms: Vec<u64>,
+    /// For how long nobody was served around faults that were done to the leader alone, by kind.
+    #[serde(default)]
+    pub leader_outages: BTreeMap<String, Outages>,
+}
+
+/// How long writes stood still around a kind of fault.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outages {
+    /// How many faults.
+    pub count: u64,
+    /// In milliseconds, of half of them at most.
+    pub p50_ms: u64,
+    /// Of each at most.
+    pub max_ms: u64,
+}
+
+/// How long a fault's consequences may begin after it.
+const AFTERMATH_US: u64 = 2_000_000;
+
+/// Of each fault that hit the leader, while no other one overlapped, the longest time between two acknowledged probes, from its
+/// beginning until a little after its end.
+fn leader_outages(chronicle: &Chronicle, outages: &[Outage]) -> BTreeMap<String, Outages> {
+    let mut by_kind: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for episode in &chronicle.episodes {
+        let overlaps = |other: &&Episode| {
+            other.begun_us < episode.ended_us + AFTERMATH_US
+                && episode.begun_us < other.ended_us + AFTERMATH_US
+        };
+        let is_alone = chronicle.episodes.iter().filter(overlaps).count() == 1;
+        let is_proven = matches!(episode.proof, Proof::Proven(_));
+        if episode.nodes != [episode.leader] || !is_alone || !is_proven {
+            continue;
+        }
+        let until_us = episode.ended_us + AFTERMATH_US;
+        let around = outages
+            .iter()
+            .filter(|it| it.until_us > episode.begun_us && it.from_us < until_us);
+        let longest = around.map(|it| (it.until_us - it.from_us) / 1000).max();
+        let of_kind = by_kind.entry(episode.kind.name()).or_default();
+        of_kind.push(longest.unwrap_or(0));
+    }
+    let of = |mut all: Vec<u64>| {
+        all.sort_unstable();
+        Outages {
+            count: all.len() as u64,
+            p50_ms: all[(all.len() - 1) / 2],
+            max_ms: all[all.len() - 1],
+        }
+    };
+    by_kind
+        .into_iter()
+        .map(|(kind, all)| (kind, of(all)))
+        .collect()
 }
 
 const BUCKETS_MS: [u64; 11] = [
@@ -90,9 +147,11 @@ pub fn measure(chronicle: &Chronicle, probes: &[Probes]) -> Recovery {
     let mut histogram = Histogram::<u64>::new(3).expect("three digits are allowed");
     for (what, ms) in samples(chronicle, probes) {
         histogram.saturating_record(ms);
+        recovery.all_ms.push(ms);
         let longest = recovery.longest_by_cause.entry(what).or_default();
         *longest = (*longest).max(ms);
     }
+    recovery.leader_outages = leader_outages(chronicle, &outages(probes));
     recovery.samples = histogram.len();
     if recovery.samples > 0 {
         recovery.p50_ms = histogram.value_at_quantile(0.5);
@@ -169,7 +228,7 @@ pub fn liveness(chronicle: &Chronicle, probes: &[Probes]) -> Check {
 mod tests {
     use super::super::testing::{assert_invalid, assert_valid, lost, told};
     use super::*;
-    use crate::torture::faults::Transition;
+    use crate::torture::faults::{Kind, Transition};
 
     fn transition(at_us: u64, can_serve: bool) -> Transition {
         Transition {
@@ -219,6 +278,37 @@ mod tests {
         );
         let twice = [transition(10_000, true), transition(100_000, false)];
         assert_eq!(measure(&chronicle(&twice), &probes).samples, 0);
+    }
+
+    #[test]
+    fn a_fault_of_the_leader_alone_has_its_outage() {
+        let episode = |kind, node, begun_us, ended_us| Episode {
+            kind,
+            nodes: vec![node],
+            leader: 1,
+            begun_us,
+            ended_us,
+            proof: Proof::Proven("seen".to_owned()),
+        };
+        let probes = [
+            told(0, 1_000_000, 0, ()),
+            told(1, 1_900_000, 0, ()),
+            told(1, 2_000_000, 0, ()),
+        ];
+        let mut chronicle = chronicle(&[]);
+        chronicle.episodes = vec![
+            episode(Kind::FailedSync, 1, 900_000, 1_500_000),
+            episode(Kind::FailedSync, 2, 90_000_000, 91_000_000),
+            episode(Kind::KillLeader, 1, 190_000_000, 191_000_000),
+            episode(Kind::Latency, 1, 190_500_000, 191_000_000),
+        ];
+        let found = measure(&chronicle, &probes).leader_outages;
+        let only = Outages {
+            count: 1,
+            p50_ms: 900,
+            max_ms: 900,
+        };
+        assert_eq!(found, [("failed-sync".to_owned(), only)].into());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 mod acts;
 pub mod chronicle;
 mod clocks;
-mod damage;
+pub mod damage;
 pub mod disks;
 pub mod nemesis;
 pub mod plan;
