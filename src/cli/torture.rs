@@ -18,7 +18,7 @@ use crate::torture::corruption;
 use crate::torture::evidence;
 use crate::torture::faults::Kind;
 use crate::torture::record::{self, Record};
-use crate::torture::run::{self, Settings, Workload, run};
+use crate::torture::run::{self, Run, Settings, Workload};
 use crate::torture::series::Series;
 use crate::torture::timeline;
 use crate::torture::verdict::Verdict;
@@ -90,7 +90,7 @@ enum Profile {
 impl Profile {
     fn duration(self) -> Duration {
         match self {
-            Self::Smoke => Duration::from_secs(80),
+            Self::Smoke => Duration::from_secs(90),
             Self::Gate => Duration::from_secs(840),
             Self::Soak => Duration::from_secs(3600),
             Self::PowerCuts => Duration::from_secs(100 * PHASE_SECONDS),
@@ -349,8 +349,11 @@ fn existing(binary: PathBuf) -> Result<PathBuf, Broken> {
 
 async fn run_and_judge(args: &RunArgs) -> Result<u8, Broken> {
     let stop = CancellationToken::new();
-    let verdict = unless_asked_twice(&stop, one(args, &stop)).await?;
-    Ok(verdict.exit_code())
+    let rounds = unless_asked_twice(&stop, one(args, &stop)).await?;
+    if rounds.len() > 1 {
+        output::line(&tell::series(&Series::of(&rounds)));
+    }
+    Ok(Series::of(&rounds).exit_code())
 }
 
 /// Asked once to end, it comes to its end early, with all that belongs to it; asked again, it breaks off at once.
@@ -369,8 +372,8 @@ async fn unless_asked_twice<T>(
     }
 }
 
-/// One run, judged and told of.
-async fn one(args: &RunArgs, stop: &CancellationToken) -> Result<Verdict, Broken> {
+/// One run: each of its rounds judged and told of.
+async fn one(args: &RunArgs, stop: &CancellationToken) -> Result<Vec<Verdict>, Broken> {
     let settings = args.settings()?;
     output::note(&format!(
         "seed {}, into {}",
@@ -378,20 +381,37 @@ async fn one(args: &RunArgs, stop: &CancellationToken) -> Result<Verdict, Broken
         settings.folder.display()
     ));
     let bar = tell::progress_bar();
-    let recorded = run(&settings, stop, |progress| tell::show(&bar, &progress)).await;
+    let show = |progress| tell::show(&bar, &progress);
+    let mut run = Run::open(&settings, &show).await?;
+    let has_rounds = run.has_rounds();
+    let mut rounds = Vec::new();
+    while let Some(record) = run.next(stop, &show).await? {
+        let folder = if has_rounds {
+            settings
+                .folder
+                .join(format!("round-{}", record.about.round))
+        } else {
+            settings.folder.clone()
+        };
+        record.save(&folder)?;
+        let verdict = judge(&record, &folder)?;
+        bar.suspend(|| tell::tell(&verdict, &folder, args.json));
+        if has_rounds && verdict.verdict == Judgement::Valid && !args.keep {
+            // A hundred megabytes each, which nobody looks at.
+            fs::remove_dir_all(folder.join(record::FOLDER)).ok();
+        }
+        rounds.push(verdict);
+    }
     bar.finish_and_clear();
-    let record = recorded?;
-    record.save(&settings.folder)?;
-    let verdict = judge(&record, &settings.folder)?;
-    if verdict.verdict == Judgement::Valid && !args.keep {
+    let is_valid = rounds.iter().all(|it| it.verdict == Judgement::Valid);
+    if is_valid && !args.keep {
         let nodes = (1..=settings.nodes).map(|node| format!("node-{node}"));
         for data in nodes.chain(["disks".to_owned()]) {
             // What is left is in nobody's way.
             fs::remove_dir_all(settings.folder.join(data)).ok();
         }
     }
-    tell::tell(&verdict, &settings.folder, args.json);
-    Ok(verdict)
+    Ok(rounds)
 }
 
 async fn run_series(args: &SeriesArgs) -> Result<u8, Broken> {
@@ -412,10 +432,12 @@ async fn run_series(args: &SeriesArgs) -> Result<u8, Broken> {
                 out: Some(out.clone()),
                 ..args.each.clone()
             };
-            let verdict = one(&each, &stop).await?;
-            series.add(&verdict);
-            if verdict.verdict == Judgement::Valid && !args.each.keep {
-                // A hundred megabytes each, which nobody looks at.
+            let rounds = one(&each, &stop).await?;
+            let is_valid = rounds.iter().all(|it| it.verdict == Judgement::Valid);
+            for round in &rounds {
+                series.add(round);
+            }
+            if is_valid && !args.each.keep {
                 fs::remove_dir_all(out.join(record::FOLDER)).ok();
             }
             let json = serde_json::to_string_pretty(&series).unwrap_or_default();
@@ -426,11 +448,7 @@ async fn run_series(args: &SeriesArgs) -> Result<u8, Broken> {
     };
     let series = unless_asked_twice(&stop, all).await?;
     output::line(&tell::series(&series));
-    Ok(match series.judgement() {
-        Judgement::Valid => 0,
-        Judgement::Invalid => 1,
-        Judgement::Unknown => 2,
-    })
+    Ok(series.exit_code())
 }
 
 async fn run_corruption(args: &CorruptionArgs) -> Result<u8, Broken> {
@@ -482,7 +500,7 @@ fn check(args: &CheckArgs) -> Result<u8, Broken> {
     let record = Record::load(&args.directory)?;
     let verdict = judge(&record, &args.directory)?;
     tell::tell(&verdict, &args.directory, args.json);
-    Ok(verdict.exit_code())
+    Ok(Series::of(std::slice::from_ref(&verdict)).exit_code())
 }
 
 /// Judges a record, and writes what it comes to.

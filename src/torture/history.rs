@@ -188,7 +188,7 @@ pub enum Error {
 pub type ByKey = BTreeMap<String, Vec<Operation>>;
 
 /// A recorded or loaded history.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct History {
     events: Vec<Event>,
     by_key: ByKey,

@@ -39,6 +39,9 @@ pub struct About {
     /// Somebody has ended it early.
     #[serde(default)]
     pub was_interrupted: bool,
+    /// Which round of the run it is, from 1 on; 0 if that was not noted.
+    #[serde(default)]
+    pub round: u32,
 }
 
 /// A node, seen from outside.
@@ -145,6 +148,26 @@ fn of_file(file: &str) -> impl FnOnce(io::Error) -> Error {
 }
 
 impl Record {
+    /// One in which nothing happened.
+    #[must_use]
+    pub fn of(about: About) -> Self {
+        Self {
+            about,
+            history: History::default(),
+            order: Vec::new(),
+            looks: Vec::new(),
+            adds: Vec::new(),
+            bankings: Vec::new(),
+            listings: Vec::new(),
+            sessions: Vec::new(),
+            feeds: Vec::new(),
+            probes: Vec::new(),
+            samples: Vec::new(),
+            chronicle: Chronicle::default(),
+            audit: Audit::default(),
+        }
+    }
+
     /// Writes it below a run's directory.
     pub fn save(&self, run: &Path) -> Result<(), Error> {
         let folder = run.join(FOLDER);

@@ -13,7 +13,9 @@ const LINEARIZABLE: [&str; 2] = ["linearizability", "transactions have one order
 /// What all runs so far come to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Series {
-    /// Seeds of runs that are valid.
+    /// How many runs there were; a run of hours counts with each of its rounds.
+    pub runs: u64,
+    /// Seeds of runs that are valid, as often as they are.
     pub valid: Vec<u64>,
     /// Of those that are not, with the reasons.
     pub invalid: BTreeMap<u64, Vec<String>>,
@@ -40,13 +42,42 @@ pub struct Series {
 }
 
 impl Series {
+    /// Of these.
+    #[must_use]
+    pub fn of(verdicts: &[Verdict]) -> Self {
+        let mut series = Self::default();
+        for verdict in verdicts {
+            series.add(verdict);
+        }
+        series
+    }
+
+    /// 0: valid, 1: invalid, 2: unknown.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.judgement() {
+            Judgement::Valid => 0,
+            Judgement::Invalid => 1,
+            Judgement::Unknown => 2,
+        }
+    }
+
     /// Adds a run.
     pub fn add(&mut self, verdict: &Verdict) {
         let reasons = verdict.reasons.clone();
+        self.runs += 1;
         match verdict.verdict {
             Judgement::Valid => self.valid.push(verdict.seed),
-            Judgement::Unknown => drop(self.unknown.insert(verdict.seed, reasons)),
-            Judgement::Invalid => drop(self.invalid.insert(verdict.seed, reasons)),
+            Judgement::Unknown => self
+                .unknown
+                .entry(verdict.seed)
+                .or_default()
+                .extend(reasons),
+            Judgement::Invalid => self
+                .invalid
+                .entry(verdict.seed)
+                .or_default()
+                .extend(reasons),
         }
         for check in &verdict.checks {
             *self.examined.entry(check.name.clone()).or_default() += check.examined;
@@ -84,12 +115,6 @@ impl Series {
             Judgement::Valid
         }
     }
-
-    /// How many there were.
-    #[must_use]
-    pub fn runs(&self) -> usize {
-        self.valid.len() + self.invalid.len() + self.unknown.len()
-    }
 }
 
 #[cfg(test)]
@@ -115,7 +140,7 @@ mod tests {
         assert_eq!(series.judgement(), Judgement::Unknown);
         series.add(&verdict(3, Judgement::Invalid, &[]));
         assert_eq!(series.judgement(), Judgement::Invalid);
-        assert_eq!((series.runs(), series.calls), (3, 30));
+        assert_eq!((series.runs, series.calls), (3, 30));
         assert_eq!(series.recovery, (3, 5, 5, 100));
     }
 }

@@ -110,16 +110,6 @@ impl Verdict {
         }
     }
 
-    /// 0: valid, 1: invalid, 2: unknown.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self.verdict {
-            Judgement::Valid => 0,
-            Judgement::Invalid => 1,
-            Judgement::Unknown => 2,
-        }
-    }
-
     /// All violations that are shown, each with the property that it breaks.
     pub fn violations(&self) -> impl Iterator<Item = (&str, &Violation)> {
         let checks = self.checks.iter();
@@ -328,7 +318,6 @@ mod tests {
         record.audit.files.push("node-1.log: a panic".to_owned());
         let verdict = Verdict::of(&record);
         assert_eq!(verdict.verdict, Judgement::Invalid);
-        assert_eq!(verdict.exit_code(), 1);
         assert_eq!(verdict.violations().count(), 1);
     }
 }

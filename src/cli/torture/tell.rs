@@ -124,7 +124,7 @@ pub(super) fn series(series: &Series) -> String {
         "{} runs: {} valid, {} invalid, {} unknown; {} kinds of faults took effect {} times, {} overlaps\n\
          {} operations were checked for linearizability, of {} calls in {} s\n\
          recovery after {samples} changes: p50 {p50} ms, p99 {p99} ms, longest {longest} ms\n",
-        series.runs(),
+        series.runs,
         series.valid.len(),
         series.invalid.len(),
         series.unknown.len(),

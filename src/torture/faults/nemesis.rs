@@ -82,7 +82,6 @@ impl Nemesis {
         cluster: Arc<Mutex<Cluster>>,
         client: Client,
         toolbox: Toolbox,
-        stopwatch: Stopwatch,
     ) -> Result<Self, tonic::transport::Error> {
         let (nodes, views) = {
             let cluster = cluster.lock().await;
@@ -97,7 +96,7 @@ impl Nemesis {
             cluster,
             views,
             client,
-            stopwatch,
+            stopwatch: Stopwatch::start(),
             toolbox,
             world: World::of(nodes),
             active: BTreeMap::new(),
@@ -106,6 +105,17 @@ impl Nemesis {
             reasons: 0,
             chronicle: Chronicle::default(),
         })
+    }
+
+    /// From now on, times are by this.
+    pub fn begin_round(&mut self, stopwatch: Stopwatch) {
+        self.stopwatch = stopwatch;
+    }
+
+    /// Mends everything: what was done and seen since the beginning of the round.
+    pub async fn end_round(&mut self) -> io::Result<Chronicle> {
+        self.recover().await?;
+        Ok(std::mem::take(&mut self.chronicle))
     }
 
     /// Phase after phase, until there is none left or it is told to stop. `progress` is told what begins.
@@ -136,11 +146,11 @@ impl Nemesis {
         &self.chronicle
     }
 
-    /// Mends everything for good. Whoever looks at the data of the nodes in the end has to have their disks.
-    pub async fn finish(mut self) -> io::Result<(Chronicle, Option<Disks>)> {
-        self.recover().await?;
+    /// Puts its tools away. Whoever looks at the data of the nodes in the end has to have their disks.
+    pub async fn finish(mut self) -> io::Result<Option<Disks>> {
         self.toolbox.put_away().await?;
-        Ok((self.chronicle, self.toolbox.into_disks()))
+        self.client.close().await;
+        Ok(self.toolbox.into_disks())
     }
 
     async fn phase(&mut self, phase: &Phase) -> io::Result<()> {

@@ -87,6 +87,7 @@ pub fn start(context: &Context, tasks: &mut JoinSet<()>) -> Result<Arc<Lists>, E
             client: context.client(process, PATIENCE)?,
             process,
             random: context.random("lists", process),
+            round: context.round,
             added: 0,
         };
         tasks.spawn(worker.run(context.clone()));
@@ -100,6 +101,7 @@ struct Worker {
     client: Client,
     process: u32,
     random: Rng,
+    round: u32,
     added: u64,
 }
 
@@ -122,7 +124,7 @@ impl Worker {
         let mut numbers: Vec<u32> = (0..LISTS).collect();
         self.random.shuffle(&mut numbers);
         numbers.truncate(self.random.usize(2..=3));
-        let key = |number: u32| format!("{PREFIX}{row:06}/{number}");
+        let key = |number: u32| format!("{PREFIX}{}/{row:06}/{number}", self.round);
         numbers.into_iter().map(key).collect()
     }
 
