@@ -1,12 +1,12 @@
 //! The corruption matrix: one file of one node is damaged in one way, and the node is started. What does it do?
 //!
-//! A cluster of three is filled, and one follower is killed. For every kind of file that it has and every [`Way`] its data become
-//! what they were, one file is damaged, and the node is started twice over: first cut off from its peers, so that nobody repairs
-//! what is missing before it is looked at; then with them. In between and afterwards everything that was acknowledged is read from
-//! it.
+//! A cluster of three is filled, and killed. For every kind of file that a follower of it has and every [`Way`] all data become what
+//! they were, one file is damaged, and the node is started: first alone, so that nobody repairs what is missing before it is
+//! looked at; then with its peers. Both times everything that was acknowledged is read from it.
 //!
-//! The others go on running and nobody writes, so that a node that is put back has forgotten nothing that anybody has. Tables that a
-//! state and its snapshot share on a disk are apart in the copies, so that one kind is damaged at a time.
+//! The data of all three are put back, and not only of the one: a node that is put back alone has forgotten what it has told the others
+//! since, and Raft does not hold then. Tables that a state and its snapshot share on a disk are apart in the copies, so that one
+//! kind is damaged at a time.
 //!
 //! Two endings must not be: that it serves what was not written, and that it starts with less than it had. [`judge`] decides.
 
@@ -25,7 +25,6 @@ use tonic::Status;
 
 use self::files::Kind;
 use self::judge::{Ending, Seen};
-use super::cluster::network::{End, Rule, Rules};
 use super::cluster::view::{Stored, View};
 use super::cluster::{Cluster, Layout, copy};
 use super::faults::damage::Way;
@@ -135,7 +134,7 @@ struct Bench {
     expected: Content,
     /// What it said of itself before it was killed.
     before: NodeStatus,
-    pristine: PathBuf,
+    undamaged: PathBuf,
 }
 
 /// Carries it out. `progress` is told of each cell.
@@ -145,7 +144,7 @@ pub async fn run(
     progress: impl Fn(usize, usize, &Cell),
 ) -> Result<Matrix, Error> {
     let mut bench = Bench::open(settings).await?;
-    let found = files::found(&bench.pristine)?;
+    let found = files::found(&bench.pristine(bench.victim))?;
     let mut matrix = Matrix::default();
     for kind in Kind::ALL {
         if !found.contains_key(&kind) {
@@ -190,11 +189,25 @@ impl Bench {
             tokens: Vec::new(),
             expected: Content::default(),
             before: NodeStatus::default(),
-            pristine: settings.folder.join("undamaged"),
+            undamaged: settings.folder.join("undamaged"),
             cluster,
         };
         bench.fill().await?;
         Ok(bench)
+    }
+
+    /// What a node had when nothing was damaged.
+    fn pristine(&self, id: u64) -> PathBuf {
+        self.undamaged.join(format!("node-{id}"))
+    }
+
+    async fn kill_all(&mut self) -> io::Result<()> {
+        for id in 1..=NODES {
+            self.cluster.kill(id).await?;
+        }
+        // Whoever had ended before is no news any more.
+        self.cluster.ended();
+        Ok(())
     }
 
     fn view(&self, id: u64) -> &View {
@@ -221,8 +234,10 @@ impl Bench {
         self.expected = self.read(self.victim).await?;
         let status = self.view(self.victim).status(self.victim).await;
         self.before = status.ok_or_else(|| Error::Call("no status".to_owned()))?;
-        self.cluster.kill(self.victim).await?;
-        copy(self.cluster.node(self.victim).data(), &self.pristine)?;
+        self.kill_all().await?;
+        for id in 1..=NODES {
+            copy(self.cluster.node(id).data(), &self.pristine(id))?;
+        }
         Ok(())
     }
 
@@ -302,14 +317,14 @@ impl Bench {
     }
 
     async fn cell(&mut self, kind: Kind, file: &Path, way: Way) -> Result<Cell, Error> {
-        let data = self.cluster.node(self.victim).data().to_owned();
-        self.cluster.kill(self.victim).await?;
-        self.cluster.ended();
-        std::fs::remove_dir_all(&data)?;
-        copy(&self.pristine, &data)?;
-        way.apply(&data.join(file))?;
+        self.kill_all().await?;
+        for id in 1..=NODES {
+            let data = self.cluster.node(id).data();
+            std::fs::remove_dir_all(data)?;
+            copy(&self.pristine(id), data)?;
+        }
+        way.apply(&self.cluster.node(self.victim).data().join(file))?;
         let log_before = self.log().len();
-        self.isolate(true);
         self.cluster.start(self.victim)?;
         let mut seen = Seen {
             file: file.to_owned(),
@@ -317,10 +332,11 @@ impl Bench {
         };
         self.alone(&mut seen).await;
         if seen.code.is_none() {
-            self.isolate(false);
+            for id in 1..=NODES {
+                self.cluster.start(id)?;
+            }
             self.together(&mut seen).await;
         }
-        self.isolate(false);
         self.log()
             .get(log_before..)
             .unwrap_or_default()
@@ -339,21 +355,6 @@ impl Bench {
     fn log(&self) -> String {
         let log = std::fs::read(self.cluster.node(self.victim).log());
         String::from_utf8_lossy(&log.unwrap_or_default()).into_owned()
-    }
-
-    fn isolate(&self, is_isolated: bool) {
-        let rule = Rule {
-            is_blocked: true,
-            ..Rule::default()
-        };
-        let mut rules = Rules::new();
-        for other in (1..=NODES).filter(|id| *id != self.victim) {
-            let (own, other) = (End::Node(self.victim), End::Node(other));
-            rules.insert((own, other), rule);
-            rules.insert((other, own), rule);
-        }
-        let network = self.cluster.network();
-        network.set(if is_isolated { rules } else { Rules::new() });
     }
 
     /// What it has by itself.

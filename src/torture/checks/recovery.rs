@@ -86,24 +86,23 @@ pub struct Outages {
     pub max_ms: u64,
 }
 
-/// How long a fault's consequences may begin after it.
+/// How long after a fault its consequences may still begin.
 const AFTERMATH_US: u64 = 2_000_000;
 
 /// Of each fault that hit the leader, while no other one overlapped, the longest time between two acknowledged probes, from its
-/// beginning until a little after its end.
+/// beginning until a little after its end, or until the next fault.
 fn leader_outages(chronicle: &Chronicle, outages: &[Outage]) -> BTreeMap<String, Outages> {
     let mut by_kind: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for episode in &chronicle.episodes {
-        let overlaps = |other: &&Episode| {
-            other.begun_us < episode.ended_us + AFTERMATH_US
-                && episode.begun_us < other.ended_us + AFTERMATH_US
-        };
-        let is_alone = chronicle.episodes.iter().filter(overlaps).count() == 1;
+        let others = || chronicle.episodes.iter().filter(|it| *it != episode);
+        let is_alone = others()
+            .all(|it| it.begun_us >= episode.ended_us || it.ended_us <= episode.begun_us);
         let is_proven = matches!(episode.proof, Proof::Proven(_));
         if episode.nodes != [episode.leader] || !is_alone || !is_proven {
             continue;
         }
-        let until_us = episode.ended_us + AFTERMATH_US;
+        let later = others().map(|it| it.begun_us).filter(|it| *it >= episode.ended_us);
+        let until_us = later.min().unwrap_or(u64::MAX).min(episode.ended_us + AFTERMATH_US);
         let around = outages
             .iter()
             .filter(|it| it.until_us > episode.begun_us && it.from_us < until_us);
