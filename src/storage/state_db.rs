@@ -748,7 +748,14 @@ impl Store for StateView<'_> {
         let mut at = self.committed.db.raw_iterator_opt(options);
         at.seek(&range.start);
         let mut memory = Merged::new(self.committed.layers(), range);
+        let mut has_ended = false;
         loop {
+            if !has_ended && !at.valid() {
+                // An iterator also ends where a block is damaged, and then what memory has further on must not be taken for all
+                // there is.
+                at.status().map_err(|e| self.committed.failed("read", e))?;
+                has_ended = true;
+            }
             let (stored, changed) = (at.key(), memory.peek());
             let Some(next) = stored.into_iter().chain(changed.map(AsRef::as_ref)).min() else {
                 break;
@@ -773,7 +780,6 @@ impl Store for StateView<'_> {
                 at.next();
             }
         }
-        // An iterator also ends where a block is damaged.
-        at.status().map_err(|e| self.committed.failed("read", e))
+        Ok(())
     }
 }
