@@ -1,5 +1,6 @@
 //! What is shown while something runs, and what is said in the end.
 
+use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,6 +110,10 @@ fn describe(verdict: &Verdict) -> String {
     )
 }
 
+fn put(text: &mut String, more: fmt::Arguments<'_>) {
+    text.write_fmt(more).expect("a string takes all");
+}
+
 fn word(judgement: Judgement) -> &'static str {
     match judgement {
         Judgement::Valid => "VALID",
@@ -136,10 +141,13 @@ pub(super) fn series(series: &Series) -> String {
         series.elapsed_ms / 1000,
     );
     for (seed, reasons) in series.invalid.iter().chain(&series.unknown) {
-        text.push_str(&format!("  seed {seed}: {}\n", reasons.join("; ")));
+        put(
+            &mut text,
+            format_args!("  seed {seed}: {}\n", reasons.join("; ")),
+        );
     }
     for kind in &series.skipped {
-        text.push_str(&format!("  skipped: {kind}\n"));
+        put(&mut text, format_args!("  skipped: {kind}\n"));
     }
     text + word(series.judgement())
 }
@@ -148,37 +156,40 @@ pub(super) fn series(series: &Series) -> String {
 pub(super) fn matrix(matrix: &Matrix) -> String {
     let mut text = String::from("| file |");
     for way in Way::ALL {
-        text.push_str(&format!(" {} |", format!("{way:?}").to_lowercase()));
+        put(
+            &mut text,
+            format_args!(" {} |", format!("{way:?}").to_lowercase()),
+        );
     }
-    text.push_str(&format!("\n|---|{}\n", "---|".repeat(Way::ALL.len())));
+    put(
+        &mut text,
+        format_args!("\n|---|{}\n", "---|".repeat(Way::ALL.len())),
+    );
     for kind in files::Kind::ALL {
         let of_kind = || matrix.cells.iter().filter(|cell| cell.kind == kind);
         if of_kind().next().is_none() {
             continue;
         }
-        text.push_str(&format!("| {} |", kind.name()));
+        put(&mut text, format_args!("| {} |", kind.name()));
         for way in Way::ALL {
             let cell = of_kind().find(|cell| cell.way == way);
             let said = cell.map_or("", |cell| cell.ending.name());
-            text.push_str(&format!(" {said} |"));
+            put(&mut text, format_args!(" {said} |"));
         }
         text.push('\n');
     }
     let counts = Ending::ALL.map(|ending| format!("{} {}", matrix.count(ending), ending.name()));
-    text.push_str(&format!("\n{}\n", counts.join(", ")));
+    put(&mut text, format_args!("\n{}\n", counts.join(", ")));
     for cell in matrix.cells.iter().filter(|cell| cell.ending.is_bad()) {
-        let line = format!(
-            "  {} ({}): {} {:?}: {}\n",
-            cell.file,
-            cell.way.done(),
-            cell.ending.name(),
-            cell.code,
-            cell.said
+        let (way, ending) = (cell.way.done(), cell.ending.name());
+        let line = format_args!(
+            "  {} ({way}): {ending} {:?}: {}\n",
+            cell.file, cell.code, cell.said
         );
-        text.push_str(&line);
+        put(&mut text, line);
     }
     for gap in &matrix.gaps {
-        text.push_str(&format!("  {gap}\n"));
+        put(&mut text, format_args!("  {gap}\n"));
     }
     text + if matrix.is_valid() {
         "VALID"

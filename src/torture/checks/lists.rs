@@ -86,7 +86,7 @@ impl<'a> Known<'a> {
                 match decode(value) {
                     Some(list) => lists.push((key, list)),
                     None => {
-                        check.violate_in(key, Some(audit.at_us), format!("{key} holds {value}"))
+                        check.violate_in(key, Some(audit.at_us), format!("{key} holds {value}"));
                     }
                 }
             }

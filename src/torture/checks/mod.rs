@@ -136,7 +136,11 @@ pub fn all(record: &Record) -> Vec<Check> {
     checks.push(nodes::deaths(&record.chronicle));
     checks.push(nodes::files(audit));
     checks.push(nodes::resources(&record.samples));
-    checks.push(recovery::liveness(&record.chronicle, &record.probes));
+    checks.push(recovery::liveness(
+        &record.chronicle,
+        &record.probes,
+        &record.samples,
+    ));
     checks
 }
 

@@ -6,8 +6,9 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::Check;
+use crate::torture::faults::Proof;
 use crate::torture::faults::chronicle::Chronicle;
-use crate::torture::faults::{Episode, Proof};
+use crate::torture::record::Sample;
 use crate::torture::workloads::probes::Probes;
 
 /// A gap between two acknowledged probes that is no outage, but a busy machine.
@@ -95,14 +96,19 @@ fn leader_outages(chronicle: &Chronicle, outages: &[Outage]) -> BTreeMap<String,
     let mut by_kind: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for episode in &chronicle.episodes {
         let others = || chronicle.episodes.iter().filter(|it| *it != episode);
-        let is_alone = others()
-            .all(|it| it.begun_us >= episode.ended_us || it.ended_us <= episode.begun_us);
+        let is_alone =
+            others().all(|it| it.begun_us >= episode.ended_us || it.ended_us <= episode.begun_us);
         let is_proven = matches!(episode.proof, Proof::Proven(_));
         if episode.nodes != [episode.leader] || !is_alone || !is_proven {
             continue;
         }
-        let later = others().map(|it| it.begun_us).filter(|it| *it >= episode.ended_us);
-        let until_us = later.min().unwrap_or(u64::MAX).min(episode.ended_us + AFTERMATH_US);
+        let later = others()
+            .map(|it| it.begun_us)
+            .filter(|it| *it >= episode.ended_us);
+        let until_us = later
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(episode.ended_us + AFTERMATH_US);
         let around = outages
             .iter()
             .filter(|it| it.until_us > episode.begun_us && it.from_us < until_us);
@@ -144,7 +150,7 @@ const BUCKETS_MS: [u64; 11] = [
 pub fn measure(chronicle: &Chronicle, probes: &[Probes]) -> Recovery {
     let mut recovery = Recovery::default();
     let mut histogram = Histogram::<u64>::new(3).expect("three digits are allowed");
-    for (what, ms) in samples(chronicle, probes) {
+    for (what, _, ms) in samples(chronicle, probes) {
         histogram.saturating_record(ms);
         recovery.all_ms.push(ms);
         let longest = recovery.longest_by_cause.entry(what).or_default();
@@ -167,7 +173,8 @@ pub fn measure(chronicle: &Chronicle, probes: &[Probes]) -> Recovery {
     recovery
 }
 
-fn samples(chronicle: &Chronicle, probes: &[Probes]) -> Vec<(String, u64)> {
+/// What had changed, when, and how long it took from then on.
+fn samples(chronicle: &Chronicle, probes: &[Probes]) -> Vec<(String, u64, u64)> {
     let mut probes: Vec<_> = probes.iter().collect();
     probes.sort_unstable_by_key(|probe| probe.invoked_us);
     // The first acknowledgement among this probe and all that were sent later.
@@ -184,27 +191,51 @@ fn samples(chronicle: &Chronicle, probes: &[Probes]) -> Vec<(String, u64)> {
         let served = first[sent_after];
         if transition.can_serve && served != u64::MAX && served <= next {
             let ms = (served - transition.at_us) / 1000;
-            samples.push((transition.what.clone(), ms));
+            samples.push((transition.what.clone(), transition.at_us, ms));
         }
     }
     samples
 }
 
-/// A cluster that can serve does so again, in a time that is long enough for any machine.
+/// The observer looks a few times a second. Longer between two looks, this program had no time, and the nodes beside it have none.
+const STALL_US: u64 = 1_000_000;
+/// Before nodes are said not to follow one leader, they have so long.
+const RECOVERY_US: u64 = 60_000_000;
+
+/// Times in which the machine did not let this program run.
+fn stalls(samples: &[Sample]) -> Vec<Outage> {
+    let looks = samples.windows(2);
+    let gaps = looks.filter(|pair| pair[1].at_us > pair[0].at_us + STALL_US);
+    gaps.map(|pair| Outage {
+        from_us: pair[0].at_us,
+        until_us: pair[1].at_us,
+    })
+    .collect()
+}
+
+/// A cluster that can serve does so again, in a time that is long enough for any machine that lets it run.
 #[must_use]
-pub fn liveness(chronicle: &Chronicle, probes: &[Probes]) -> Check {
+pub fn liveness(chronicle: &Chronicle, probes: &[Probes], looks: &[Sample]) -> Check {
     let mut check = Check::new("it serves again");
+    let stalls = stalls(looks);
     check.examined = probes.len() as u64;
     for stuck in &chronicle.stuck_us {
         let what = "the nodes did not follow one leader, long after all was mended";
-        check.violate(Some(*stuck), what.to_owned());
+        if idle(&stalls, stuck.saturating_sub(RECOVERY_US), *stuck) > RECOVERY_US / 4 {
+            check.doubt(&format!("{what}, and the machine had no time for them"));
+        } else {
+            check.violate(Some(*stuck), what.to_owned());
+        }
     }
-    for (what, ms) in samples(chronicle, probes) {
-        if ms > LONGEST_MS {
-            check.violate(
-                None,
-                format!("{what}: no write was acknowledged for {ms} ms"),
-            );
+    for (what, at_us, ms) in samples(chronicle, probes) {
+        let stalled_ms = idle(&stalls, at_us, at_us + ms * 1000) / 1000;
+        let what = format!("{what}: no write was acknowledged for {ms} ms");
+        if ms.saturating_sub(stalled_ms) > LONGEST_MS {
+            check.violate(Some(at_us), what);
+        } else if ms > LONGEST_MS {
+            check.doubt(&format!(
+                "{what}, and for {stalled_ms} of them the machine had no time"
+            ));
         }
     }
     let last = chronicle.transitions.last();
@@ -225,9 +256,10 @@ pub fn liveness(chronicle: &Chronicle, probes: &[Probes]) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Judgement;
     use super::super::testing::{assert_invalid, assert_valid, lost, told};
     use super::*;
-    use crate::torture::faults::{Kind, Transition};
+    use crate::torture::faults::{Episode, Kind, Transition};
 
     fn transition(at_us: u64, can_serve: bool) -> Transition {
         Transition {
@@ -313,15 +345,46 @@ mod tests {
     #[test]
     fn a_cluster_that_stays_away_is_found() {
         let probes = [told(0, 1_000, 0, ()), told(20_000, 40_020_000, 1, ())];
-        let long = liveness(&chronicle(&[transition(10_000, true)]), &probes);
+        let long = liveness(&chronicle(&[transition(10_000, true)]), &probes, &[]);
         assert_invalid(&long, "no write was acknowledged for 40010 ms");
         let mut stuck = chronicle(&[]);
         stuck.stuck_us.push(7);
-        assert_invalid(&liveness(&stuck, &probes), "did not follow one leader");
+        assert_invalid(&liveness(&stuck, &probes, &[]), "did not follow one leader");
         assert_valid(&liveness(
             &chronicle(&[transition(15_000, false)]),
             &probes[..1],
+            &[],
         ));
+    }
+
+    #[test]
+    fn a_machine_that_stands_still_proves_nothing() {
+        let look = |at_us| Sample {
+            at_us,
+            node: 1,
+            leader: None,
+            term: 0,
+            memory_kb: 1,
+            files: 1,
+        };
+        let probes = [told(0, 1_000, 0, ()), told(20_000, 40_020_000, 1, ())];
+        let changed = chronicle(&[transition(10_000, true)]);
+        let still = [look(1_000_000), look(30_000_000)];
+        let found = liveness(&changed, &probes, &still);
+        assert_eq!(found.judgement, Judgement::Unknown, "{found:#?}");
+        // It looked on all the time.
+        let looked: Vec<_> = (0..100).map(|tick| look(tick * 400_000)).collect();
+        assert_invalid(&liveness(&changed, &probes, &looked), "40010 ms");
+        let mut stuck = chronicle(&[]);
+        stuck.stuck_us.push(60_000_000);
+        assert_eq!(
+            liveness(&stuck, &probes, &still).judgement,
+            Judgement::Unknown
+        );
+        assert_invalid(
+            &liveness(&stuck, &probes, &looked),
+            "did not follow one leader",
+        );
     }
 
     #[test]
@@ -330,7 +393,7 @@ mod tests {
         probes.extend(
             (1..60).map(|second| lost(second * 10_000_000, second * 10_000_000 + 1, second)),
         );
-        let found = liveness(&chronicle(&[transition(10_000, true)]), &probes);
+        let found = liveness(&chronicle(&[transition(10_000, true)]), &probes, &[]);
         assert_invalid(&found, "after the last fault");
     }
 }

@@ -95,7 +95,7 @@ impl Kind {
     fn of(file: &Path) -> Option<Self> {
         let text = file.to_string_lossy();
         let name = file.file_name()?.to_str()?;
-        let is_table = name.ends_with(".sst");
+        let is_table = file.extension().is_some_and(|extension| extension == "sst");
         let of_database = |kinds: [Self; 5]| {
             let [table, manifest, current, options, id] = kinds;
             Some(match name {

@@ -89,7 +89,7 @@ impl Seen {
     /// The line that names the file, or its directory.
     fn line(&self, level: &str) -> Option<&str> {
         let name = self.file.file_name().map(|it| it.to_string_lossy());
-        let name = name.map(|name| name.into_owned());
+        let name = name.map(std::borrow::Cow::into_owned);
         let parent = self.file.parent().filter(|it| *it != Path::new(""));
         let parent = parent.map(|it| format!("/{}", it.display()));
         let names: Vec<String> = name.into_iter().chain(parent).collect();
