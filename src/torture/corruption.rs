@@ -398,8 +398,10 @@ impl Bench {
             }
             let own = self.view(self.victim).status(self.victim).await;
             let others = self.view(other).status(other).await;
+            // The last that was written is committed again once somebody leads.
             if let (Some(own), Some(others)) = (own, others)
                 && own.applied_index == others.applied_index
+                && own.revision >= self.before.revision
             {
                 seen.has_served = true;
                 match self.read(self.victim).await {
