@@ -243,6 +243,7 @@ pub fn liveness(chronicle: &Chronicle, probes: &[Probes], looks: &[Sample]) -> C
     let mut late = probes.iter().filter(sent_after);
     let is_long = last.is_some_and(|last| {
         let end = probes.iter().map(|probe| probe.invoked_us).max();
+        let end = end.map(|end| end.saturating_sub(idle(&stalls, last.at_us, end)));
         end.is_some_and(|end| end > last.at_us + LONGEST_MS * 1000)
     });
     if is_long && !late.any(|probe| probe.outcome.answer().is_some()) {
