@@ -34,7 +34,7 @@ run() {
         PLANTED_BUG=$bug "$BIN/trolley-torture" corruption --out "$out" --json >"$out.json" 2>"$out.log" || code=$?
         found='[.cells[] | select(.ending == "lost" or .ending == "served") | .kind] | unique | map("corruption matrix: " + .) | join(", ")'
     else
-        PLANTED_BUG=$bug "$BIN/trolley-torture" run --out "$out" --seed 7 --duration "${DURATION:-40s}" --faults "$faults" \
+        PLANTED_BUG=$bug "$BIN/trolley-torture" run --out "$out" --seed 7 --duration "${DURATION:-120s}" --faults "$faults" \
             --workloads "$workloads" --json >"$out.json" 2>"$out.log" || code=$?
         found='[.checks[] | select(.judgement == "invalid") | .name] | join(", ")'
     fi

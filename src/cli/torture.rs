@@ -1,4 +1,4 @@
-//! `trolley-torture`: its arguments, and what they lead to; [`tell`] says what came of it.
+//! `trolley-torture`: its arguments, and what they lead to; `tell` says what came of it.
 
 mod tell;
 

@@ -8,7 +8,7 @@
 //! since, and Raft does not hold then. Tables that a state and its snapshot share on a disk are apart in the copies, so that one
 //! kind is damaged at a time.
 //!
-//! Two endings must not be: that it serves what was not written, and that it starts with less than it had. [`judge`] decides.
+//! Two endings must not be: that it serves what was not written, and that it starts with less than it had. [`mod@judge`] decides.
 
 pub mod files;
 pub mod judge;

@@ -3,7 +3,7 @@
 //! Whom a fault hits is decided when it begins: the leader is whoever leads then. At the end of each phase everything is
 //! mended, every node is started, and the next one begins once they all follow one leader again.
 //!
-//! [`targets`] decides whom a fault hits, [`harm`], [`links`], [`operator`] and [`voter`] what is done.
+//! `targets` decides whom a fault hits, `harm`, `links`, `operator` and `voter` what is done.
 
 mod harm;
 mod links;
