@@ -39,7 +39,7 @@ use crate::client::{self, Client, ClientConfig};
 
 /// How long the first leader, or the end of all clients, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long faults come in one round. Half an hour's record is what a person would still look through.
+/// How long faults come in one round.
 pub const ROUND: Duration = Duration::from_secs(900);
 /// How often kinds that did not take effect are tried again.
 const SECOND_TRIES: u64 = 2;
