@@ -9,7 +9,7 @@ cd "$ROOT"
 
 BIN=${PLANTED_BIN:-}
 
-# Bug, and the faults and clients that bring it to light. Seeds are fixed, so that a table can be made again.
+# Bug, and the faults and clients that bring it to light, or the corruption matrix. Seeds are fixed, so that a table can be made again.
 readonly BUGS=(
     "unsynced-log power-cut-all,latency registers,carts"
     "leader-reads isolate-leader,pause-leader,one-way-out,latency registers"
@@ -19,16 +19,27 @@ readonly BUGS=(
     "new-id-on-retry kill-leader,pause-leader,isolate-leader carts"
     "swallowed-error failed-sync,power-cut-all,kill-all registers,carts"
     "lost-events kill-leader,latency registers,watch"
+    "unsynced-vote cut-voter registers,carts"
+    "early-purge kill-follower,kill-all,snapshot,latency registers,carts"
+    "truncate-off-by-one isolate-leader,kill-all,latency registers,carts"
+    "replies-not-in-snapshots isolate-follower,kill-follower,snapshot,latency carts,registers,lists"
+    "applied-apart kill-follower,kill-all,snapshot,latency registers,carts,lists"
+    "default-recovery corruption"
 )
 
 run() {
-    local bug=$1 faults=$2 workloads=$3 out code=0 began=$SECONDS
+    local bug=$1 faults=$2 workloads=$3 out code=0 began=$SECONDS found
     out=$(mktemp -d)/run
-    PLANTED_BUG=$bug "$BIN/trolley-torture" run --out "$out" --seed 7 --duration "${DURATION:-40s}" --faults "$faults" \
-        --workloads "$workloads" --json >"$out.json" 2>"$out.log" || code=$?
+    if [[ $faults == corruption ]]; then
+        PLANTED_BUG=$bug "$BIN/trolley-torture" corruption --out "$out" --json >"$out.json" 2>"$out.log" || code=$?
+        found='[.cells[] | select(.ending == "lost" or .ending == "served") | .kind] | unique | map("corruption matrix: " + .) | join(", ")'
+    else
+        PLANTED_BUG=$bug "$BIN/trolley-torture" run --out "$out" --seed 7 --duration "${DURATION:-120s}" --faults "$faults" \
+            --workloads "$workloads" --json >"$out.json" 2>"$out.log" || code=$?
+        found='[.checks[] | select(.judgement == "invalid") | .name] | join(", ")'
+    fi
     if ((code == 1)); then
-        printf '| %s | %s | %d |\n' "$bug" "$(jq -r '[.checks[] | select(.judgement == "invalid") | .name] | join(", ")' "$out.json")" \
-            "$((SECONDS - began))"
+        printf '| %s | %s | %d |\n' "$bug" "$(jq -r "$found" "$out.json")" "$((SECONDS - began))"
     else
         printf '| %s | NOT FOUND: exit code %d, see %s | %d |\n' "$bug" "$code" "$out" "$((SECONDS - began))"
         return 1

@@ -22,6 +22,19 @@ pub enum Bug {
     SwallowedError,
     /// Now and then an event is not told of.
     LostEvents,
+    /// A vote is written and not synced.
+    UnsyncedVote,
+    /// The log is recovered up to its first damaged record, as `RocksDB` does by default, and nobody asks whether that is all of it.
+    DefaultRecovery,
+    /// A snapshot says that it covers what is applied, and what is in memory alone is not written first: the log that the state
+    /// needs is purged.
+    EarlyPurge,
+    /// A truncation of the log takes one entry too many from the disk.
+    TruncateOffByOne,
+    /// A snapshot that is installed has no replies.
+    RepliesNotInSnapshots,
+    /// Where the log was applied up to is stored a moment before what was applied.
+    AppliedApart,
 }
 
 /// Whether this process has it.
@@ -45,7 +58,7 @@ pub const fn has(_: Bug) -> bool {
 }
 
 /// Their names in the environment.
-pub const ALL: [(&str, Bug); 8] = [
+pub const ALL: [(&str, Bug); 14] = [
     ("unsynced-log", Bug::UnsyncedLog),
     ("leader-reads", Bug::LeaderReads),
     ("follower-reads", Bug::FollowerReads),
@@ -54,4 +67,10 @@ pub const ALL: [(&str, Bug); 8] = [
     ("new-id-on-retry", Bug::NewIdOnRetry),
     ("swallowed-error", Bug::SwallowedError),
     ("lost-events", Bug::LostEvents),
+    ("unsynced-vote", Bug::UnsyncedVote),
+    ("default-recovery", Bug::DefaultRecovery),
+    ("early-purge", Bug::EarlyPurge),
+    ("truncate-off-by-one", Bug::TruncateOffByOne),
+    ("replies-not-in-snapshots", Bug::RepliesNotInSnapshots),
+    ("applied-apart", Bug::AppliedApart),
 ];

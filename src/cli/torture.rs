@@ -1,21 +1,25 @@
-//! `trolley-torture`: its arguments, what it shows while it runs, and what it says in the end.
+//! `trolley-torture`: its arguments, and what they lead to; `tell` says what came of it.
+
+mod tell;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output;
 use crate::torture::checks::Judgement;
+use crate::torture::corruption;
+use crate::torture::evidence;
 use crate::torture::faults::Kind;
 use crate::torture::record::{self, Record};
-use crate::torture::run::{self, Progress, Settings, Workload, run};
+use crate::torture::run::{self, Run, Settings, Workload};
+use crate::torture::series::Series;
 use crate::torture::timeline;
 use crate::torture::verdict::Verdict;
 
@@ -26,9 +30,12 @@ const EXAMPLES: &str = "\
 Examples:
   trolley-torture run                                      # a minute and a half of everything, on three nodes
   trolley-torture run --profile soak --duration 8h
+  trolley-torture run --profile power-cuts                 # all nodes lose power a hundred times; --profile kills: 500 SIGKILLs
   trolley-torture run --faults kill-leader,isolate-leader --workloads registers --duration 1m
   trolley-torture run --seed 42                            # the same faults, at the same times, to the same roles
   trolley-torture check torture-42                         # judge what was recorded once more
+  trolley-torture series --seeds 1-20 --profile gate       # one run after the other, and what they come to together
+  trolley-torture corruption                               # every kind of file, damaged in every way
 
 A run leaves a directory: verdict.json, timeline.html (open it in a browser), record/ (what clients were told),
 logs/ of the nodes, and, unless the verdict is valid, their data.
@@ -54,9 +61,16 @@ enum Verb {
     Run(RunArgs),
     /// Judges a recorded run once more
     Check(CheckArgs),
+    /// Runs one seed after another, and adds up
+    Series(SeriesArgs),
+    /// Damages each kind of file of a node in each way, and finds out what the node does
+    Corruption(CorruptionArgs),
     /// Lists the kinds of faults
     Faults,
 }
+
+/// What a plan reckons for a phase.
+const PHASE_SECONDS: u64 = 6;
 
 /// How long, and how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -67,14 +81,35 @@ enum Profile {
     Gate,
     /// Until --duration is over; an hour without it
     Soak,
+    /// All nodes lose power at once, a hundred times, under load
+    PowerCuts,
+    /// SIGKILL of the leader, a follower, a majority and all, five hundred times, under load
+    Kills,
 }
 
 impl Profile {
     fn duration(self) -> Duration {
         match self {
-            Self::Smoke => Duration::from_secs(80),
+            Self::Smoke => Duration::from_secs(90),
             Self::Gate => Duration::from_secs(840),
             Self::Soak => Duration::from_secs(3600),
+            Self::PowerCuts => Duration::from_secs(100 * PHASE_SECONDS),
+            // A phase has two or three faults that overlap.
+            Self::Kills => Duration::from_secs(500 / 2 * PHASE_SECONDS),
+        }
+    }
+
+    /// Kinds of faults, if none are named.
+    fn faults(self) -> &'static [Kind] {
+        match self {
+            Self::Smoke | Self::Gate | Self::Soak => &Kind::ALL,
+            Self::PowerCuts => &[Kind::PowerCutAll],
+            Self::Kills => &[
+                Kind::KillLeader,
+                Kind::KillFollower,
+                Kind::KillMajority,
+                Kind::KillAll,
+            ],
         }
     }
 
@@ -85,7 +120,7 @@ impl Profile {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct RunArgs {
     /// How long, and how much
     #[arg(long, value_enum, default_value = "smoke")]
@@ -105,7 +140,7 @@ struct RunArgs {
     /// Where everything goes; must not exist [default: torture-SEED]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Kinds of faults, separated by commas [default: all]
+    /// Kinds of faults, separated by commas [default: all, or the profile's]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND,…")]
     faults: Vec<Kind>,
     /// Kinds of clients, separated by commas [default: all]
@@ -128,11 +163,49 @@ struct CheckArgs {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct SeriesArgs {
+    /// The first and the last seed, as in 1-20
+    #[arg(long, value_parser = seeds)]
+    seeds: (u64, u64),
+    /// Begin no run after this time
+    #[arg(long, value_parser = humantime::parse_duration)]
+    at_most: Option<Duration>,
+    #[command(flatten)]
+    each: RunArgs,
+}
+
+#[derive(Debug, Args)]
+struct CorruptionArgs {
+    /// The `trolley` under test [default: beside this program]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Where everything goes; must not exist
+    #[arg(long, value_name = "DIR", default_value = "torture-corruption")]
+    out: PathBuf,
+    /// Print the matrix as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let parse = |text: &str| text.parse::<u64>().map_err(|error| error.to_string());
+    let (first, last) = text.split_once('-').ok_or("name two, as in 1-20")?;
+    let (first, last) = (parse(first)?, parse(last)?);
+    if first <= last {
+        Ok((first, last))
+    } else {
+        Err("the first is the smaller one".to_owned())
+    }
+}
+
 /// Nothing was judged.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error(transparent)]
     Run(#[from] run::Error),
+    #[error(transparent)]
+    Corruption(#[from] corruption::Error),
     #[error(transparent)]
     Record(#[from] record::Error),
     #[error("{}: {source}", path.display())]
@@ -164,6 +237,8 @@ pub fn main() -> ExitCode {
     let done = match arguments.verb {
         Verb::Run(args) => block_on(run_and_judge(&args)),
         Verb::Check(args) => check(&args),
+        Verb::Series(args) => block_on(run_series(&args)),
+        Verb::Corruption(args) => block_on(run_corruption(&args)),
         Verb::Faults => {
             list_faults();
             Ok(0)
@@ -220,22 +295,19 @@ impl RunArgs {
         };
         let folder = self.out.clone();
         let folder = folder.unwrap_or_else(|| PathBuf::from(format!("torture-{seed}")));
-        if folder.exists() {
-            return Err(Broken::Exists(folder));
-        }
-        fs::create_dir_all(&folder).map_err(of_file(&folder))?;
-        let folder = folder.canonicalize().map_err(of_file(&folder))?;
+        let folder = new_folder(folder)?;
         Ok(Settings {
-            binary: match &self.binary {
-                Some(binary) => existing(binary.clone())?,
-                None => beside_this()?,
-            },
+            binary: binary(self.binary.as_ref())?,
             folder,
             seed,
             nodes: self.nodes,
             duration: self.duration.unwrap_or_else(|| self.profile.duration()),
             profile: self.profile.name(),
-            faults: all_if_none(&self.faults),
+            faults: if self.faults.is_empty() {
+                self.profile.faults().to_vec()
+            } else {
+                self.faults.clone()
+            },
             workloads: all_if_none(&self.workloads),
         })
     }
@@ -244,6 +316,21 @@ impl RunArgs {
 fn of_file(path: &Path) -> impl FnOnce(io::Error) -> Broken {
     let path = path.to_owned();
     |source| Broken::File { path, source }
+}
+
+fn new_folder(folder: PathBuf) -> Result<PathBuf, Broken> {
+    if folder.exists() {
+        return Err(Broken::Exists(folder));
+    }
+    fs::create_dir_all(&folder).map_err(of_file(&folder))?;
+    folder.canonicalize().map_err(of_file(&folder))
+}
+
+fn binary(named: Option<&PathBuf>) -> Result<PathBuf, Broken> {
+    match named {
+        Some(binary) => existing(binary.clone()),
+        None => beside_this(),
+    }
 }
 
 fn beside_this() -> Result<PathBuf, Broken> {
@@ -261,43 +348,135 @@ fn existing(binary: PathBuf) -> Result<PathBuf, Broken> {
 }
 
 async fn run_and_judge(args: &RunArgs) -> Result<u8, Broken> {
+    let stop = CancellationToken::new();
+    let rounds = unless_asked_twice(&stop, one(args, &stop)).await?;
+    if rounds.len() > 1 {
+        output::line(&tell::series(&Series::of(&rounds)));
+    }
+    Ok(Series::of(&rounds).exit_code())
+}
+
+/// Asked once to end, it comes to its end early, with all that belongs to it; asked again, it breaks off at once.
+async fn unless_asked_twice<T>(
+    stop: &CancellationToken,
+    task: impl Future<Output = Result<T, Broken>>,
+) -> Result<T, Broken> {
+    tokio::pin!(task);
+    tokio::select! {
+        done = &mut task => return done,
+        () = signalled() => stop.cancel(),
+    }
+    tokio::select! {
+        done = &mut task => done,
+        () = signalled() => Err(Broken::Interrupted),
+    }
+}
+
+/// One run: each of its rounds judged and told of.
+async fn one(args: &RunArgs, stop: &CancellationToken) -> Result<Vec<Verdict>, Broken> {
     let settings = args.settings()?;
     output::note(&format!(
         "seed {}, into {}",
         settings.seed,
         settings.folder.display()
     ));
-    let stop = CancellationToken::new();
-    let interrupted = stop.clone();
-    let bar = progress_bar();
-    let recorded = {
-        let running = run(&settings, &stop, |progress| show(&bar, &progress));
-        tokio::pin!(running);
-        tokio::select! {
-            recorded = &mut running => recorded,
-            // Early, and with all that belongs to the end; at once, if it is asked for again.
-            () = signalled() => {
-                interrupted.cancel();
-                tokio::select! {
-                    recorded = &mut running => recorded,
-                    () = signalled() => return Err(Broken::Interrupted),
-                }
-            }
+    let bar = tell::progress_bar();
+    let show = |progress| tell::show(&bar, &progress);
+    let mut run = Run::open(&settings, &show).await?;
+    let has_rounds = run.has_rounds();
+    let mut rounds = Vec::new();
+    while let Some(record) = run.next(stop, &show).await? {
+        let folder = if has_rounds {
+            settings
+                .folder
+                .join(format!("round-{}", record.about.round))
+        } else {
+            settings.folder.clone()
+        };
+        record.save(&folder)?;
+        let verdict = judge(&record, &folder)?;
+        bar.suspend(|| tell::tell(&verdict, &folder, args.json));
+        if has_rounds && verdict.verdict == Judgement::Valid && !args.keep {
+            // A hundred megabytes each, which nobody looks at.
+            fs::remove_dir_all(folder.join(record::FOLDER)).ok();
         }
-    };
+        rounds.push(verdict);
+    }
     bar.finish_and_clear();
-    let record = recorded?;
-    record.save(&settings.folder)?;
-    let verdict = judge(&record, &settings.folder)?;
-    if verdict.verdict == Judgement::Valid && !args.keep {
+    let is_valid = rounds.iter().all(|it| it.verdict == Judgement::Valid);
+    if is_valid && !args.keep {
         let nodes = (1..=settings.nodes).map(|node| format!("node-{node}"));
         for data in nodes.chain(["disks".to_owned()]) {
             // What is left is in nobody's way.
             fs::remove_dir_all(settings.folder.join(data)).ok();
         }
     }
-    tell(&verdict, &settings.folder, args.json);
-    Ok(verdict.exit_code())
+    Ok(rounds)
+}
+
+async fn run_series(args: &SeriesArgs) -> Result<u8, Broken> {
+    let folder = args.each.out.clone();
+    let folder = new_folder(folder.unwrap_or_else(|| PathBuf::from("torture-series")))?;
+    let stop = CancellationToken::new();
+    let begun = Instant::now();
+    let all = async {
+        let mut series = Series::default();
+        for seed in args.seeds.0..=args.seeds.1 {
+            let is_over = args.at_most.is_some_and(|most| begun.elapsed() > most);
+            if is_over || stop.is_cancelled() {
+                break;
+            }
+            let out = folder.join(format!("seed-{seed}"));
+            let each = RunArgs {
+                seed: Some(seed),
+                out: Some(out.clone()),
+                ..args.each.clone()
+            };
+            let rounds = one(&each, &stop).await?;
+            let is_valid = rounds.iter().all(|it| it.verdict == Judgement::Valid);
+            for round in &rounds {
+                series.add(round);
+            }
+            if is_valid && !args.each.keep {
+                fs::remove_dir_all(out.join(record::FOLDER)).ok();
+            }
+            let json = serde_json::to_string_pretty(&series).unwrap_or_default();
+            let path = folder.join("series.json");
+            fs::write(&path, json).map_err(of_file(&path))?;
+        }
+        Ok(series)
+    };
+    let series = unless_asked_twice(&stop, all).await?;
+    output::line(&tell::series(&series));
+    Ok(series.exit_code())
+}
+
+async fn run_corruption(args: &CorruptionArgs) -> Result<u8, Broken> {
+    let settings = corruption::Settings {
+        binary: binary(args.binary.as_ref())?,
+        folder: new_folder(args.out.clone())?,
+    };
+    let stop = CancellationToken::new();
+    let bar = tell::progress_bar();
+    let all = async {
+        let shown = |number: usize, total: usize, cell: &corruption::Cell| {
+            bar.set_length(total as u64);
+            bar.set_position(number as u64);
+            bar.set_message(format!("{}: {}", cell.file, cell.ending.name()));
+        };
+        Ok(corruption::run(&settings, &stop, shown).await?)
+    };
+    let matrix = unless_asked_twice(&stop, all).await?;
+    bar.finish_and_clear();
+    let json = serde_json::to_string_pretty(&matrix).unwrap_or_default();
+    let path = settings.folder.join("corruption.json");
+    fs::write(&path, &json).map_err(of_file(&path))?;
+    output::line(&if args.json {
+        json
+    } else {
+        tell::matrix(&matrix)
+    });
+    Ok(u8::from(!matrix.is_valid()))
 }
 
 /// Ctrl-C, or whoever else asks this program to end.
@@ -320,8 +499,8 @@ fn check(args: &CheckArgs) -> Result<u8, Broken> {
     }
     let record = Record::load(&args.directory)?;
     let verdict = judge(&record, &args.directory)?;
-    tell(&verdict, &args.directory, args.json);
-    Ok(verdict.exit_code())
+    tell::tell(&verdict, &args.directory, args.json);
+    Ok(Series::of(std::slice::from_ref(&verdict)).exit_code())
 }
 
 /// Judges a record, and writes what it comes to.
@@ -334,104 +513,6 @@ fn judge(record: &Record, folder: &Path) -> Result<Verdict, Broken> {
     };
     write("verdict.json", json)?;
     write("timeline.html", timeline::page(record, &verdict))?;
+    evidence::write(record, &verdict, folder).map_err(of_file(&folder.join(evidence::FOLDER)))?;
     Ok(verdict)
-}
-
-/// Hidden by itself where standard error is no terminal.
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::new(1);
-    let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {msg}");
-    bar.enable_steady_tick(Duration::from_millis(200));
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-fn show(bar: &ProgressBar, progress: &Progress) {
-    match progress {
-        Progress::Starting => bar.set_message("nodes start"),
-        Progress::Phase(number, total, what) => {
-            bar.set_length(*total as u64);
-            bar.set_position(*number as u64);
-            bar.set_message(what.clone());
-        }
-        Progress::Auditing => {
-            bar.set_position(bar.length().unwrap_or(1));
-            bar.set_message("everything is mended and read");
-        }
-    }
-}
-
-fn tell(verdict: &Verdict, folder: &Path, is_json: bool) {
-    if is_json {
-        let json = serde_json::to_string(verdict).unwrap_or_default();
-        output::line(&json);
-    } else {
-        output::line(&describe(verdict));
-        output::line(&format!("{}", folder.join("timeline.html").display()));
-    }
-}
-
-fn describe(verdict: &Verdict) -> String {
-    let word = match verdict.verdict {
-        Judgement::Valid => "VALID",
-        Judgement::Unknown => "UNKNOWN",
-        Judgement::Invalid => "INVALID",
-    };
-    let mut faults = output::table(&[
-        "fault",
-        "took effect",
-        "not seen",
-        "skipped",
-        "overlaps",
-        "seen last",
-    ]);
-    for (kind, coverage) in &verdict.faults {
-        let last: String = coverage.last.chars().take(60).collect();
-        faults.add_row([
-            kind.clone(),
-            coverage.proven.to_string(),
-            coverage.unproven.to_string(),
-            coverage.skipped.to_string(),
-            coverage.overlaps.to_string(),
-            last,
-        ]);
-    }
-    let mut checks = output::table(&["property", "", "facts", ""]);
-    for check in &verdict.checks {
-        let word = format!("{:?}", check.judgement).to_lowercase();
-        checks.add_row([
-            check.name.clone(),
-            word,
-            check.examined.to_string(),
-            check.note.clone(),
-        ]);
-    }
-    let recovery = &verdict.recovery;
-    let total = &verdict.total;
-    let mut text = format!(
-        "{faults}\n{checks}\n{} calls in {} s: {} answered, {} refused, {} not applied, {} unknown; {} overlaps of two faults\n\
-         recovery after {} changes: p50 {} ms, p99 {} ms, longest {} ms\n",
-        total.invoked,
-        verdict.elapsed_ms / 1000,
-        total.answered,
-        total.refused,
-        total.not_applied,
-        total.unknown,
-        verdict.overlaps,
-        recovery.samples,
-        recovery.p50_ms,
-        recovery.p99_ms,
-        recovery.max_ms,
-    );
-    for reason in &verdict.reasons {
-        text.push_str("  ");
-        text.push_str(reason);
-        text.push('\n');
-    }
-    text + &format!(
-        "{word} (seed {}, {} nodes, {})",
-        verdict.seed, verdict.nodes, verdict.version
-    )
 }

@@ -466,6 +466,15 @@ impl KeyRange {
         }
     }
 
+    /// The replies that are kept.
+    #[must_use]
+    pub fn replies() -> Self {
+        Self {
+            start: vec![CLIENT],
+            end: vec![REQUEST.saturating_add(1)],
+        }
+    }
+
     /// The deadline index, from a time on.
     #[must_use]
     pub fn deadlines_from(time: LogTime) -> Self {

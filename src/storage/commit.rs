@@ -409,12 +409,17 @@ impl<S: Sink> Thread<S> {
             return Err(Error::Poisoned { first });
         }
         let number = self.group + 1;
+        let durability = if planted::has(Bug::UnsyncedVote) && changes.is_empty() {
+            Durability::UnsafeUnsynced
+        } else {
+            self.durability
+        };
         changes.extend(heads.into_values().map(Change::Put));
         changes.extend(self.take_hints());
         changes.push(Change::Put(Record::seal(Key::Group, &wire::number(number))));
         self.group = number;
-        let mut result = self.sink.write(&changes, self.durability);
-        if result.is_ok() && self.durability == Durability::Synced {
+        let mut result = self.sink.write(&changes, durability);
+        if result.is_ok() && durability == Durability::Synced {
             result = self.sink.synced(number);
         }
         if planted::has(Bug::SwallowedError) {

@@ -17,6 +17,7 @@ use rocksdb::{
 
 use super::Error;
 use crate::limits;
+use crate::planted::{self, Bug};
 
 /// The log's column family beside the default one, which holds the entries.
 pub(super) const META: &str = "meta";
@@ -148,8 +149,10 @@ pub(super) fn open_log(
         );
     }
     options.create_missing_column_families(true);
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_track_and_verify_wals_in_manifest(true);
+    if !planted::has(Bug::DefaultRecovery) {
+        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_track_and_verify_wals_in_manifest(true);
+    }
     options.set_max_total_wal_size(LOG_WAL_BUFFERS * write_buffer_bytes as u64);
     let families = [
         ColumnFamilyDescriptor::new(

@@ -43,6 +43,7 @@ use super::Error;
 use super::log_db::LogDb;
 use super::snapshot::{CONTENTS, SnapshotDir, Snapshots};
 use super::state_db::{Committed, Opener, StateDb};
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::raft::SnapshotMeta;
 use crate::types::{ClusterId, ShardId};
@@ -256,6 +257,9 @@ impl Shard {
         link_into(received.path(), &unfinished, received.names())?;
         publish(&unfinished, &path)?;
         let committed = self.opener.open(next, &path)?;
+        if planted::has(Bug::RepliesNotInSnapshots) {
+            committed.forget_replies()?;
+        }
         let position = &committed.position;
         if position.applied != meta.last_log_id || position.membership != meta.last_membership {
             let detail = "the database is not at the log position that is announced";

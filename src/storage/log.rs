@@ -26,6 +26,7 @@ use super::scan;
 use super::tail::{Tail, Volume};
 use super::wire::{Key, Record};
 use crate::limits;
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::raft::{Entry, LogId, TypeConfig, Vote};
 use crate::types::ShardId;
@@ -388,9 +389,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             state.volume.truncate(from);
             state.epoch += 1;
             let shard = self.shared.shard;
+            let one_more = u64::from(planted::has(Bug::TruncateOffByOne));
             Request {
                 changes: vec![Change::Delete {
-                    from: Key::Entry(shard, from),
+                    from: Key::Entry(shard, from.saturating_sub(one_more)),
                     to: Key::Entry(shard, to),
                 }],
                 head: Some(state.head(shard)),

@@ -28,6 +28,7 @@ mod log_db;
 mod log_tests;
 pub mod machine;
 pub mod receive;
+mod sabotage;
 mod scan;
 pub mod snapshot;
 mod state_db;

@@ -36,6 +36,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 use super::Error;
 use super::generation::{self, Name, ShardDir};
 use super::state_db::{self, StateDb};
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::raft::{SnapshotMeta, TypeConfig};
 
@@ -269,12 +270,17 @@ impl Snapshots {
         let previous = self.current();
         generation::remove(unfinished)?;
         // The checkpoint takes what is in the database.
-        state.persist()?;
+        if !planted::has(Bug::EarlyPurge) {
+            state.persist()?;
+        }
         let database = state.database();
         Checkpoint::new(&database)
             .and_then(|checkpoint| checkpoint.create_checkpoint(unfinished))
             .map_err(|e| Error::database("make a checkpoint of", database.path(), e))?;
-        let manifest = describe(&self.dir, unfinished, previous.as_ref())?;
+        let mut manifest = describe(&self.dir, unfinished, previous.as_ref())?;
+        if planted::has(Bug::EarlyPurge) {
+            manifest.last_log_id = state.position().applied.map(Into::into);
+        }
         self.finish(unfinished, manifest, number)
     }
 

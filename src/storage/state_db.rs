@@ -38,8 +38,9 @@ use super::db::{self, DbConfig, state_options};
 use super::feed::Feed;
 use super::layer::{Layer, Merged};
 use super::unwritten::Unwritten;
-use super::{Error, event_db, generation};
+use super::{Error, event_db, generation, sabotage};
 use crate::limits;
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
 use crate::state::events::{self, Page};
@@ -338,6 +339,11 @@ impl Committed {
         }
     }
 
+    /// See [`sabotage`].
+    pub fn forget_replies(&self) -> Result<(), Error> {
+        sabotage::forget_replies(&self.db)
+    }
+
     /// The database's directory.
     pub fn path(&self) -> &Path {
         self.db.path()
@@ -583,6 +589,9 @@ impl Shared {
         let flushing = self.lock_flush();
         // A layer whose writing failed goes first, and then the one that filled behind it.
         while let Some((db, frozen)) = self.freeze() {
+            if planted::has(Bug::AppliedApart) {
+                sabotage::write_applied(&db, frozen.position.applied)?;
+            }
             db.write_opt(write_batch(&db, &frozen), &unlogged())
                 .map_err(|e| Error::database("write to", db.path(), e))?;
             self.settle(&frozen);
@@ -740,7 +749,14 @@ impl Store for StateView<'_> {
         let mut at = self.committed.db.raw_iterator_opt(options);
         at.seek(&range.start);
         let mut memory = Merged::new(self.committed.layers(), range);
+        let mut has_ended = false;
         loop {
+            if !has_ended && !at.valid() {
+                // An iterator also ends where a block is damaged, and then what memory has further on must not be taken for all
+                // there is.
+                at.status().map_err(|e| self.committed.failed("read", e))?;
+                has_ended = true;
+            }
             let (stored, changed) = (at.key(), memory.peek());
             let Some(next) = stored.into_iter().chain(changed.map(AsRef::as_ref)).min() else {
                 break;
@@ -765,7 +781,6 @@ impl Store for StateView<'_> {
                 at.next();
             }
         }
-        // An iterator also ends where a block is damaged.
-        at.status().map_err(|e| self.committed.failed("read", e))
+        Ok(())
     }
 }

@@ -20,6 +20,7 @@ use super::tape::Stopwatch;
 use super::workloads::carts::{CARTS, owner};
 use super::workloads::registers::{PREFIX, Registers};
 use super::workloads::sessions::Card;
+use crate::proto::v1::NodeStatus;
 
 /// How long the nodes may take to come to one place, and to be read.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,11 +72,7 @@ impl Auditor {
     }
 
     async fn read_all(&self) -> Result<Vec<NodeAudit>, String> {
-        let statuses = self.views.iter().map(|(id, view)| async move {
-            let status = view.status(*id).await;
-            status.ok_or_else(|| format!("node {id} does not say how it is"))
-        });
-        let statuses = try_join_all(statuses).await?;
+        let statuses = self.statuses().await?;
         let places: BTreeSet<_> = statuses
             .iter()
             .map(|it| (it.applied_index, it.revision))
@@ -98,7 +95,24 @@ impl Auditor {
                 sessions,
             });
         }
+        // Calls that clients have given up may still have been on their way.
+        for (node, status) in nodes.iter().zip(self.statuses().await?) {
+            if (node.revision, &node.digest) != (status.revision, &status.digest) {
+                return Err(format!(
+                    "node {} was written to while it was read",
+                    node.node
+                ));
+            }
+        }
         Ok(nodes)
+    }
+
+    async fn statuses(&self) -> Result<Vec<NodeStatus>, String> {
+        let statuses = self.views.iter().map(|(id, view)| async move {
+            let status = view.status(*id).await;
+            status.ok_or_else(|| format!("node {id} does not say how it is"))
+        });
+        try_join_all(statuses).await
     }
 
     async fn read(&self, view: &View) -> Result<Contents, Status> {

@@ -188,7 +188,7 @@ pub enum Error {
 pub type ByKey = BTreeMap<String, Vec<Operation>>;
 
 /// A recorded or loaded history.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct History {
     events: Vec<Event>,
     by_key: ByKey,
@@ -224,6 +224,15 @@ impl History {
     #[must_use]
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// When the event at a position was noted.
+    #[must_use]
+    pub fn at_us(&self, position: usize) -> u64 {
+        match self.events.get(position) {
+            Some(Event::Invoke { at_us, .. } | Event::Return { at_us, .. }) => *at_us,
+            None => 0,
+        }
     }
 
     /// The operations of each key.

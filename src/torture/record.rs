@@ -10,9 +10,9 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::faults::nemesis::Chronicle;
+use super::faults::chronicle::Chronicle;
 use super::history::{self, History};
-use super::workloads::{bank, carts, probes, registers, sessions, watchers};
+use super::workloads::{bank, carts, lists, probes, registers, sessions, watchers};
 
 /// Where it is below a run's directory.
 pub const FOLDER: &str = "record";
@@ -36,6 +36,12 @@ pub struct About {
     pub skipped: BTreeMap<String, String>,
     /// Kinds that were asked for.
     pub faults: Vec<String>,
+    /// Somebody has ended it early.
+    #[serde(default)]
+    pub was_interrupted: bool,
+    /// Which round of the run it is, from 1 on; 0 if that was not noted.
+    #[serde(default)]
+    pub round: u32,
 }
 
 /// A node, seen from outside.
@@ -104,6 +110,8 @@ pub struct Record {
     pub adds: Vec<carts::Adds>,
     /// Transfers.
     pub bankings: Vec<bank::Bankings>,
+    /// Transactions that append to lists.
+    pub listings: Vec<lists::Listings>,
     /// Calls about sessions.
     pub sessions: Vec<sessions::Calls>,
     /// What watchers were told.
@@ -140,6 +148,26 @@ fn of_file(file: &str) -> impl FnOnce(io::Error) -> Error {
 }
 
 impl Record {
+    /// One in which nothing happened.
+    #[must_use]
+    pub fn of(about: About) -> Self {
+        Self {
+            about,
+            history: History::default(),
+            order: Vec::new(),
+            looks: Vec::new(),
+            adds: Vec::new(),
+            bankings: Vec::new(),
+            listings: Vec::new(),
+            sessions: Vec::new(),
+            feeds: Vec::new(),
+            probes: Vec::new(),
+            samples: Vec::new(),
+            chronicle: Chronicle::default(),
+            audit: Audit::default(),
+        }
+    }
+
     /// Writes it below a run's directory.
     pub fn save(&self, run: &Path) -> Result<(), Error> {
         let folder = run.join(FOLDER);
@@ -154,6 +182,7 @@ impl Record {
         write(&folder, "looks.jsonl", &self.looks)?;
         write(&folder, "carts.jsonl", &self.adds)?;
         write(&folder, "bank.jsonl", &self.bankings)?;
+        write(&folder, "lists.jsonl", &self.listings)?;
         write(&folder, "sessions.jsonl", &self.sessions)?;
         write(&folder, "watchers.jsonl", &self.feeds)?;
         write(&folder, "probes.jsonl", &self.probes)?;
@@ -178,6 +207,7 @@ impl Record {
             looks: read(&folder, "looks.jsonl")?,
             adds: read(&folder, "carts.jsonl")?,
             bankings: read(&folder, "bank.jsonl")?,
+            listings: read(&folder, "lists.jsonl")?,
             sessions: read(&folder, "sessions.jsonl")?,
             feeds: read(&folder, "watchers.jsonl")?,
             probes: read(&folder, "probes.jsonl")?,

@@ -1,9 +1,14 @@
-//! One run, from the first node's start to the last node's end: what was noted of it.
+//! One run, from the first node's start to the last node's end, and what was noted of it.
 //!
-//! 1. Nodes start; accounts are opened.
-//! 2. Clients work, phases of faults come and go, an observer looks on.
-//! 3. Clients stop; everything is mended; each node is read; watchers follow to the end.
-//! 4. Nodes are asked to stop; logs and data are looked through.
+//! 1. Nodes start.
+//! 2. Rounds: clients work, phases of faults come and go, an observer looks on. Then clients stop, everything is mended, each node is
+//!    read, watchers follow to the end. What was noted is a [`Record`].
+//! 3. Nodes are asked to stop; logs and data are looked through. That belongs to the last round's record.
+//!
+//! A run of hours has many rounds over the same processes and data, and each is judged for itself. So the memory that it takes is that of
+//! one round, [`ROUND`], however long it lasts.
+
+mod clients;
 
 use std::io;
 use std::path::PathBuf;
@@ -12,29 +17,30 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::clients::Clients;
 use super::audit::{Auditor, scan};
 use super::cluster::view::View;
 use super::cluster::{Cluster, Layout};
-use super::faults::disks::Disks;
-use super::faults::nemesis::{Chronicle, Nemesis};
-use super::faults::plan::{Phase, plan};
+use super::faults::chronicle::Chronicle;
+use super::faults::nemesis::Nemesis;
+use super::faults::plan::{PHASE, Phase, plan};
 use super::faults::toolbox::Toolbox;
 use super::faults::{Death, Kind, Proof};
-use super::history::{self, History};
+use super::history;
 use super::observer;
-use super::record::{About, Audit, Record};
+use super::record::{About, Audit, Record, Sample};
 use super::tape::Stopwatch;
-use super::workloads::registers::Registers;
-use super::workloads::sessions::Sessions;
-use super::workloads::watchers::Watchers;
-use super::workloads::{Context, bank, carts, probes};
+use super::workloads::Context;
+use super::workloads::sessions::Card;
 use crate::client::{self, Client, ClientConfig};
 
 /// How long the first leader, or the end of all clients, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long faults come in one round.
+pub const ROUND: Duration = Duration::from_secs(900);
 /// How often kinds that did not take effect are tried again.
 const SECOND_TRIES: u64 = 2;
 /// Small logs and frequent snapshots, so that a run of a minute has all that a node of a month has.
@@ -58,6 +64,8 @@ pub enum Workload {
     Carts,
     /// Transfers between accounts
     Bank,
+    /// Transactions that append to lists
+    Lists,
     /// Logins and logouts
     Sessions,
     /// Watchers of the registers
@@ -72,6 +80,7 @@ impl Workload {
             Self::Registers => "registers",
             Self::Carts => "carts",
             Self::Bank => "bank",
+            Self::Lists => "lists",
             Self::Sessions => "sessions",
             Self::Watch => "watch",
         }
@@ -151,99 +160,61 @@ fn client_error(what: &'static str) -> impl FnOnce(client::Error) -> Error {
     move |source| Error::Client { what, source }
 }
 
-/// The clients' notes.
-struct Notes {
-    registers: Option<Arc<Registers>>,
-    carts: Option<Arc<super::tape::Tape<carts::Add, carts::Added>>>,
-    bank: Option<Arc<super::tape::Tape<bank::Banking, Vec<i64>>>>,
-    sessions: Option<Arc<Sessions>>,
-    watchers: Option<Watchers>,
-    probes: Arc<super::tape::Tape<u64, ()>>,
-}
-
 /// A run under way.
-struct Run<'a> {
+pub struct Run<'a> {
     settings: &'a Settings,
     cluster: Arc<Mutex<Cluster>>,
     views: Vec<(u64, View)>,
     endpoints: Vec<String>,
-    stopwatch: Stopwatch,
-    /// Clients.
-    working: JoinSet<()>,
-    /// Watchers, who stop later.
-    watching: JoinSet<()>,
-    samples: observer::Samples,
+    nemesis: Option<Nemesis>,
+    /// Kinds that cannot be carried out here.
+    skipped: Vec<(Kind, String)>,
+    /// The phases of each round that is to come, the next one last.
+    rounds: Vec<Vec<Phase>>,
+    round: u32,
+    /// Sessions of all rounds, as far as they are kept: their tokens may be in no file.
+    cards: Vec<Card>,
 }
 
-/// Carries it out. When `stop` is cancelled it ends early, with all that belongs to the end.
-pub async fn run(
-    settings: &Settings,
-    stop: &CancellationToken,
-    progress: impl Fn(Progress),
-) -> Result<Record, Error> {
-    progress(Progress::Starting);
-    let toolbox = Toolbox::find(&settings.faults, &settings.folder, settings.nodes);
-    let toolbox = toolbox.map_err(io_error("preparing the faults"))?;
-    let layout = Layout {
-        binary: settings.binary.clone(),
-        folder: settings.folder.clone(),
-        nodes: settings.nodes,
-        flags: FLAGS.map(str::to_owned).to_vec(),
-        places: toolbox.places(),
-        environment: toolbox.environment(),
-    };
-    let skipped: Vec<(Kind, String)> = settings
-        .faults
-        .iter()
-        .filter_map(|kind| Some((*kind, toolbox.lacks(*kind)?)))
-        .collect();
-    let mut run = Run::open(settings, &layout).await?;
-    let notes = run.start_clients().await?;
-    let quiet = CancellationToken::new();
-    let mut looking = JoinSet::new();
-    looking.spawn(observer::observe(
-        Arc::clone(&run.cluster),
-        run.stopwatch,
-        Arc::clone(&run.samples),
-        quiet.clone(),
-    ));
-    let kinds: Vec<Kind> = settings
-        .faults
-        .iter()
-        .copied()
-        .filter(|kind| !skipped.iter().any(|(it, _)| it == kind))
-        .collect();
-    let (mut chronicle, disks) = run.harm(&kinds, toolbox, stop, &progress).await?;
-    progress(Progress::Auditing);
-    let cards = notes.1.sessions.as_ref().map(|it| it.cards());
-    let cards = cards.unwrap_or_default();
-    notes.0.stop.cancel();
-    run.join_clients().await?;
-    let mut audit = run.audit(&notes.1, &cards).await;
-    run.join_watchers(&notes.1, &audit).await;
-    quiet.cancel();
-    while looking.join_next().await.is_some() {}
-    run.stop_nodes(&mut chronicle).await?;
-    let cluster = run.cluster.lock().await;
-    let logs: Vec<_> = cluster
-        .nodes()
-        .iter()
-        .map(|it| it.log().to_owned())
-        .collect();
-    let data: Vec<_> = cluster
-        .nodes()
-        .iter()
-        .map(|it| it.data().to_owned())
-        .collect();
-    drop(cluster);
-    scan(&logs, &data, &cards, &mut audit).map_err(io_error("looking through files"))?;
-    drop(disks);
-    run.record(&notes.1, chronicle, audit, &skipped)
+/// What a round leaves for the last one to finish.
+struct Noted {
+    clients: Clients,
+    samples: Vec<Sample>,
+    chronicle: Chronicle,
+    audit: Audit,
+    elapsed_ms: u64,
+    was_interrupted: bool,
 }
 
 impl<'a> Run<'a> {
-    async fn open(settings: &'a Settings, layout: &Layout) -> Result<Self, Error> {
-        let cluster = Cluster::open(layout).await;
+    /// Starts the nodes.
+    pub async fn open(settings: &'a Settings, progress: &impl Fn(Progress)) -> Result<Self, Error> {
+        progress(Progress::Starting);
+        let toolbox = Toolbox::find(&settings.faults, &settings.folder, settings.nodes);
+        let toolbox = toolbox.map_err(io_error("preparing the faults"))?;
+        let layout = Layout {
+            binary: settings.binary.clone(),
+            folder: settings.folder.clone(),
+            nodes: settings.nodes,
+            flags: FLAGS.map(str::to_owned).to_vec(),
+            places: toolbox.places(),
+            environment: toolbox.environment(),
+        };
+        let lacks = |kind: &Kind| Some((*kind, toolbox.lacks(*kind)?));
+        let skipped: Vec<_> = settings.faults.iter().filter_map(lacks).collect();
+        let kinds = settings.faults.iter().copied();
+        let kinds: Vec<_> = kinds
+            .filter(|kind| !skipped.iter().any(|(it, _)| it == kind))
+            .collect();
+        let phases = plan(settings.seed, &kinds, settings.duration);
+        let in_round = (ROUND.as_millis() / PHASE.as_millis()).max(1);
+        let in_round = usize::try_from(in_round).unwrap_or(usize::MAX);
+        let mut rounds: Vec<_> = phases.chunks(in_round).map(<[Phase]>::to_vec).collect();
+        if rounds.is_empty() {
+            rounds.push(Vec::new());
+        }
+        rounds.reverse();
+        let cluster = Cluster::open(&layout).await;
         let mut cluster = cluster.map_err(io_error("preparing the nodes"))?;
         for id in 1..=settings.nodes {
             cluster.start(id).map_err(io_error("starting a node"))?;
@@ -255,18 +226,171 @@ impl<'a> Run<'a> {
                 View::of(node.listening(), Duration::from_secs(5))?,
             ));
         }
-        let run = Self {
+        let mut run = Self {
             settings,
             endpoints: cluster.endpoints(),
             cluster: Arc::new(Mutex::new(cluster)),
             views,
-            stopwatch: Stopwatch::start(),
-            working: JoinSet::new(),
-            watching: JoinSet::new(),
-            samples: observer::Samples::default(),
+            nemesis: None,
+            skipped,
+            rounds,
+            round: 0,
+            cards: Vec::new(),
         };
         run.wait_for_leader().await?;
+        let nemesis = Nemesis::over(Arc::clone(&run.cluster), run.admin()?, toolbox);
+        run.nemesis = Some(nemesis.await?);
         Ok(run)
+    }
+
+    /// Whether there is more than one round.
+    #[must_use]
+    pub fn has_rounds(&self) -> bool {
+        self.rounds.len() > 1
+    }
+
+    /// The next round; `None` once there is none left. When `stop` is cancelled it ends early, with all that belongs to the end.
+    pub async fn next(
+        &mut self,
+        stop: &CancellationToken,
+        progress: &impl Fn(Progress),
+    ) -> Result<Option<Record>, Error> {
+        let Some(phases) = self.rounds.pop() else {
+            return Ok(None);
+        };
+        self.round += 1;
+        let mut noted = self.work(&phases, stop, progress).await?;
+        let is_stuck = !noted.chronicle.stuck_us.is_empty();
+        if stop.is_cancelled() || is_stuck {
+            self.rounds.clear();
+        }
+        if self.rounds.is_empty() {
+            self.end(&mut noted).await?;
+        }
+        self.record(noted).map(Some)
+    }
+
+    /// Clients work and harm is done; then everything is mended and read.
+    async fn work(
+        &mut self,
+        phases: &[Phase],
+        stop: &CancellationToken,
+        progress: &impl Fn(Progress),
+    ) -> Result<Noted, Error> {
+        let stopwatch = Stopwatch::start();
+        let admin = self.admin()?;
+        let begins_at = clients::make_room(&admin, &self.views[0].1).await;
+        let begins_at = begins_at.map_err(client_error("making room for a round"))?;
+        admin.close().await;
+        let mut clients = Clients::start(
+            Context {
+                endpoints: self.endpoints.clone(),
+                stopwatch,
+                stop: CancellationToken::new(),
+                seed: self.settings.seed,
+                round: self.round,
+                begins_at,
+                clients: 4,
+            },
+            &self.settings.workloads,
+        )
+        .map_err(client_error("starting clients"))?;
+        let quiet = CancellationToken::new();
+        let samples = observer::Samples::default();
+        let mut looking = JoinSet::new();
+        looking.spawn(observer::observe(
+            Arc::clone(&self.cluster),
+            stopwatch,
+            Arc::clone(&samples),
+            quiet.clone(),
+        ));
+        let chronicle = self.harm(phases, stopwatch, stop, progress).await?;
+        progress(Progress::Auditing);
+        clients.stop().await.map_err(Error::Task)?;
+        let auditor = Auditor {
+            views: self.views.clone(),
+            stopwatch,
+            registers: clients.registers(),
+            cards: clients.cards(),
+        };
+        let audit = auditor.audit().await;
+        let revision = audit.nodes.iter().map(|node| node.revision).max();
+        clients.stop_watchers(revision.unwrap_or(0)).await;
+        quiet.cancel();
+        while looking.join_next().await.is_some() {}
+        self.cards.extend(clients.cards());
+        let samples = std::mem::take(&mut *samples.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Noted {
+            clients,
+            samples,
+            chronicle,
+            audit,
+            elapsed_ms: stopwatch.at_us() / 1000,
+            was_interrupted: stop.is_cancelled(),
+        })
+    }
+
+    async fn harm(
+        &mut self,
+        phases: &[Phase],
+        stopwatch: Stopwatch,
+        stop: &CancellationToken,
+        progress: &impl Fn(Progress),
+    ) -> Result<Chronicle, Error> {
+        let Some(nemesis) = &mut self.nemesis else {
+            return Ok(Chronicle::default());
+        };
+        let (round, left, total) = (self.round, self.rounds.len(), phases.len());
+        let tell = |number: usize, phase: &Phase| {
+            let names: Vec<_> = phase.iter().map(|planned| planned.kind.name()).collect();
+            let mut names = names.join(" + ");
+            if round > 1 || left > 0 {
+                names = format!("round {round}: {names}");
+            }
+            progress(Progress::Phase(number, total, names));
+        };
+        let failed = || io_error("doing harm");
+        nemesis.begin_round(stopwatch);
+        nemesis
+            .carry_out(phases, stop, tell)
+            .await
+            .map_err(failed())?;
+        // What was to be tried and was not seen to take effect is tried again, beside something that does no harm to it.
+        for again in 1..=SECOND_TRIES {
+            let mut unproven: Vec<Kind> = unproven(phases, nemesis.chronicle());
+            if unproven.is_empty() || stop.is_cancelled() {
+                break;
+            }
+            let short = PHASE * u32::try_from(unproven.len()).unwrap_or(1);
+            unproven.push(Kind::Latency);
+            let phases = plan(self.settings.seed.wrapping_add(again), &unproven, short);
+            nemesis
+                .carry_out(&phases, stop, tell)
+                .await
+                .map_err(failed())?;
+        }
+        nemesis.end_round().await.map_err(failed())
+    }
+
+    /// The nodes end, and what they have written is looked through.
+    async fn end(&mut self, noted: &mut Noted) -> Result<(), Error> {
+        let mut disks = None;
+        if let Some(nemesis) = self.nemesis.take() {
+            disks = nemesis
+                .finish()
+                .await
+                .map_err(io_error("putting tools away"))?;
+        }
+        self.stop_nodes(&mut noted.chronicle).await?;
+        let cluster = self.cluster.lock().await;
+        let nodes = cluster.nodes().iter();
+        let logs: Vec<_> = nodes.clone().map(|it| it.log().to_owned()).collect();
+        let data: Vec<_> = nodes.map(|it| it.data().to_owned()).collect();
+        drop(cluster);
+        scan(&logs, &data, &self.cards, &mut noted.audit)
+            .map_err(io_error("looking through files"))?;
+        drop(disks);
+        Ok(())
     }
 
     async fn wait_for_leader(&self) -> Result<(), Error> {
@@ -291,129 +415,9 @@ impl<'a> Run<'a> {
         client.map_err(client_error("connecting"))
     }
 
-    async fn start_clients(&mut self) -> Result<(Context, Notes), Error> {
-        let context = Context {
-            endpoints: self.endpoints.clone(),
-            stopwatch: self.stopwatch,
-            stop: CancellationToken::new(),
-            seed: self.settings.seed,
-            clients: 4,
-        };
-        let runs = |workload| self.settings.workloads.contains(&workload);
-        let failed = || client_error("starting clients");
-        let admin = self.admin()?;
-        bank::open(&admin)
-            .await
-            .map_err(client_error("opening accounts"))?;
-        admin.close().await;
-        let tasks = &mut self.working;
-        let notes = Notes {
-            registers: runs(Workload::Registers)
-                .then(|| Registers::start(&context, tasks))
-                .transpose()
-                .map_err(failed())?,
-            carts: runs(Workload::Carts)
-                .then(|| carts::start(&context, tasks))
-                .transpose()
-                .map_err(failed())?,
-            bank: runs(Workload::Bank)
-                .then(|| bank::start(&context, tasks))
-                .transpose()
-                .map_err(failed())?,
-            sessions: runs(Workload::Sessions)
-                .then(|| Sessions::start(&context, tasks))
-                .transpose()
-                .map_err(failed())?,
-            watchers: runs(Workload::Watch)
-                .then(|| Watchers::start(&context, &mut self.watching))
-                .transpose()
-                .map_err(failed())?,
-            probes: probes::start(&context, tasks).map_err(failed())?,
-        };
-        Ok((context, notes))
-    }
-
-    async fn harm(
-        &self,
-        kinds: &[Kind],
-        toolbox: Toolbox,
-        stop: &CancellationToken,
-        progress: &impl Fn(Progress),
-    ) -> Result<(Chronicle, Option<Disks>), Error> {
-        let admin = self.admin()?;
-        let nemesis = Nemesis::over(
-            Arc::clone(&self.cluster),
-            admin.clone(),
-            toolbox,
-            self.stopwatch,
-        );
-        let mut nemesis = nemesis.await?;
-        let failed = || io_error("doing harm");
-        let phases = plan(self.settings.seed, kinds, self.settings.duration);
-        let total = phases.len();
-        let tell = |number: usize, phase: &Phase| {
-            let names: Vec<_> = phase.iter().map(|planned| planned.kind.name()).collect();
-            progress(Progress::Phase(number, total, names.join(" + ")));
-        };
-        nemesis
-            .carry_out(&phases, stop, tell)
-            .await
-            .map_err(failed())?;
-        // What was to be tried and was not seen to take effect is tried again, beside something that does no harm to it.
-        for again in 1..=SECOND_TRIES {
-            let mut unproven: Vec<Kind> = unproven(&phases, nemesis.chronicle());
-            if unproven.is_empty() {
-                break;
-            }
-            let short = Duration::from_secs(6) * u32::try_from(unproven.len()).unwrap_or(1);
-            unproven.push(Kind::Latency);
-            let phases = plan(self.settings.seed.wrapping_add(again), &unproven, short);
-            nemesis
-                .carry_out(&phases, stop, tell)
-                .await
-                .map_err(failed())?;
-        }
-        admin.close().await;
-        nemesis.finish().await.map_err(failed())
-    }
-
-    /// Each has the time that its calls may take.
-    async fn join_clients(&mut self) -> Result<(), Error> {
-        let joined = async {
-            while let Some(ended) = self.working.join_next().await {
-                ended.map_err(|error| Error::Task(error.to_string()))?;
-            }
-            Ok(())
-        };
-        match timeout(PATIENCE, joined).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Task("clients do not come to an end".to_owned())),
-        }
-    }
-
-    async fn audit(&self, notes: &Notes, cards: &[super::workloads::sessions::Card]) -> Audit {
-        let auditor = Auditor {
-            views: self.views.clone(),
-            stopwatch: self.stopwatch,
-            registers: notes.registers.clone(),
-            cards: cards.to_vec(),
-        };
-        auditor.audit().await
-    }
-
-    async fn join_watchers(&mut self, notes: &Notes, audit: &Audit) {
-        let revision = audit.nodes.iter().map(|node| node.revision).max();
-        if let Some(watchers) = &notes.watchers {
-            watchers.finish(revision.unwrap_or(0));
-        }
-        let joined = async { while self.watching.join_next().await.is_some() {} };
-        if timeout(PATIENCE, joined).await.is_err() {
-            self.watching.shutdown().await;
-        }
-    }
-
     async fn stop_nodes(&self, chronicle: &mut Chronicle) -> Result<(), Error> {
         let mut cluster = self.cluster.lock().await;
+        let at_us = chronicle.transitions.last().map_or(0, |it| it.at_us);
         for id in 1..=self.settings.nodes {
             let status = cluster
                 .stop(id)
@@ -423,7 +427,7 @@ impl<'a> Run<'a> {
                 let said = cluster.node(id).log_end();
                 chronicle.deaths.push(Death {
                     node: id,
-                    at_us: self.stopwatch.at_us(),
+                    at_us,
                     code: status.and_then(|status| status.code()),
                     is_expected: false,
                     said,
@@ -433,63 +437,31 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn record(
-        self,
-        notes: &Notes,
-        chronicle: Chronicle,
-        audit: Audit,
-        skipped: &[(Kind, String)],
-    ) -> Result<Record, Error> {
-        let history = match &notes.registers {
-            Some(registers) => registers.recorder.history()?,
-            None => History::new(Vec::new())?,
+    fn record(&self, noted: Noted) -> Result<Record, Error> {
+        let workloads = self.settings.workloads.iter();
+        let skipped = self.skipped.iter();
+        let about = About {
+            seed: self.settings.seed,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            profile: self.settings.profile.clone(),
+            nodes: self.settings.nodes,
+            elapsed_ms: noted.elapsed_ms,
+            workloads: workloads.map(|it| it.name().to_owned()).collect(),
+            skipped: skipped
+                .map(|(kind, why)| (kind.name(), why.clone()))
+                .collect(),
+            faults: self.settings.faults.iter().map(|it| it.name()).collect(),
+            was_interrupted: noted.was_interrupted,
+            round: self.round,
         };
-        let samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        let workloads = self
-            .settings
-            .workloads
-            .iter()
-            .map(|it| it.name().to_owned());
-        let skipped = skipped.iter().map(|(kind, why)| (kind.name(), why.clone()));
-        Ok(Record {
-            about: About {
-                seed: self.settings.seed,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                profile: self.settings.profile.clone(),
-                nodes: self.settings.nodes,
-                elapsed_ms: self.stopwatch.at_us() / 1000,
-                workloads: workloads.collect(),
-                skipped: skipped.collect(),
-                faults: self.settings.faults.iter().map(|it| it.name()).collect(),
-            },
-            history,
-            order: notes
-                .registers
-                .as_ref()
-                .map(|it| it.order.take())
-                .unwrap_or_default(),
-            looks: notes
-                .registers
-                .as_ref()
-                .map(|it| it.looks.take())
-                .unwrap_or_default(),
-            adds: notes.carts.as_ref().map(|it| it.take()).unwrap_or_default(),
-            bankings: notes.bank.as_ref().map(|it| it.take()).unwrap_or_default(),
-            sessions: notes
-                .sessions
-                .as_ref()
-                .map(|it| it.tape.take())
-                .unwrap_or_default(),
-            feeds: notes
-                .watchers
-                .as_ref()
-                .map(Watchers::feeds)
-                .unwrap_or_default(),
-            probes: notes.probes.take(),
-            samples: samples.clone(),
-            chronicle,
-            audit,
-        })
+        let mut record = Record {
+            samples: noted.samples,
+            chronicle: noted.chronicle,
+            audit: noted.audit,
+            ..Record::of(about)
+        };
+        noted.clients.give(&mut record)?;
+        Ok(record)
     }
 }
 

@@ -80,7 +80,11 @@ impl Verdict {
         let operations = operations(record);
         let faults = coverage(record);
         let overlaps = faults.values().map(|it| it.overlaps).sum::<u64>() / 2;
-        let (verdict, reasons) = sum_up(&checks, &faults);
+        let (mut verdict, mut reasons) = sum_up(&checks, &faults);
+        if record.about.was_interrupted {
+            verdict = verdict.max(Judgement::Unknown);
+            reasons.push("it was interrupted".to_owned());
+        }
         let mut total = Counts::default();
         for counts in operations.values() {
             total.invoked += counts.invoked;
@@ -103,16 +107,6 @@ impl Verdict {
             overlaps,
             recovery: recovery::measure(&record.chronicle, &record.probes),
             checks,
-        }
-    }
-
-    /// 0: valid, 1: invalid, 2: unknown.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self.verdict {
-            Judgement::Valid => 0,
-            Judgement::Invalid => 1,
-            Judgement::Unknown => 2,
         }
     }
 
@@ -204,6 +198,7 @@ fn operations(record: &Record) -> BTreeMap<String, Counts> {
     add("other reads of registers", of_tape(&record.looks));
     add("carts", of_tape(&record.adds));
     add("bank", of_tape(&record.bankings));
+    add("lists", of_tape(&record.listings));
     add("sessions", of_tape(&record.sessions));
     add("probes", of_tape(&record.probes));
     let events: usize = record.feeds.iter().map(|feed| feed.events.len()).sum();
@@ -260,6 +255,7 @@ mod tests {
         Episode {
             kind,
             nodes: vec![1],
+            leader: 1,
             begun_us,
             ended_us,
             proof,
@@ -306,12 +302,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_interrupted_is_unknown_and_what_it_found_counts() {
+        let mut record = record(vec![]);
+        record.about.was_interrupted = true;
+        let verdict = Verdict::of(&record);
+        assert_eq!(verdict.verdict, Judgement::Unknown);
+        assert!(verdict.reasons.contains(&"it was interrupted".to_owned()));
+        record.audit.files.push("node-1.log: a panic".to_owned());
+        assert_eq!(Verdict::of(&record).verdict, Judgement::Invalid);
+    }
+
+    #[test]
     fn one_violation_makes_all_of_it_invalid() {
         let mut record = record(vec![]);
         record.audit.files.push("node-1.log: a panic".to_owned());
         let verdict = Verdict::of(&record);
         assert_eq!(verdict.verdict, Judgement::Invalid);
-        assert_eq!(verdict.exit_code(), 1);
         assert_eq!(verdict.violations().count(), 1);
     }
 }

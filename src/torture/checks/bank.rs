@@ -48,7 +48,7 @@ pub fn total(entries: &[Bankings], audit: &Audit) -> Check {
                     "node {}: account {number} holds {balance}, which should be from {least} to {most}",
                     node.node
                 );
-                check.violate(Some(audit.at_us), what);
+                check.violate_in(&account(number), Some(audit.at_us), what);
             }
         }
     }

@@ -44,32 +44,38 @@ pub fn exactly_once(adds: &[Adds], audit: &Audit) -> Check {
     let mut check = Check::new("exactly once");
     let stories = stories(adds);
     let mut lines: BTreeMap<(&str, &str), Vec<&Story<'_>>> = BTreeMap::new();
+    let (mut acknowledged_in_all, mut lost) = (0, 0);
     for (id, story) in &stories {
         check.examined += 1;
         if story.answers.windows(2).any(|pair| pair[0] != pair[1]) {
             let what = format!("request {id} was answered in two ways: {:?}", story.answers);
-            check.violate(story.first_answered, what);
+            check.violate_in(id, story.first_answered, what);
         }
         let line = (story.add.cart.as_str(), story.add.sku.as_str());
         lines.entry(line).or_default().push(story);
     }
     for (line, stories) in &lines {
         in_sequence(&mut check, *line, stories);
+        let acknowledged = stories.iter().filter(|it| !it.answers.is_empty());
+        let acknowledged = acknowledged.count() as u64;
+        acknowledged_in_all += acknowledged;
+        let mut least = acknowledged;
         for node in &audit.nodes {
             let held = node.carts.get(line.0).and_then(|cart| cart.get(line.1));
             let held = held.copied().unwrap_or(0);
-            let acknowledged = stories.iter().filter(|it| !it.answers.is_empty());
-            let acknowledged = acknowledged.count() as u64;
+            least = least.min(held);
             let possible = stories.iter().filter(|it| it.may_have_happened).count() as u64;
             if held < acknowledged || held > possible {
                 let what = format!(
                     "{} of {}: node {} holds {held}, {acknowledged} were acknowledged, {possible} sent",
                     line.1, line.0, node.node
                 );
-                check.violate(Some(audit.at_us), what);
+                check.violate_in(line.1, Some(audit.at_us), what);
             }
         }
+        lost += acknowledged - least;
     }
+    check.note = format!("{acknowledged_in_all} were acknowledged, {lost} of them lost");
     check.expect_facts()
 }
 
@@ -89,7 +95,7 @@ fn in_sequence(check: &mut Check, line: (&str, &str), stories: &[&Story<'_>]) {
     quantities.sort_unstable();
     if let Some([twice, _]) = quantities.windows(2).find(|pair| pair[0] == pair[1]) {
         let what = format!("{} of {}: two adds left {twice} pieces", line.1, line.0);
-        check.violate(None, what);
+        check.violate_in(line.1, None, what);
     }
     answered.sort_unstable();
     let mut by_return = answered.clone();
@@ -105,7 +111,7 @@ fn in_sequence(check: &mut Check, line: (&str, &str), stories: &[&Story<'_>]) {
                 "{} of {}: an add left {quantity} pieces when there had been {highest} before",
                 line.1, line.0
             );
-            check.violate(Some(returned), what);
+            check.violate_in(line.1, Some(returned), what);
         }
     }
 }

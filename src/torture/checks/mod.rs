@@ -7,6 +7,8 @@
 
 pub mod bank;
 pub mod carts;
+mod graph;
+pub mod lists;
 pub mod nodes;
 pub mod recovery;
 pub mod registers;
@@ -39,6 +41,9 @@ pub struct Violation {
     pub at_us: Option<u64>,
     /// What.
     pub what: String,
+    /// What it is about, as calls name it: a key, a session, a request; empty if that is no one thing.
+    #[serde(default)]
+    pub about: String,
 }
 
 /// One property.
@@ -69,9 +74,15 @@ impl Check {
     }
 
     fn violate(&mut self, at_us: Option<u64>, what: String) {
+        self.violate_in("", at_us, what);
+    }
+
+    /// The same, about one key, session or request.
+    fn violate_in(&mut self, about: &str, at_us: Option<u64>, what: String) {
         self.judgement = Judgement::Invalid;
         if self.violations.len() < SHOWN {
-            self.violations.push(Violation { at_us, what });
+            let about = about.to_owned();
+            self.violations.push(Violation { at_us, what, about });
         }
     }
 
@@ -107,6 +118,9 @@ pub fn all(record: &Record) -> Vec<Check> {
     if ran("bank") {
         checks.push(bank::total(&record.bankings, audit));
     }
+    if ran("lists") {
+        checks.push(lists::serialisable(&record.listings, audit));
+    }
     if ran("sessions") {
         let outages = recovery::outages(&record.probes);
         checks.push(sessions::ended(&record.sessions, audit));
@@ -117,12 +131,16 @@ pub fn all(record: &Record) -> Vec<Check> {
     if ran("watch") {
         checks.push(watch::complete(&record.feeds, &record.history, audit));
     }
-    checks.push(nodes::one_leader_per_term(&record.samples));
+    checks.push(nodes::terms(&record.samples));
     checks.push(nodes::replicas(audit, record.about.nodes));
     checks.push(nodes::deaths(&record.chronicle));
     checks.push(nodes::files(audit));
     checks.push(nodes::resources(&record.samples));
-    checks.push(recovery::liveness(&record.chronicle, &record.probes));
+    checks.push(recovery::liveness(
+        &record.chronicle,
+        &record.probes,
+        &record.samples,
+    ));
     checks
 }
 

@@ -6,7 +6,9 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::Check;
-use crate::torture::faults::nemesis::Chronicle;
+use crate::torture::faults::Proof;
+use crate::torture::faults::chronicle::Chronicle;
+use crate::torture::record::Sample;
 use crate::torture::workloads::probes::Probes;
 
 /// A gap between two acknowledged probes that is no outage, but a busy machine.
@@ -66,6 +68,66 @@ pub struct Recovery {
     pub buckets: Vec<(u64, u64)>,
     /// The longest, by what had happened.
     pub longest_by_cause: BTreeMap<String, u64>,
+    /// Every one of them, in milliseconds, so that runs can be added up.
+    #[serde(default)]
+    pub all_ms: Vec<u64>,
+    /// For how long nobody was served around faults that were done to the leader alone, by kind.
+    #[serde(default)]
+    pub leader_outages: BTreeMap<String, Outages>,
+}
+
+/// How long writes stood still around a kind of fault.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outages {
+    /// How many faults.
+    pub count: u64,
+    /// In milliseconds, of half of them at most.
+    pub p50_ms: u64,
+    /// Of each at most.
+    pub max_ms: u64,
+}
+
+/// How long after a fault its consequences may still begin.
+const AFTERMATH_US: u64 = 2_000_000;
+
+/// Of each fault that hit the leader, while no other one overlapped, the longest time between two acknowledged probes, from its
+/// beginning until a little after its end, or until the next fault.
+fn leader_outages(chronicle: &Chronicle, outages: &[Outage]) -> BTreeMap<String, Outages> {
+    let mut by_kind: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for episode in &chronicle.episodes {
+        let others = || chronicle.episodes.iter().filter(|it| *it != episode);
+        let is_alone =
+            others().all(|it| it.begun_us >= episode.ended_us || it.ended_us <= episode.begun_us);
+        let is_proven = matches!(episode.proof, Proof::Proven(_));
+        if episode.nodes != [episode.leader] || !is_alone || !is_proven {
+            continue;
+        }
+        let later = others()
+            .map(|it| it.begun_us)
+            .filter(|it| *it >= episode.ended_us);
+        let until_us = later
+            .min()
+            .unwrap_or(u64::MAX)
+            .min(episode.ended_us + AFTERMATH_US);
+        let around = outages
+            .iter()
+            .filter(|it| it.until_us > episode.begun_us && it.from_us < until_us);
+        let longest = around.map(|it| (it.until_us - it.from_us) / 1000).max();
+        let of_kind = by_kind.entry(episode.kind.name()).or_default();
+        of_kind.push(longest.unwrap_or(0));
+    }
+    let of = |mut all: Vec<u64>| {
+        all.sort_unstable();
+        Outages {
+            count: all.len() as u64,
+            p50_ms: all[(all.len() - 1) / 2],
+            max_ms: all[all.len() - 1],
+        }
+    };
+    by_kind
+        .into_iter()
+        .map(|(kind, all)| (kind, of(all)))
+        .collect()
 }
 
 const BUCKETS_MS: [u64; 11] = [
@@ -88,11 +150,13 @@ const BUCKETS_MS: [u64; 11] = [
 pub fn measure(chronicle: &Chronicle, probes: &[Probes]) -> Recovery {
     let mut recovery = Recovery::default();
     let mut histogram = Histogram::<u64>::new(3).expect("three digits are allowed");
-    for (what, ms) in samples(chronicle, probes) {
+    for (what, _, ms) in samples(chronicle, probes) {
         histogram.saturating_record(ms);
+        recovery.all_ms.push(ms);
         let longest = recovery.longest_by_cause.entry(what).or_default();
         *longest = (*longest).max(ms);
     }
+    recovery.leader_outages = leader_outages(chronicle, &outages(probes));
     recovery.samples = histogram.len();
     if recovery.samples > 0 {
         recovery.p50_ms = histogram.value_at_quantile(0.5);
@@ -109,7 +173,8 @@ pub fn measure(chronicle: &Chronicle, probes: &[Probes]) -> Recovery {
     recovery
 }
 
-fn samples(chronicle: &Chronicle, probes: &[Probes]) -> Vec<(String, u64)> {
+/// What had changed, when, and how long it took from then on.
+fn samples(chronicle: &Chronicle, probes: &[Probes]) -> Vec<(String, u64, u64)> {
     let mut probes: Vec<_> = probes.iter().collect();
     probes.sort_unstable_by_key(|probe| probe.invoked_us);
     // The first acknowledgement among this probe and all that were sent later.
@@ -126,27 +191,51 @@ fn samples(chronicle: &Chronicle, probes: &[Probes]) -> Vec<(String, u64)> {
         let served = first[sent_after];
         if transition.can_serve && served != u64::MAX && served <= next {
             let ms = (served - transition.at_us) / 1000;
-            samples.push((transition.what.clone(), ms));
+            samples.push((transition.what.clone(), transition.at_us, ms));
         }
     }
     samples
 }
 
-/// A cluster that can serve does so again, in a time that is long enough for any machine.
+/// The observer looks a few times a second. Longer between two looks, this program had no time, and the nodes beside it have none.
+const STALL_US: u64 = 1_000_000;
+/// Before nodes are said not to follow one leader, they have so long.
+const RECOVERY_US: u64 = 60_000_000;
+
+/// Times in which the machine did not let this program run.
+fn stalls(samples: &[Sample]) -> Vec<Outage> {
+    let looks = samples.windows(2);
+    let gaps = looks.filter(|pair| pair[1].at_us > pair[0].at_us + STALL_US);
+    gaps.map(|pair| Outage {
+        from_us: pair[0].at_us,
+        until_us: pair[1].at_us,
+    })
+    .collect()
+}
+
+/// A cluster that can serve does so again, in a time that is long enough for any machine that lets it run.
 #[must_use]
-pub fn liveness(chronicle: &Chronicle, probes: &[Probes]) -> Check {
+pub fn liveness(chronicle: &Chronicle, probes: &[Probes], looks: &[Sample]) -> Check {
     let mut check = Check::new("it serves again");
+    let stalls = stalls(looks);
     check.examined = probes.len() as u64;
     for stuck in &chronicle.stuck_us {
         let what = "the nodes did not follow one leader, long after all was mended";
-        check.violate(Some(*stuck), what.to_owned());
+        if idle(&stalls, stuck.saturating_sub(RECOVERY_US), *stuck) > RECOVERY_US / 4 {
+            check.doubt(&format!("{what}, and the machine had no time for them"));
+        } else {
+            check.violate(Some(*stuck), what.to_owned());
+        }
     }
-    for (what, ms) in samples(chronicle, probes) {
-        if ms > LONGEST_MS {
-            check.violate(
-                None,
-                format!("{what}: no write was acknowledged for {ms} ms"),
-            );
+    for (what, at_us, ms) in samples(chronicle, probes) {
+        let stalled_ms = idle(&stalls, at_us, at_us + ms * 1000) / 1000;
+        let what = format!("{what}: no write was acknowledged for {ms} ms");
+        if ms.saturating_sub(stalled_ms) > LONGEST_MS {
+            check.violate(Some(at_us), what);
+        } else if ms > LONGEST_MS {
+            check.doubt(&format!(
+                "{what}, and for {stalled_ms} of them the machine had no time"
+            ));
         }
     }
     let last = chronicle.transitions.last();
@@ -154,6 +243,7 @@ pub fn liveness(chronicle: &Chronicle, probes: &[Probes]) -> Check {
     let mut late = probes.iter().filter(sent_after);
     let is_long = last.is_some_and(|last| {
         let end = probes.iter().map(|probe| probe.invoked_us).max();
+        let end = end.map(|end| end.saturating_sub(idle(&stalls, last.at_us, end)));
         end.is_some_and(|end| end > last.at_us + LONGEST_MS * 1000)
     });
     if is_long && !late.any(|probe| probe.outcome.answer().is_some()) {
@@ -167,9 +257,10 @@ pub fn liveness(chronicle: &Chronicle, probes: &[Probes]) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Judgement;
     use super::super::testing::{assert_invalid, assert_valid, lost, told};
     use super::*;
-    use crate::torture::faults::Transition;
+    use crate::torture::faults::{Episode, Kind, Transition};
 
     fn transition(at_us: u64, can_serve: bool) -> Transition {
         Transition {
@@ -222,17 +313,79 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_of_the_leader_alone_has_its_outage() {
+        let episode = |kind, node, begun_us, ended_us| Episode {
+            kind,
+            nodes: vec![node],
+            leader: 1,
+            begun_us,
+            ended_us,
+            proof: Proof::Proven("seen".to_owned()),
+        };
+        let probes = [
+            told(0, 1_000_000, 0, ()),
+            told(1, 1_900_000, 0, ()),
+            told(1, 2_000_000, 0, ()),
+        ];
+        let mut chronicle = chronicle(&[]);
+        chronicle.episodes = vec![
+            episode(Kind::FailedSync, 1, 900_000, 1_500_000),
+            episode(Kind::FailedSync, 2, 90_000_000, 91_000_000),
+            episode(Kind::KillLeader, 1, 190_000_000, 191_000_000),
+            episode(Kind::Latency, 1, 190_500_000, 191_000_000),
+        ];
+        let found = measure(&chronicle, &probes).leader_outages;
+        let only = Outages {
+            count: 1,
+            p50_ms: 900,
+            max_ms: 900,
+        };
+        assert_eq!(found, [("failed-sync".to_owned(), only)].into());
+    }
+
+    #[test]
     fn a_cluster_that_stays_away_is_found() {
         let probes = [told(0, 1_000, 0, ()), told(20_000, 40_020_000, 1, ())];
-        let long = liveness(&chronicle(&[transition(10_000, true)]), &probes);
+        let long = liveness(&chronicle(&[transition(10_000, true)]), &probes, &[]);
         assert_invalid(&long, "no write was acknowledged for 40010 ms");
         let mut stuck = chronicle(&[]);
         stuck.stuck_us.push(7);
-        assert_invalid(&liveness(&stuck, &probes), "did not follow one leader");
+        assert_invalid(&liveness(&stuck, &probes, &[]), "did not follow one leader");
         assert_valid(&liveness(
             &chronicle(&[transition(15_000, false)]),
             &probes[..1],
+            &[],
         ));
+    }
+
+    #[test]
+    fn a_machine_that_stands_still_proves_nothing() {
+        let look = |at_us| Sample {
+            at_us,
+            node: 1,
+            leader: None,
+            term: 0,
+            memory_kb: 1,
+            files: 1,
+        };
+        let probes = [told(0, 1_000, 0, ()), told(20_000, 40_020_000, 1, ())];
+        let changed = chronicle(&[transition(10_000, true)]);
+        let still = [look(1_000_000), look(30_000_000)];
+        let found = liveness(&changed, &probes, &still);
+        assert_eq!(found.judgement, Judgement::Unknown, "{found:#?}");
+        // It looked on all the time.
+        let looked: Vec<_> = (0..100).map(|tick| look(tick * 400_000)).collect();
+        assert_invalid(&liveness(&changed, &probes, &looked), "40010 ms");
+        let mut stuck = chronicle(&[]);
+        stuck.stuck_us.push(60_000_000);
+        assert_eq!(
+            liveness(&stuck, &probes, &still).judgement,
+            Judgement::Unknown
+        );
+        assert_invalid(
+            &liveness(&stuck, &probes, &looked),
+            "did not follow one leader",
+        );
     }
 
     #[test]
@@ -241,7 +394,7 @@ mod tests {
         probes.extend(
             (1..60).map(|second| lost(second * 10_000_000, second * 10_000_000 + 1, second)),
         );
-        let found = liveness(&chronicle(&[transition(10_000, true)]), &probes);
+        let found = liveness(&chronicle(&[transition(10_000, true)]), &probes, &[]);
         assert_invalid(&found, "after the last fault");
     }
 }

@@ -18,7 +18,7 @@ pub fn linearizability(history: &History) -> Check {
     check.note = format!("{} keys", history.by_key().len());
     match linearizability::check(history, DEFAULT_BUDGET) {
         Verdict::Valid => {}
-        Verdict::Invalid(counterexample) => check.violate(None, counterexample.to_string()),
+        Verdict::Invalid(found) => check.violate_in(&found.key, None, found.to_string()),
         Verdict::Unknown { key, steps } => {
             check.doubt(&format!("key {key}: no end after {steps} steps"));
         }
@@ -84,7 +84,7 @@ pub fn revisions(history: &History) -> Check {
             if let Some(other) = changes.insert(revision, (key, value)) {
                 let what =
                     format!("revision {revision} is that of {key} = {value:?} and of {other:?}");
-                check.violate(None, what);
+                check.violate_in(key, None, what);
             }
         }
     }
@@ -101,7 +101,7 @@ pub fn revisions(history: &History) -> Check {
         if let Some(change) = change.filter(|change| **change != (key, Some(value))) {
             let what =
                 format!("{key} = {value} was read at revision {revision}, that of {change:?}");
-            check.violate(None, what);
+            check.violate_in(key, None, what);
         }
     }
     check.expect_facts()
@@ -139,7 +139,7 @@ pub fn looks(history: &History, looks: &[Looks]) -> Check {
         let key = &look.call.key;
         let mut violate = |what: String| {
             let what = format!("{key} at revision {}: {what}", seen.revision);
-            check.violate(look.returned_us, what);
+            check.violate_in(key, look.returned_us, what);
         };
         if seen.revision < look.call.at_least {
             violate(format!("{} was asked for", look.call.at_least));

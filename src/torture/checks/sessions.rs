@@ -165,16 +165,16 @@ pub fn ended(calls: &[Calls], audit: &Audit) -> Check {
                 "{label} ended by {ended} µs and was read at {} µs",
                 read.invoked
             );
-            check.violate(Some(read.returned), what);
+            check.violate_in(label, Some(read.returned), what);
         }
         if let Some(change) = life.changes.iter().find(|change| **change > ended) {
             let what = format!("{label} ended by {ended} µs and was changed at {change} µs");
-            check.violate(Some(*change), what);
+            check.violate_in(label, Some(*change), what);
         }
         for node in &audit.nodes {
             if node.sessions.get(label) == Some(&true) {
                 let what = format!("{label} ended by {ended} µs and is on node {}", node.node);
-                check.violate(Some(audit.at_us), what);
+                check.violate_in(label, Some(audit.at_us), what);
             }
         }
     }
@@ -197,14 +197,14 @@ pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
             let must_be = read.returned < lives_until && !may_have_ended(read.returned);
             if read.found.is_none() && must_be {
                 let what = format!("{label} was not found at {} µs", read.invoked);
-                check.violate(Some(read.returned), what);
+                check.violate_in(label, Some(read.returned), what);
             }
         }
         let must_be = life.ttl_ms == LONG_TTL_MS && life.ends.is_empty();
         for node in audit.nodes.iter().filter(|_| must_be) {
             if node.sessions.get(label) == Some(&false) {
                 let what = format!("{label} is not on node {}", node.node);
-                check.violate(Some(audit.at_us), what);
+                check.violate_in(label, Some(audit.at_us), what);
             }
         }
     }
@@ -240,7 +240,7 @@ pub fn contents(calls: &[Calls]) -> Check {
             let is_initial = (*count == 0 || life.has_inherited) && least.is_none();
             if !is_initial && !possible.any(|(_, possible)| possible == count) {
                 let what = format!("{label} held {count}, when {least:?} had been acknowledged");
-                check.violate(Some(read.returned), what);
+                check.violate_in(label, Some(read.returned), what);
             }
         }
     }
@@ -272,7 +272,7 @@ pub fn expiry(calls: &[Calls], outages: &[Outage]) -> Check {
             latest = latest.max(late);
             if late > LATE_MS * 1000 {
                 let what = format!("{label} was read {} ms after its end", late / 1000);
-                check.violate(Some(read.returned), what);
+                check.violate_in(label, Some(read.returned), what);
             }
         }
     }

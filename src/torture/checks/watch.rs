@@ -68,7 +68,7 @@ fn acknowledged(check: &mut Check, number: usize, feed: &Feed, history: &History
                 let what = format!(
                     "consumer {number}: {key} = {value:?} was acknowledged at revision {revision}, told was {event:?}"
                 );
-                check.violate(None, what);
+                check.violate_in(key, None, what);
             }
         }
     }

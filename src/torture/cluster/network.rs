@@ -7,10 +7,11 @@
 //! Invariants:
 //! 1. A blocked direction passes nothing on, not even that an end has hung up, as a network that loses everything. What was held is
 //!    passed on when the rule ends, as TCP sends it again, unless the connection was given up meanwhile.
-//! 2. Bytes keep their order, whatever the delay.
+//! 2. Bytes of one connection keep their order, whatever the delay, as TCP has it. Nobody can reorder them there; what a network does
+//!    reorder is what goes over different connections, and [`Rule::jitter`] does that.
 //! 3. What a rule did is counted, so that a fault can prove itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +53,8 @@ pub struct Rule {
     pub is_blocked: bool,
     /// Everything arrives so much later.
     pub delay: Duration,
+    /// And up to so much later still, each message by itself: those of different connections overtake each other.
+    pub jitter: Duration,
 }
 
 /// The rules that hold; a direction without one passes everything at once.
@@ -66,6 +69,8 @@ pub struct Effects {
     pub delayed_bytes: u64,
     /// Connections that were cut.
     pub cut_connections: u64,
+    /// Messages that came while one was under way that was sent before.
+    pub overtakings: u64,
 }
 
 /// Which process is which node, as far as they run.
@@ -77,6 +82,7 @@ struct Shared {
     effects: Arc<Mutex<BTreeMap<Direction, Effects>>>,
     connections: Arc<Mutex<Vec<(Direction, CancellationToken)>>>,
     processes: Processes,
+    flights: Flights,
 }
 
 /// All fronts. Dropped, it ends every connection.
@@ -96,6 +102,7 @@ impl Network {
             effects: Arc::default(),
             connections: Arc::default(),
             processes,
+            flights: Flights::default(),
         };
         let mut fronts = JoinSet::new();
         for (node, dialled, listening) in nodes {
@@ -211,6 +218,53 @@ impl Front {
     }
 }
 
+/// What was read at once, and when it may be passed on.
+struct Sent {
+    due: Instant,
+    chunk: Bytes,
+    flight: Option<Flight>,
+}
+
+/// The numbers of what is under way in each direction, over all of its connections.
+type Flights = Arc<Mutex<BTreeMap<Direction, (u64, BTreeSet<u64>)>>>;
+
+/// Something under way. Dropped, it has been lost.
+struct Flight {
+    flights: Flights,
+    direction: Direction,
+    number: u64,
+}
+
+impl Flight {
+    fn begin(flights: &Flights, direction: Direction) -> Self {
+        let mut all = lock(flights);
+        let (next, under_way) = all.entry(direction).or_default();
+        let number = *next;
+        *next += 1;
+        under_way.insert(number);
+        Self {
+            flights: Arc::clone(flights),
+            direction,
+            number,
+        }
+    }
+
+    /// It has arrived: whether something is still under way that was sent before.
+    fn land(self) -> bool {
+        let all = lock(&self.flights);
+        let under_way = all.get(&self.direction).map(|(_, under_way)| under_way);
+        under_way.is_some_and(|it| it.first().is_some_and(|first| *first < self.number))
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some((_, under_way)) = lock(&self.flights).get_mut(&self.direction) {
+            under_way.remove(&self.number);
+        }
+    }
+}
+
 /// One connection, from whoever dialled.
 struct Way {
     direction: Direction,
@@ -253,7 +307,7 @@ impl Way {
         &self,
         direction: Direction,
         mut from: impl AsyncRead + Unpin,
-        into: mpsc::Sender<(Instant, Bytes)>,
+        into: mpsc::Sender<Sent>,
     ) {
         loop {
             let mut chunk = BytesMut::with_capacity(CHUNK);
@@ -264,13 +318,24 @@ impl Way {
             if !read.is_ok_and(|read| read > 0) {
                 return;
             }
-            let delay = self.rule(direction).delay;
+            let rule = self.rule(direction);
+            let mut delay = rule.delay;
+            let mut flight = None;
+            if !rule.jitter.is_zero() {
+                let jitter_us = u64::try_from(rule.jitter.as_micros()).unwrap_or(u64::MAX);
+                delay += Duration::from_micros(fastrand::u64(0..=jitter_us));
+                flight = Some(Flight::begin(&self.shared.flights, direction));
+            }
             if !delay.is_zero() {
                 let length = chunk.len() as u64;
                 self.shared.note(direction, |it| it.delayed_bytes += length);
             }
-            let due = Instant::now() + delay;
-            if into.send((due, chunk.freeze())).await.is_err() {
+            let sent = Sent {
+                due: Instant::now() + delay,
+                chunk: chunk.freeze(),
+                flight,
+            };
+            if into.send(sent).await.is_err() {
                 return;
             }
         }
@@ -279,14 +344,18 @@ impl Way {
     async fn deliver(
         &self,
         direction: Direction,
-        mut chunks: mpsc::Receiver<(Instant, Bytes)>,
+        mut chunks: mpsc::Receiver<Sent>,
         mut into: impl AsyncWrite + Unpin,
     ) {
-        while let Some((due, chunk)) = chunks.recv().await {
+        while let Some(sent) = chunks.recv().await {
+            let Sent { due, chunk, flight } = sent;
             tokio::time::sleep_until(due).await;
             self.wait_until_open(direction, chunk.len() as u64).await;
             if into.write_all(&chunk).await.is_err() {
                 return;
+            }
+            if flight.is_some_and(Flight::land) {
+                self.shared.note(direction, |it| it.overtakings += 1);
             }
         }
         self.wait_until_open(direction, 0).await;
@@ -397,14 +466,47 @@ mod tests {
         assert_eq!(&ask(&mut stream).await, b"ping");
         let delay = Duration::from_millis(60);
         let rule = Rule {
-            is_blocked: false,
             delay,
+            ..Rule::default()
         };
         network.set(Rules::from([(THERE, rule), (BACK, rule)]));
         let asked = Instant::now();
         assert_eq!(&ask(&mut stream).await, b"ping");
         assert!(asked.elapsed() >= delay * 2);
         assert_eq!(network.effects(THERE).delayed_bytes, 4);
+    }
+
+    #[tokio::test]
+    async fn messages_of_two_connections_overtake_each_other_and_those_of_one_do_not() {
+        let (network, front, _echo) = echo().await;
+        let mut first = TcpStream::connect(&front).await.expect("it listens");
+        assert_eq!(&ask(&mut first).await, b"ping");
+        let jitter = Duration::from_millis(20);
+        let rule = Rule {
+            jitter,
+            ..Rule::default()
+        };
+        network.set(Rules::from([(THERE, rule), (BACK, rule)]));
+        for number in 0..20_u8 {
+            first.write_all(&[number; 4]).await.expect("it is open");
+            let mut answer = [0; 4];
+            first.read_exact(&mut answer).await.expect("an echo");
+            assert_eq!(answer, [number; 4]);
+        }
+        assert_eq!(network.effects(THERE).overtakings, 0);
+        // The echo serves one connection after the other, so that what goes there is what counts.
+        let mut second = TcpStream::connect(&front).await.expect("it listens");
+        let begun = Instant::now();
+        while network.effects(THERE).overtakings == 0 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "nothing is overtaken"
+            );
+            first.write_all(b"ping").await.expect("it is open");
+            second.write_all(b"pong").await.expect("it is open");
+            let mut answer = [0; 4];
+            first.read_exact(&mut answer).await.expect("an echo");
+        }
     }
 
     #[tokio::test]

@@ -1,20 +1,88 @@
-//! Damage to one file of a node that is down: a byte flipped, a stretch zeroed, an end cut off, a file gone.
+//! Damage to one file of a node that is down: a byte flipped, all of it zeroed, an end cut off, the file gone.
 //!
-//! Files of the log are hit in any of these ways. Files of the state are cut off or removed only: a flipped byte in them may be
-//! found late, when the log that could repair them has been purged.
+//! Files of the log, snapshots and the high-water mark are hit in any of these ways. Files of the state are cut off or removed only: a
+//! flipped byte in them may be found late, when the log that could repair them has been purged. The corruption matrix, which needs
+//! no repair, flips bytes there, too.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::torture::cluster::copy;
 
-/// Zeroed at once.
-const STRETCH: u64 = 512;
+/// A way to damage a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// A byte near the beginning is flipped.
+    Head,
+    /// One in the middle.
+    Middle,
+    /// One near the end.
+    Tail,
+    /// All bytes are zero.
+    Zeroed,
+    /// The second half is gone.
+    Truncated,
+    /// The file is gone.
+    Missing,
+}
 
-/// What was done, and how it was before.
+/// From either end to the byte that is flipped there.
+const MARGIN: u64 = 4;
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Head,
+        Self::Middle,
+        Self::Tail,
+        Self::Zeroed,
+        Self::Truncated,
+        Self::Missing,
+    ];
+
+    /// What was done, in words.
+    #[must_use]
+    pub fn done(self) -> &'static str {
+        match self {
+            Self::Head => "flipped a byte at the beginning of",
+            Self::Middle => "flipped a byte in the middle of",
+            Self::Tail => "flipped a byte at the end of",
+            Self::Zeroed => "zeroed",
+            Self::Truncated => "truncated",
+            Self::Missing => "removed",
+        }
+    }
+
+    /// Does it.
+    pub fn apply(self, file: &Path) -> io::Result<()> {
+        let length = fs::metadata(file)?.len();
+        match self {
+            Self::Head => flip(file, MARGIN.min(length - 1)),
+            Self::Middle => flip(file, length / 2),
+            Self::Tail => flip(file, length.saturating_sub(MARGIN).min(length - 1)),
+            Self::Zeroed => overwrite(file, 0, &vec![0; usize::try_from(length).unwrap_or(0)]),
+            Self::Truncated => OpenOptions::new()
+                .write(true)
+                .open(file)?
+                .set_len(length / 2),
+            Self::Missing => fs::remove_file(file),
+        }
+    }
+}
+
+fn flip(file: &Path, at: u64) -> io::Result<()> {
+    let mut byte = [0];
+    File::open(file)?.read_exact_at(&mut byte, at)?;
+    overwrite(file, at, &[byte[0] ^ 0x40])
+}
+
+/// What was done to a node, and how it was before.
 #[derive(Debug)]
 pub(super) struct Damage {
     data: PathBuf,
@@ -31,14 +99,19 @@ impl Damage {
         copy(data, backup)?;
         let mut files = Vec::new();
         list(data, &mut files)?;
-        let matters = |file: &&PathBuf| is_open(data, file) && matters(file);
-        let files: Vec<&PathBuf> = files.iter().filter(matters).collect();
+        let files: Vec<&PathBuf> = files.iter().filter(|it| matters(it)).collect();
         let what = match random.choice(&files) {
             None => "no file".to_owned(),
             Some(file) => {
-                let how = damage(file, is_log(data, file), random)?;
+                let ways: &[Way] = if is_state(data, file) {
+                    &[Way::Truncated, Way::Missing]
+                } else {
+                    &Way::ALL
+                };
+                let way = random.choice(ways).copied().unwrap_or(Way::Missing);
+                way.apply(file)?;
                 let name = file.strip_prefix(data).unwrap_or(file);
-                format!("{how} {}", name.display())
+                format!("{} {}", way.done(), name.display())
             }
         };
         Ok(Self {
@@ -81,7 +154,8 @@ fn sync(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)
 }
 
-fn list(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+/// Files below a directory that hold something, in order.
+pub fn list(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
@@ -94,49 +168,18 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Not what databases write for people.
+/// Not what databases write for people, and not what nobody reads.
 fn matters(file: &Path) -> bool {
     let name = file.file_name().map(|it| it.to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
-    let idle = ["LOG", "OPTIONS", "LOCK", "IDENTITY"];
+    let idle = ["LOG", "OPTIONS", "LOCK", "IDENTITY", "BALLAST"];
     !idle.iter().any(|it| name.starts_with(it))
 }
 
-/// A database that the node opens at its start. A damaged snapshot may be found long after, by whoever is sent it.
-fn is_open(data: &Path, file: &Path) -> bool {
+fn is_state(data: &Path, file: &Path) -> bool {
     let below = file.strip_prefix(data).unwrap_or(file);
     let mut names = below.iter().map(|name| name.to_string_lossy());
-    names.any(|name| name == "log" || name.starts_with("state-"))
-}
-
-fn is_log(data: &Path, file: &Path) -> bool {
-    file.starts_with(data.join("log"))
-}
-
-fn damage(file: &Path, is_log: bool, random: &mut Rng) -> io::Result<&'static str> {
-    let length = fs::metadata(file)?.len();
-    let middle = random.u64(0..length);
-    let way = random.u8(if is_log { 0 } else { 2 }..4);
-    match way {
-        0 => {
-            let byte = fs::read(file)?[usize::try_from(middle).unwrap_or(0)];
-            overwrite(file, middle, &[byte ^ 0x40])?;
-            Ok("flipped a byte of")
-        }
-        1 => {
-            let zeroes = vec![0; usize::try_from(STRETCH.min(length - middle)).unwrap_or(0)];
-            overwrite(file, middle, &zeroes)?;
-            Ok("zeroed a part of")
-        }
-        2 => {
-            OpenOptions::new().write(true).open(file)?.set_len(middle)?;
-            Ok("truncated")
-        }
-        _ => {
-            fs::remove_file(file)?;
-            Ok("removed")
-        }
-    }
+    names.any(|name| name.starts_with("state-"))
 }
 
 fn overwrite(file: &Path, at: u64, bytes: &[u8]) -> io::Result<()> {

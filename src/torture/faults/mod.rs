@@ -3,8 +3,10 @@
 //! A fault is worth something only if it took effect. So each one carries a [`Proof`]: what was seen of it from outside, or why
 //! nothing was. What this machine cannot do is skipped and says so.
 
+mod acts;
+pub mod chronicle;
 mod clocks;
-mod damage;
+pub mod damage;
 pub mod disks;
 pub mod nemesis;
 pub mod plan;
@@ -58,6 +60,8 @@ pub enum Kind {
     Ring,
     /// Everything between nodes takes longer.
     Latency,
+    /// What nodes send over one connection overtakes what they sent before over another one.
+    Reorder,
     /// Links stall for moments, now this one, now that one.
     Stall,
     /// All connections between nodes are cut, again and again.
@@ -70,10 +74,14 @@ pub enum Kind {
     Snapshot,
     /// One node after the other is asked to stop, and started again.
     RollingRestart,
+    /// A node joins or leaves.
+    Membership,
     /// A node's disk keeps what was synced and nothing else.
     PowerCut,
     /// The disks of all nodes do, at the same moment.
     PowerCutAll,
+    /// Those who have just elected a leader lose power, and it sleeps while they go on without it.
+    CutVoter,
     /// A node's syncs take long.
     SlowSync,
     /// A node's syncs fail.
@@ -88,7 +96,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::KillLeader,
         Self::KillFollower,
         Self::KillMajority,
@@ -103,14 +111,17 @@ impl Kind {
         Self::OneWayIn,
         Self::Ring,
         Self::Latency,
+        Self::Reorder,
         Self::Stall,
         Self::CutConnections,
         Self::ClientsLoseLeader,
         Self::TransferLeader,
         Self::Snapshot,
         Self::RollingRestart,
+        Self::Membership,
         Self::PowerCut,
         Self::PowerCutAll,
+        Self::CutVoter,
         Self::SlowSync,
         Self::FailedSync,
         Self::FullDisk,
@@ -129,7 +140,10 @@ impl Kind {
     /// It asks the cluster for something, so that it cannot happen without a majority.
     #[must_use]
     pub fn needs_majority(self) -> bool {
-        matches!(self, Self::TransferLeader | Self::RollingRestart)
+        matches!(
+            self,
+            Self::TransferLeader | Self::RollingRestart | Self::CutVoter
+        )
     }
 
     /// Of three nodes, it leaves a majority that works, together with another one that has this, too.
@@ -138,6 +152,7 @@ impl Kind {
         matches!(
             self,
             Self::Latency
+                | Self::Reorder
                 | Self::ClientsLoseLeader
                 | Self::SlowSync
                 | Self::Snapshot
@@ -169,7 +184,10 @@ impl Kind {
     /// Nodes must keep their data on disks of their own.
     #[must_use]
     pub fn needs_disks(self) -> bool {
-        matches!(self, Self::PowerCut | Self::PowerCutAll | Self::FullDisk)
+        matches!(
+            self,
+            Self::PowerCut | Self::PowerCutAll | Self::CutVoter | Self::FullDisk
+        )
     }
 }
 
@@ -204,6 +222,9 @@ pub struct Episode {
     pub kind: Kind,
     /// The nodes that it was done to.
     pub nodes: Vec<u64>,
+    /// Who led when it began; 0 if that is not known.
+    #[serde(default)]
+    pub leader: u64,
     /// When it began.
     pub begun_us: u64,
     /// When it ended.

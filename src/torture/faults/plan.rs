@@ -19,7 +19,7 @@ const TOTAL_MS: std::ops::Range<u64> = 200..500;
 /// How long the nodes are left alone between two phases, once they serve again.
 pub const QUIET: Duration = Duration::from_millis(700);
 /// What a phase takes in all, as a rule: recovery included.
-const PHASE: Duration = Duration::from_secs(6);
+pub const PHASE: Duration = Duration::from_secs(6);
 
 /// One fault of a phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

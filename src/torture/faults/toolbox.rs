@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
 
+use super::chronicle::Chronicle;
 use super::clocks::Clocks;
 use super::damage::Damage;
 use super::disks::Disks;
-use super::nemesis::Chronicle;
 use super::syncs::{Failing, Tracer};
 use super::{Kind, Proof};
 use crate::torture::cluster::Cluster;
@@ -70,6 +70,10 @@ impl Toolbox {
             let why = format!("it takes strace and the right to use it: {error}");
             toolbox.lacks.insert(Kind::SlowSync, why.clone());
             toolbox.lacks.insert(Kind::FailedSync, why);
+        }
+        if wants(&Kind::Membership) {
+            let why = "the store has no membership change".to_owned();
+            toolbox.lacks.insert(Kind::Membership, why);
         }
         if wants(&Kind::ClockJump) {
             match Clocks::make(folder, nodes) {
@@ -132,7 +136,14 @@ impl Toolbox {
             return Ok(Doom::default());
         };
         match kind {
-            Kind::PowerCut | Kind::PowerCutAll => self.cut(nodes, cluster).await,
+            Kind::PowerCut | Kind::PowerCutAll => {
+                let proof = self.cut(nodes, cluster).await?;
+                Ok(Doom {
+                    down: nodes.to_vec(),
+                    proof,
+                    ..Doom::default()
+                })
+            }
             Kind::FullDisk => self.fill(node),
             Kind::SlowSync => {
                 self.trace(node, cluster, Failing::Slow(random.u64(5..40)))
@@ -190,9 +201,14 @@ impl Toolbox {
         }
     }
 
-    async fn cut(&mut self, nodes: &[u64], cluster: &mut Cluster) -> io::Result<Doom> {
+    /// Cuts the power of these: what was seen of it. They do not run any more.
+    pub(super) async fn cut(
+        &self,
+        nodes: &[u64],
+        cluster: &mut Cluster,
+    ) -> io::Result<Option<Proof>> {
         let Some(disks) = &self.disks else {
-            return Ok(Doom::default());
+            return Ok(None);
         };
         disks.cut(nodes)?;
         for node in nodes {
@@ -200,11 +216,7 @@ impl Toolbox {
         }
         let is_lost = disks.restore(nodes)?;
         let seen = format!("what nodes {nodes:?} had not synced is gone");
-        Ok(Doom {
-            down: nodes.to_vec(),
-            may_die: Vec::new(),
-            proof: Some(Proof::of(is_lost, seen)),
-        })
+        Ok(Some(Proof::of(is_lost, seen)))
     }
 
     fn fill(&mut self, node: u64) -> io::Result<Doom> {

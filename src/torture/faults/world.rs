@@ -18,7 +18,7 @@ pub(super) struct World {
     down: BTreeSet<(u64, Reason)>,
     asleep: BTreeSet<(u64, Reason)>,
     blocked: BTreeMap<Reason, Vec<Direction>>,
-    delayed: BTreeMap<Reason, (Vec<Direction>, Duration)>,
+    slowed: BTreeMap<Reason, (Vec<Direction>, Rule)>,
 }
 
 impl World {
@@ -42,7 +42,20 @@ impl World {
     }
 
     pub fn delay(&mut self, directions: Vec<Direction>, by: Duration, reason: Reason) {
-        self.delayed.insert(reason, (directions, by));
+        let rule = Rule {
+            delay: by,
+            ..Rule::default()
+        };
+        self.slowed.insert(reason, (directions, rule));
+    }
+
+    /// Messages of different connections overtake each other.
+    pub fn shuffle(&mut self, directions: Vec<Direction>, jitter: Duration, reason: Reason) {
+        let rule = Rule {
+            jitter,
+            ..Rule::default()
+        };
+        self.slowed.insert(reason, (directions, rule));
     }
 
     /// A fault is over.
@@ -50,7 +63,7 @@ impl World {
         self.down.retain(|(_, of)| *of != reason);
         self.asleep.retain(|(_, of)| *of != reason);
         self.blocked.remove(&reason);
-        self.delayed.remove(&reason);
+        self.slowed.remove(&reason);
     }
 
     pub fn is_down(&self, node: u64) -> bool {
@@ -61,12 +74,20 @@ impl World {
         self.asleep.iter().any(|(asleep, _)| *asleep == node)
     }
 
+    /// Those that something can still be done to.
+    pub fn awake(&self) -> Vec<u64> {
+        let ids = self.ids();
+        ids.filter(|id| !self.is_down(*id) && !self.is_asleep(*id))
+            .collect()
+    }
+
     pub fn rules(&self) -> Rules {
         let mut rules = Rules::new();
-        for (directions, by) in self.delayed.values() {
+        for (directions, more) in self.slowed.values() {
             for direction in directions {
                 let rule: &mut Rule = rules.entry(*direction).or_default();
-                rule.delay = rule.delay.max(*by);
+                rule.delay = rule.delay.max(more.delay);
+                rule.jitter = rule.jitter.max(more.jitter);
             }
         }
         for direction in self.blocked.values().flatten() {

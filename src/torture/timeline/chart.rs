@@ -226,6 +226,7 @@ fn lanes(record: &Record, span_us: f64) -> Vec<(String, Vec<Column>)> {
         ("other reads", columns(&record.looks, span_us)),
         ("carts", columns(&record.adds, span_us)),
         ("bank", columns(&record.bankings, span_us)),
+        ("lists", columns(&record.listings, span_us)),
         ("sessions", columns(&record.sessions, span_us)),
     ];
     let lanes = lanes

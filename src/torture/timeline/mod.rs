@@ -152,6 +152,7 @@ mod tests {
         record.chronicle.episodes.push(Episode {
             kind: Kind::KillLeader,
             nodes: vec![2],
+            leader: 2,
             begun_us: 1_000_000,
             ended_us: 4_000_000,
             proof: Proof::Proven("<gone>".to_owned()),

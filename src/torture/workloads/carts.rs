@@ -84,7 +84,10 @@ impl Worker {
         while context.pause(&mut self.random, PACE_MS).await {
             turn += 1;
             let add = Add {
-                id: format!("torture-{:x}-{}-{turn}", context.seed, self.process),
+                id: format!(
+                    "torture-{:x}-{}-{}-{turn}",
+                    context.seed, context.round, self.process
+                ),
                 cart: owner(self.random.u32(0..CARTS)),
                 sku: format!("sku-{}", self.random.u32(0..SKUS)),
             };

@@ -5,6 +5,7 @@
 
 pub mod bank;
 pub mod carts;
+pub mod lists;
 pub mod probes;
 pub mod registers;
 pub mod sessions;
@@ -29,6 +30,10 @@ pub struct Context {
     pub stop: CancellationToken,
     /// The run's.
     pub seed: u64,
+    /// Which one it is: what it writes has other names than what the rounds before have written.
+    pub round: u32,
+    /// The store's revision when it began.
+    pub begins_at: u64,
     /// How many clients each workload has, in quarters: 4 is what a machine with two cores takes.
     pub clients: u32,
 }
@@ -51,7 +56,8 @@ impl Context {
         let salt = workload.bytes().fold(u64::from(number), |sum, byte| {
             sum.wrapping_mul(31).wrapping_add(u64::from(byte))
         });
-        Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9).wrapping_add(salt))
+        let seed = self.seed.wrapping_add(u64::from(self.round) << 32);
+        Rng::with_seed(seed.wrapping_mul(0x9e37_79b9).wrapping_add(salt))
     }
 
     /// So many, adjusted to the machine.

@@ -74,6 +74,7 @@ pub struct Registers {
     /// Other reads.
     pub looks: Tape<Look, Seen>,
     operations: Vec<AtomicU64>,
+    round: u32,
 }
 
 impl Registers {
@@ -83,6 +84,7 @@ impl Registers {
             recorder: Recorder::since(context.stopwatch.started()),
             order: Tape::new(context.stopwatch),
             looks: Tape::new(context.stopwatch),
+            round: context.round,
             operations: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
         });
         for process in 0..SLOTS * context.count(CLIENTS_PER_SLOT) {
@@ -103,7 +105,7 @@ impl Registers {
     fn key(&self, slot: u32) -> String {
         let operations = &self.operations[usize::try_from(slot).unwrap_or(0)];
         let number = operations.fetch_add(1, Ordering::Relaxed) / OPERATIONS_PER_KEY;
-        format!("{PREFIX}{slot}/{number:06}")
+        format!("{PREFIX}{}/{slot}/{number:06}", self.round)
     }
 }
 

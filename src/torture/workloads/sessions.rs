@@ -217,7 +217,10 @@ impl Teller {
         let mut story = 0;
         while self.context.pause(&mut self.random, PACE_MS).await {
             story += 1;
-            let user = format!("torture-user-{}-{story}", self.process);
+            let user = format!(
+                "torture-user-{}-{}-{story}",
+                self.context.round, self.process
+            );
             let idle_ttl_ms = if self.random.u8(0..4) == 0 {
                 SHORT_TTL_MS
             } else {
@@ -238,7 +241,10 @@ impl Teller {
 
     fn next_label(&mut self) -> String {
         self.made += 1;
-        format!("session-{}-{}", self.process, self.made)
+        format!(
+            "session-{}-{}-{}",
+            self.context.round, self.process, self.made
+        )
     }
 
     async fn create(&mut self, user: &str, idle_ttl_ms: u64) -> Option<Card> {

@@ -67,7 +67,10 @@ impl Watchers {
                 client: context.client(number, PATIENCE)?,
                 // One of them asks for a node; it is given another one while that is away.
                 at: (number == 0).then(|| NodeId::new(1).ok()).flatten(),
-                feed: Arc::default(),
+                feed: Arc::new(Mutex::new(Feed {
+                    progress: context.begins_at,
+                    ..Feed::default()
+                })),
                 goal: goal.subscribe(),
                 random: context.random("watchers", number),
             };
