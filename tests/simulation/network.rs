@@ -1,0 +1,418 @@
+//! The network between nodes, and between nodes and clients (address 0): messages with a delay of their own each, which
+//! may be lost, delivered twice, or stopped where a link is cut. What a link carries is not in order.
+//!
+//! A message takes at least [`STEP_MS`], so that whatever it meets happens in a later step than its sending.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use anyerror::AnyError;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{Backoff, RPCOption};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use tokio::sync::{mpsc, oneshot};
+use trolley::clock::{LogClock, Testimony};
+use trolley::raft::{Member, TypeConfig, Vote};
+
+use crate::asks::{Answer, Ask};
+use crate::disk::Snapshot;
+use crate::world::World;
+
+type C = TypeConfig;
+
+/// How far the simulation goes at a time, and the shortest delay of a message.
+pub const STEP_MS: u64 = 2;
+/// Messages that wait for a node; more are lost.
+const INBOX: usize = 4096;
+/// How long a snapshot's transfer may take.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where clients are.
+pub const CLIENTS: u64 = 0;
+
+/// What is asked of a node.
+#[derive(Clone)]
+pub enum Request {
+    /// With the leader's log clock; 0 for none.
+    Append(AppendEntriesRequest<C>, u64),
+    Vote(VoteRequest<C>),
+    PreVote(VoteRequest<C>),
+    Transfer(TransferLeaderRequest<C>),
+    Snapshot(Vote, Snapshot),
+    ReadIndex,
+    Client(Ask),
+}
+
+impl Request {
+    fn describe(&self) -> String {
+        match self {
+            Self::Append(it, time) => format!(
+                "append {} after {:?} {:?} commit {:?} time {time}",
+                it.vote,
+                it.prev_log_id.map(|id| id.index),
+                it.entries.iter().map(|e| e.log_id.index).collect::<Vec<_>>(),
+                it.leader_commit.map(|id| id.index),
+            ),
+            Self::Vote(it) => format!("vote {}", it.vote),
+            Self::PreVote(it) => format!("pre-vote {}", it.vote),
+            Self::Transfer(it) => format!("transfer to {}", it.to_node_id()),
+            Self::Snapshot(vote, it) => format!("snapshot {vote} {:?}", it.meta.last_log_id),
+            Self::ReadIndex => "read index".to_owned(),
+            Self::Client(ask) => ask.describe(),
+        }
+    }
+}
+
+/// What a node answers.
+pub enum Response {
+    Append(AppendEntriesResponse<C>),
+    Vote(VoteResponse<C>, Testimony),
+    Transfer(TransferLeaderResponse<C>),
+    Snapshot(SnapshotResponse<C>),
+    /// `None`: no read index.
+    ReadIndex(Option<u64>),
+    Client(Answer),
+    /// Nobody is there.
+    Down,
+}
+
+impl Response {
+    fn describe(&self) -> String {
+        match self {
+            Self::Append(it) => format!("{it:?}"),
+            Self::Vote(it, _) => format!("vote {} {}", it.vote, it.vote_granted),
+            Self::Transfer(_) => "transferring".to_owned(),
+            Self::Snapshot(it) => format!("installed {}", it.vote),
+            Self::ReadIndex(it) => format!("read index {it:?}"),
+            Self::Client(it) => it.describe(),
+            Self::Down => "down".to_owned(),
+        }
+    }
+}
+
+/// Where the answer goes. The first one counts: a request may be delivered twice.
+#[derive(Clone)]
+struct ReplyTo(Arc<Mutex<Option<oneshot::Sender<Response>>>>);
+
+/// A request that has arrived.
+pub struct Delivery {
+    pub from: u64,
+    pub request: Request,
+    to: u64,
+    reply: ReplyTo,
+}
+
+enum Packet {
+    Request(Request),
+    Response(Response),
+}
+
+struct InFlight {
+    from: u64,
+    to: u64,
+    packet: Packet,
+    reply: ReplyTo,
+}
+
+/// What a link does to messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Weather {
+    /// In a hundred.
+    pub loss: u64,
+    /// In a hundred.
+    pub duplicates: u64,
+    /// Longest delay.
+    pub delay_ms: u64,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self {
+            loss: 0,
+            duplicates: 0,
+            delay_ms: 6,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Net(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// By the time when they arrive, and a number.
+    in_flight: BTreeMap<(u64, u64), InFlight>,
+    sent: u64,
+    weather: Weather,
+    cut: BTreeSet<(u64, u64)>,
+    inboxes: BTreeMap<u64, mpsc::Sender<Delivery>>,
+}
+
+impl Net {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nothing panics while it holds the network")
+    }
+
+    /// Changes the weather.
+    pub fn set_weather(&self, weather: Weather) {
+        self.lock().weather = weather;
+    }
+
+    /// Cuts these links, one way each, and no others.
+    pub fn set_cut(&self, cut: BTreeSet<(u64, u64)>) {
+        self.lock().cut = cut;
+    }
+
+    /// Whether messages get from one to the other.
+    pub fn is_open(&self, from: u64, to: u64) -> bool {
+        !self.lock().cut.contains(&(from, to))
+    }
+
+    /// A node listens from now on.
+    pub fn listen(&self, node: u64) -> mpsc::Receiver<Delivery> {
+        let (inbox, deliveries) = mpsc::channel(INBOX);
+        self.lock().inboxes.insert(node, inbox);
+        deliveries
+    }
+
+    /// A node is gone, with what was on its way from it.
+    pub fn hang_up(&self, node: u64) {
+        let mut state = self.lock();
+        state.inboxes.remove(&node);
+        state.in_flight.retain(|_, it| it.from != node);
+    }
+
+    /// Brings what is due.
+    pub fn deliver(&self, world: &World, now: u64) {
+        loop {
+            let due = {
+                let mut state = self.lock();
+                match state.in_flight.first_entry() {
+                    Some(first) if first.key().0 <= now => first.remove(),
+                    _ => return,
+                }
+            };
+            let (from, to) = (due.from, due.to);
+            if !self.is_open(from, to) {
+                world.trace.note(format_args!("{from}>{to} cut"));
+                continue;
+            }
+            match due.packet {
+                Packet::Request(request) => {
+                    world
+                        .trace
+                        .note(format_args!("{from}>{to} {}", request.describe()));
+                    let inbox = self.lock().inboxes.get(&to).cloned();
+                    let delivery = Delivery {
+                        from,
+                        request,
+                        to,
+                        reply: due.reply.clone(),
+                    };
+                    let sent = inbox.map(|inbox| inbox.try_send(delivery));
+                    if !matches!(sent, Some(Ok(()))) {
+                        self.send(world, to, from, Packet::Response(Response::Down), due.reply);
+                    }
+                }
+                Packet::Response(response) => {
+                    world
+                        .trace
+                        .note(format_args!("{from}>{to} {}", response.describe()));
+                    let waiter = due.reply.0.lock().expect("no panic").take();
+                    if let Some(waiter) = waiter {
+                        // Whoever no longer waits does not want to know.
+                        drop(waiter.send(response));
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&self, world: &World, from: u64, to: u64, packet: Packet, reply: ReplyTo) {
+        let weather = self.lock().weather;
+        if world.chance(weather.loss) {
+            world.trace.note(format_args!("{from}>{to} lost"));
+            return;
+        }
+        let twice = match &packet {
+            Packet::Request(request) if world.chance(weather.duplicates) => Some(request.clone()),
+            _ => None,
+        };
+        for packet in [Some(packet), twice.map(Packet::Request)].into_iter().flatten() {
+            let delay = world.draw(STEP_MS..weather.delay_ms.max(STEP_MS + 1) + 1);
+            let mut state = self.lock();
+            state.sent += 1;
+            let key = (world.trace.now() + delay, state.sent);
+            let reply = reply.clone();
+            let in_flight = InFlight {
+                from,
+                to,
+                packet,
+                reply,
+            };
+            state.in_flight.insert(key, in_flight);
+        }
+    }
+}
+
+/// Asks a node, and waits so long for the answer.
+pub async fn call(
+    world: &World,
+    from: u64,
+    to: u64,
+    request: Request,
+    patience: Duration,
+) -> Option<Response> {
+    let (waiter, answer) = oneshot::channel();
+    let reply = ReplyTo(Arc::new(Mutex::new(Some(waiter))));
+    world
+        .net
+        .send(world, from, to, Packet::Request(request), reply);
+    match tokio::time::timeout(patience, answer).await {
+        Ok(Ok(Response::Down)) | Ok(Err(_)) | Err(_) => None,
+        Ok(Ok(response)) => Some(response),
+    }
+}
+
+/// Answers a delivery.
+pub fn answer(world: &World, to: u64, from: u64, reply: Reply, response: Response) {
+    world
+        .net
+        .send(world, to, from, Packet::Response(response), reply.0);
+}
+
+/// The way back of a delivery.
+pub struct Reply(ReplyTo);
+
+impl Delivery {
+    /// What was asked, by whom, of whom, and the way back.
+    pub fn open(self) -> (Request, u64, u64, Reply) {
+        (self.request, self.from, self.to, Reply(self.reply))
+    }
+}
+
+/// Makes openraft's clients for one node.
+#[derive(Clone)]
+pub struct SimDialer {
+    pub world: Arc<World>,
+    pub node: u64,
+    pub clock: Arc<LogClock>,
+}
+
+impl RaftNetworkFactory<C> for SimDialer {
+    type Network = SimPeer;
+
+    async fn new_client(&mut self, target: u64, _: &Member) -> SimPeer {
+        SimPeer {
+            dialer: self.clone(),
+            target,
+        }
+    }
+}
+
+/// openraft's client of one peer.
+pub struct SimPeer {
+    dialer: SimDialer,
+    target: u64,
+}
+
+impl SimPeer {
+    async fn call(&self, request: Request, patience: Duration) -> Result<Response, RPCError<C>> {
+        let SimDialer { world, node, .. } = &self.dialer;
+        let response = call(world, *node, self.target, request, patience).await;
+        response.ok_or_else(|| unreachable("no answer"))
+    }
+}
+
+fn unreachable(why: &str) -> RPCError<C> {
+    RPCError::Unreachable(Unreachable::new(&AnyError::error(why)))
+}
+
+impl RaftNetworkV2<C> for SimPeer {
+    type SnapshotData = Snapshot;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<C>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
+        let time = self.dialer.clock.peek().map_or(0, |time| time.as_millis());
+        let request = Request::Append(rpc, time);
+        match self.call(request, option.soft_ttl()).await? {
+            Response::Append(response) => Ok(response),
+            _ => Err(unreachable("another answer")),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let response = self.call(Request::Vote(rpc), option.soft_ttl()).await?;
+        self.voted(response)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<C>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<C>, RPCError<C>> {
+        let response = self.call(Request::PreVote(rpc), option.soft_ttl()).await?;
+        self.voted(response)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<C, Snapshot>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<C>, StreamingError<C>> {
+        let request = Request::Snapshot(vote, snapshot.snapshot);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            response = self.call(request, SNAPSHOT_PATIENCE) => match response? {
+                Response::Snapshot(response) => Ok(response),
+                _ => Err(unreachable("another answer").into()),
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<C>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<C>, RPCError<C>> {
+        let request = Request::Transfer(rpc);
+        match self.call(request, option.soft_ttl()).await? {
+            Response::Transfer(response) => Ok(response),
+            _ => Err(unreachable("another answer")),
+        }
+    }
+
+    /// As the real one: short at first, then steady.
+    fn backoff(&self) -> Option<Backoff> {
+        let pauses = std::iter::successors(Some(10), |ms| Some((ms * 2).min(200)));
+        Some(Backoff::new(pauses.map(Duration::from_millis)))
+    }
+}
+
+impl SimPeer {
+    /// What a voter says of time is heard before its vote counts.
+    fn voted(&self, response: Response) -> Result<VoteResponse<C>, RPCError<C>> {
+        let Response::Vote(response, testimony) = response else {
+            return Err(unreachable("another answer"));
+        };
+        self.dialer.clock.hear(testimony);
+        Ok(response)
+    }
+}
