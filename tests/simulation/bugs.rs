@@ -19,13 +19,14 @@ pub enum Bug {
     PurgePastFlush,
     /// The state is flushed, and the position in the log with the flush after.
     AppliedApart,
-    /// A follower applies entries as it reads them from the log of its leader, before they are committed elsewhere: the
-    /// order of two commands of an entry is turned round on one node.
+    /// One node applies the commands of an entry in another order.
     ReorderedApply,
+    /// Nobody tells another node of log time: a leader stamps with its wall clock.
+    WallClockStamps,
 }
 
 /// Their names.
-pub const ALL: [(&str, Bug); 9] = [
+pub const ALL: [(&str, Bug); 10] = [
     ("unsynced-log", Bug::UnsyncedLog),
     ("unsynced-vote", Bug::UnsyncedVote),
     ("truncate-off-by-one", Bug::TruncateOffByOne),
@@ -35,6 +36,7 @@ pub const ALL: [(&str, Bug); 9] = [
     ("purge-past-flush", Bug::PurgePastFlush),
     ("applied-apart", Bug::AppliedApart),
     ("reordered-apply", Bug::ReorderedApply),
+    ("wall-clock-stamps", Bug::WallClockStamps),
 ];
 
 /// The bug of a name.

@@ -50,8 +50,6 @@ pub struct Shop {
     /// Who was last said to lead.
     leader: AtomicU64,
     numbers: AtomicU64,
-    /// Operations that were answered, by kind.
-    pub answered: std::sync::Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// How a write ended.
@@ -70,7 +68,6 @@ impl Shop {
             healed: AtomicBool::new(false),
             leader: AtomicU64::new(1),
             numbers: AtomicU64::new(0),
-            answered: std::sync::Mutex::default(),
         })
     }
 
@@ -83,8 +80,7 @@ impl Shop {
     }
 
     fn count(&self, kind: &'static str) {
-        let mut answered = self.answered.lock().expect("no panic");
-        *answered.entry(kind).or_default() += 1;
+        self.world.ledger.count(kind);
     }
 
     fn any_node(&self) -> u64 {

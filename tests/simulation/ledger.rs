@@ -30,6 +30,7 @@ struct Inner {
     appended: BTreeMap<(u64, u64, u64), (u64, Option<LogId>)>,
     applied: BTreeMap<u64, (LogId, u64)>,
     states: BTreeMap<u64, pb::StateHeader>,
+    counts: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
 }
 
@@ -56,6 +57,16 @@ impl Ledger {
     pub fn fail(&self, check: &'static str, detail: impl Into<String>) {
         let detail = detail.into();
         self.lock().violation.get_or_insert(Violation { check, detail });
+    }
+
+    /// Something happened that a run should have seen.
+    pub fn count(&self, what: &'static str) {
+        *self.lock().counts.entry(what).or_default() += 1;
+    }
+
+    /// What happened, and how often.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.lock().counts.clone()
     }
 
     /// A node gave its vote.

@@ -25,12 +25,15 @@ pub struct SimLog {
     node: u64,
     disk: Arc<Mutex<Disk>>,
     written: Arc<Notify>,
+    random: Arc<Mutex<fastrand::Rng>>,
 }
 
 impl SimLog {
     pub fn new(world: Arc<World>, node: u64, disk: Arc<Mutex<Disk>>) -> Self {
         let written = Arc::new(Notify::new());
+        let random = Arc::new(world.random_of(node, 0));
         Self {
+            random,
             world,
             node,
             disk,
@@ -65,7 +68,7 @@ impl SimLog {
                     continue;
                 }
             } else {
-                let pause = self.world.draw(1..most.max(1) + 2);
+                let pause = self.random.lock().expect("no panic").u64(1..most + 2);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
             self.disk().sync(count);
@@ -174,6 +177,7 @@ impl RaftLogStorage<TypeConfig> for SimLog {
             from = from.saturating_sub(1);
         }
         let node = self.node;
+        self.world.ledger.count("truncation");
         self.world.trace.note(format_args!("n{node} truncates from {from}"));
         self.write(Change::Truncate(from), Waiter::Nobody);
         Ok(())
@@ -181,6 +185,7 @@ impl RaftLogStorage<TypeConfig> for SimLog {
 
     async fn purge(&mut self, through: LogId) -> Result<(), io::Error> {
         let node = self.node;
+        self.world.ledger.count("purge");
         self.world.trace.note(format_args!("n{node} purges through {through}"));
         self.write(Change::Purge(through), Waiter::Nobody);
         Ok(())

@@ -39,6 +39,9 @@ pub struct SimMachine {
     node: u64,
     disk: Arc<Mutex<Disk>>,
     pub live: Arc<Mutex<Live>>,
+    random: Arc<Mutex<fastrand::Rng>>,
+    /// The last snapshot, where a bug keeps it off the disk.
+    unkept: Arc<Mutex<Option<Snapshot>>>,
     pub published: Arc<watch::Sender<AppliedAt>>,
 }
 
@@ -60,13 +63,20 @@ impl SimMachine {
             applied,
             horizon: SweepHorizon::default(),
         };
+        let random = Arc::new(world.random_of(node, 1));
         Self {
+            random,
             world,
             node,
             disk,
             live: Arc::new(Mutex::new(live)),
+            unkept: Arc::default(),
             published,
         }
+    }
+
+    fn draw(&self, range: std::ops::Range<u64>) -> u64 {
+        self.random.lock().expect("no panic").u64(range)
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -179,7 +189,7 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
                 break;
             };
             let mut batch = vec![first?];
-            for _ in 0..self.world.draw(0..8) {
+            for _ in 0..self.draw(0..8) {
                 match entries.next().now_or_never() {
                     Some(Some(entry)) => batch.push(entry?),
                     ended => {
@@ -196,7 +206,7 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
                     responder.send(replies);
                 }
             }
-            if self.world.chance(5) {
+            if self.draw(0..100) < 5 {
                 self.flush();
             }
         }
@@ -212,7 +222,7 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
         meta: &SnapshotMeta,
         snapshot: Snapshot,
     ) -> io::Result<()> {
-        let pause = self.world.draw(1..30);
+        let pause = self.draw(1..30);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let store = MemoryStore::restore(&snapshot.bytes).map_err(io::Error::other)?;
         let header = store.header();
@@ -224,6 +234,7 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
         let (node, index) = (self.node, meta.last_log_id.map_or(0, |id| id.index));
         self.world.trace.note(format_args!("n{node} installs a snapshot at {index}"));
         self.world.ledger.stands(node, index, &header);
+        self.world.ledger.count("snapshot installed");
         let at = at(&applied);
         {
             let mut disk = self.disk();
@@ -239,7 +250,8 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
-        let snapshot = self.disk().snapshot.clone();
+        let unkept = self.unkept.lock().expect("no panic").clone();
+        let snapshot = unkept.or_else(|| self.disk().snapshot.clone());
         Ok(snapshot.map(|snapshot| SnapshotOf {
             meta: snapshot.meta.clone(),
             snapshot,
@@ -261,11 +273,14 @@ impl RaftSnapshotBuilder<TypeConfig> for SimMachine {
             meta: meta.clone(),
             bytes: Arc::new(pack(&applied.store, forgets)),
         };
-        let pause = self.world.draw(1..50);
+        let pause = self.draw(1..50);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let (node, index) = (self.node, applied.last.map_or(0, |id| id.index));
         self.world.trace.note(format_args!("n{node} built a snapshot at {index}"));
-        if !self.world.has(Bug::PurgePastFlush) {
+        self.world.ledger.count("snapshot built");
+        if self.world.has(Bug::PurgePastFlush) {
+            *self.unkept.lock().expect("no panic") = Some(snapshot.clone());
+        } else {
             let mut disk = self.disk();
             if disk.state.last <= applied.last {
                 disk.state = applied;

@@ -37,9 +37,13 @@ mod run;
 mod trace;
 mod world;
 
+use std::collections::BTreeMap;
+
 use run::{Config, Report};
 
-const FAULTS_MS: u64 = 8_000;
+const FAULTS_MS: u64 = 10_000;
+/// Every planted bug is found within so many seeds.
+const BUG_SEEDS: u64 = 100;
 
 fn config(seed: u64) -> Config {
     Config {
@@ -62,6 +66,32 @@ fn a_seed_repeats_itself() {
     assert_ne!(first.hash, other.hash, "another seed is another run");
 }
 
+/// A simulation that finds nothing proves nothing: it must find each of these.
+#[test]
+fn planted_bugs_are_found() {
+    let mut missed = Vec::new();
+    for (name, bug) in bugs::ALL {
+        let began = std::time::Instant::now();
+        let found = (1..=BUG_SEEDS).find_map(|seed| {
+            let report = run::run(Config {
+                bug: Some(bug),
+                ..config(seed)
+            });
+            Some((seed, report.violation?))
+        });
+        match found {
+            Some((seed, violation)) => println!(
+                "| `{name}` | {} | {seed} | {:.1} s |  {}",
+                violation.check,
+                began.elapsed().as_secs_f32(),
+                violation.detail
+            ),
+            None => missed.push(name),
+        }
+    }
+    assert!(missed.is_empty(), "not found in {BUG_SEEDS} seeds: {missed:?}");
+}
+
 #[test]
 fn seeds() {
     let seeds = std::env::var("TROLLEY_SIMULATION_SEEDS").unwrap_or_else(|_| "1..20".to_owned());
@@ -74,6 +104,7 @@ fn seeds() {
     let parse = |text: &str| text.parse::<u64>().expect("seeds: a number, or two with `..`");
     let (from, to) = (parse(from), parse(to));
     let mut failed: Vec<Report> = Vec::new();
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let began = std::time::Instant::now();
     for seed in from..=to {
         let report = run::run(Config {
@@ -82,10 +113,14 @@ fn seeds() {
             ..config(seed)
         });
         println!("{report}");
+        for (what, count) in &report.counts {
+            *counts.entry(what).or_default() += count;
+        }
         if report.violation.is_some() {
             failed.push(report);
         }
     }
+    println!("{counts:?}");
     println!("{} seeds in {:?}", to - from + 1, began.elapsed());
     assert!(failed.is_empty(), "{} seeds failed", failed.len());
 }

@@ -21,6 +21,7 @@ use trolley::clock::{LogClock, Testimony};
 use trolley::raft::{Member, TypeConfig, Vote};
 
 use crate::asks::{Answer, Ask};
+use crate::bugs::Bug;
 use crate::disk::Snapshot;
 use crate::world::World;
 
@@ -106,6 +107,7 @@ pub struct Delivery {
     pub request: Request,
     to: u64,
     reply: ReplyTo,
+    number: u64,
 }
 
 enum Packet {
@@ -113,11 +115,14 @@ enum Packet {
     Response(Response),
 }
 
-struct InFlight {
+/// A message that was handed to the network, or is on its way.
+struct Message {
     from: u64,
     to: u64,
     packet: Packet,
     reply: ReplyTo,
+    /// Of the request, which its answers have too.
+    number: u64,
 }
 
 /// What a link does to messages.
@@ -148,8 +153,11 @@ pub struct Net(Mutex<State>);
 #[derive(Default)]
 struct State {
     /// By the time when they arrive, and a number.
-    in_flight: BTreeMap<(u64, u64), InFlight>,
+    in_flight: BTreeMap<(u64, u64), Message>,
+    /// What was sent in this step, see [`Net::flush`].
+    outbox: Vec<Message>,
     sent: u64,
+    requests: u64,
     weather: Weather,
     cut: BTreeSet<(u64, u64)>,
     inboxes: BTreeMap<u64, mpsc::Sender<Delivery>>,
@@ -215,10 +223,16 @@ impl Net {
                         request,
                         to,
                         reply: due.reply.clone(),
+                        number: due.number,
                     };
                     let sent = inbox.map(|inbox| inbox.try_send(delivery));
                     if !matches!(sent, Some(Ok(()))) {
-                        self.send(world, to, from, Packet::Response(Response::Down), due.reply);
+                        self.send(Message {
+                            from: to,
+                            to: from,
+                            packet: Packet::Response(Response::Down),
+                            ..due
+                        });
                     }
                 }
                 Packet::Response(response) => {
@@ -235,30 +249,59 @@ impl Net {
         }
     }
 
-    fn send(&self, world: &World, from: u64, to: u64, packet: Packet, reply: ReplyTo) {
+    fn send(&self, message: Message) {
+        self.lock().outbox.push(message);
+    }
+
+    /// Sends what one node, or all clients, handed in during a step. Tokio wakes those who wait for one thing in an order
+    /// of its own, which nobody can seed; so the order in which they sent is none either, and delays are drawn in
+    /// another: by where a message goes and what it says.
+    pub fn flush(&self, world: &World) {
+        let mut outbox = std::mem::take(&mut self.lock().outbox);
+        outbox.sort_by_cached_key(|message| match &message.packet {
+            Packet::Request(request) => (message.to, 0, request.describe()),
+            Packet::Response(response) => (message.to, message.number, response.describe()),
+        });
+        for message in outbox {
+            self.dispatch(world, message);
+        }
+    }
+
+    fn dispatch(&self, world: &World, mut message: Message) {
         let weather = self.lock().weather;
+        if matches!(message.packet, Packet::Request(_)) {
+            let mut state = self.lock();
+            state.requests += 1;
+            message.number = state.requests;
+        }
         if world.chance(weather.loss) {
+            let Message { from, to, .. } = message;
+            world.ledger.count("lost");
             world.trace.note(format_args!("{from}>{to} lost"));
             return;
         }
-        let twice = match &packet {
-            Packet::Request(request) if world.chance(weather.duplicates) => Some(request.clone()),
-            _ => None,
-        };
-        for packet in [Some(packet), twice.map(Packet::Request)].into_iter().flatten() {
-            let delay = world.draw(STEP_MS..weather.delay_ms.max(STEP_MS + 1) + 1);
-            let mut state = self.lock();
-            state.sent += 1;
-            let key = (world.trace.now() + delay, state.sent);
-            let reply = reply.clone();
-            let in_flight = InFlight {
-                from,
-                to,
+        if let Packet::Request(request) = &message.packet
+            && world.chance(weather.duplicates)
+        {
+            world.ledger.count("doubled");
+            let packet = Packet::Request(request.clone());
+            let reply = message.reply.clone();
+            self.depart(world, Message {
                 packet,
                 reply,
-            };
-            state.in_flight.insert(key, in_flight);
+                ..message
+            });
         }
+        self.depart(world, message);
+    }
+
+    fn depart(&self, world: &World, message: Message) {
+        let longest = self.lock().weather.delay_ms.max(STEP_MS + 1);
+        let delay = world.draw(STEP_MS..longest + 1);
+        let mut state = self.lock();
+        state.sent += 1;
+        let key = (world.trace.now() + delay, state.sent);
+        state.in_flight.insert(key, message);
     }
 }
 
@@ -272,9 +315,13 @@ pub async fn call(
 ) -> Option<Response> {
     let (waiter, answer) = oneshot::channel();
     let reply = ReplyTo(Arc::new(Mutex::new(Some(waiter))));
-    world
-        .net
-        .send(world, from, to, Packet::Request(request), reply);
+    world.net.send(Message {
+        from,
+        to,
+        packet: Packet::Request(request),
+        reply,
+        number: 0,
+    });
     match tokio::time::timeout(patience, answer).await {
         Ok(Ok(Response::Down)) | Ok(Err(_)) | Err(_) => None,
         Ok(Ok(response)) => Some(response),
@@ -283,18 +330,27 @@ pub async fn call(
 
 /// Answers a delivery.
 pub fn answer(world: &World, to: u64, from: u64, reply: Reply, response: Response) {
-    world
-        .net
-        .send(world, to, from, Packet::Response(response), reply.0);
+    world.net.send(Message {
+        from: to,
+        to: from,
+        packet: Packet::Response(response),
+        reply: reply.0,
+        number: reply.1,
+    });
 }
 
 /// The way back of a delivery.
-pub struct Reply(ReplyTo);
+pub struct Reply(ReplyTo, u64);
 
 impl Delivery {
     /// What was asked, by whom, of whom, and the way back.
     pub fn open(self) -> (Request, u64, u64, Reply) {
-        (self.request, self.from, self.to, Reply(self.reply))
+        (
+            self.request,
+            self.from,
+            self.to,
+            Reply(self.reply, self.number),
+        )
     }
 }
 
@@ -412,7 +468,9 @@ impl SimPeer {
         let Response::Vote(response, testimony) = response else {
             return Err(unreachable("another answer"));
         };
-        self.dialer.clock.hear(testimony);
+        if !self.dialer.world.has(Bug::WallClockStamps) {
+            self.dialer.clock.hear(testimony);
+        }
         Ok(response)
     }
 }

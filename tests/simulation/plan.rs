@@ -41,8 +41,6 @@ pub struct Plan {
     next_at: u64,
     /// What lasts, and until when.
     running: Vec<(u64, Fault)>,
-    /// How many faults there were, by kind.
-    pub counts: std::collections::BTreeMap<&'static str, u64>,
 }
 
 impl Plan {
@@ -51,7 +49,6 @@ impl Plan {
             world,
             next_at: begin_at,
             running: Vec::new(),
-            counts: std::collections::BTreeMap::new(),
         }
     }
 
@@ -104,7 +101,7 @@ impl Plan {
     }
 
     fn tell(&mut self, kind: &'static str, detail: impl fmt::Debug) {
-        *self.counts.entry(kind).or_default() += 1;
+        self.world.ledger.count(kind);
         self.world.trace.note(format_args!("fault: {kind} {detail:?}"));
     }
 
@@ -113,7 +110,7 @@ impl Plan {
         let chosen = self.world.draw(0..count);
         let place = usize::try_from(chosen).expect("it is a place");
         let id = nodes[place].id;
-        match self.world.draw(0..20) {
+        match self.world.draw(0..24) {
             0..=3 => self.cut(count),
             4 | 5 => {
                 let weather = Weather {
@@ -169,9 +166,11 @@ impl Plan {
                 nodes[place].disk.lock().expect("no panic").sync_ms = self.world.draw(50..400);
                 self.lasts(Fault::SlowSync(id), 3000);
             }
-            16..=18 => {
+            16..=22 => {
+                let leader = nodes.iter().position(SimNode::leads);
+                let place = leader.filter(|_| self.world.chance(50)).unwrap_or(place);
                 if nodes[place].is_up() && !nodes[place].is_paused {
-                    self.tell("snapshot", id);
+                    self.tell("snapshot", nodes[place].id);
                     nodes[place].take_snapshot();
                 }
             }

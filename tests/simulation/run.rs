@@ -52,23 +52,22 @@ pub struct Report {
     pub events: u64,
     pub ended_ms: u64,
     pub applied: u64,
-    pub faults: BTreeMap<&'static str, u64>,
-    pub answered: BTreeMap<&'static str, u64>,
+    /// What happened, and how often.
+    pub counts: BTreeMap<&'static str, u64>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {} nodes, {} ms, {} events, hash {:016x}, {} entries, answered {:?}, faults {:?}",
+            "seed {}: {} nodes, {} ms, {} events, hash {:016x}, {} entries, {:?}",
             self.seed,
             self.nodes,
             self.ended_ms,
             self.events,
             self.hash,
             self.applied,
-            self.answered,
-            self.faults
+            self.counts
         )?;
         match &self.violation {
             None => Ok(()),
@@ -96,8 +95,7 @@ pub fn run(config: Config) -> Report {
         events,
         ended_ms: world.trace.now(),
         applied: world.ledger.last_applied(),
-        faults: run.plan.counts.clone(),
-        answered: run.shop.answered.lock().expect("no panic").clone(),
+        counts: world.ledger.counts(),
     }
 }
 
@@ -206,12 +204,15 @@ impl Run {
         let now = self.world.trace.now();
         let until = now + STEP_MS;
         self.world.net.deliver(&self.world, now);
+        self.world.net.flush(&self.world);
         for node in &mut self.nodes {
             node.step(until);
+            self.world.net.flush(&self.world);
         }
         let until_at = self.began + Duration::from_millis(until);
         self.runtime
             .block_on(async { tokio::time::sleep_until(until_at).await });
+        self.world.net.flush(&self.world);
         self.world.trace.set_now(until);
         match self.world.ledger.violation() {
             None => Ok(()),

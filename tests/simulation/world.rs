@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use crate::bugs::Bug;
 use crate::ledger::Ledger;
 use crate::network::Net;
@@ -13,6 +15,7 @@ pub struct World {
     pub ledger: Ledger,
     pub net: Net,
     pub bug: Option<Bug>,
+    seed: u64,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -24,8 +27,15 @@ impl World {
             ledger: Ledger::default(),
             net: Net::default(),
             bug,
+            seed,
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         })
+    }
+
+    /// Random numbers for one part of a node, which no other part draws from.
+    pub fn random_of(&self, node: u64, part: u64) -> Mutex<fastrand::Rng> {
+        let place = xxh3_64(&[self.seed, node, part, self.trace.now()].map(u64::to_be_bytes).concat());
+        Mutex::new(fastrand::Rng::with_seed(place))
     }
 
     /// A number of the range.
