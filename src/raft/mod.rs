@@ -1,6 +1,7 @@
 //! openraft's type configuration and its aliases, and their messages; nothing else.
 
 mod runtime;
+mod watch;
 mod wire;
 
 use std::fmt;

@@ -1,8 +1,9 @@
-//! openraft's runtime: tokio's, but for the random numbers.
+//! openraft's runtime: tokio's, but for what is random in it.
 //!
 //! openraft draws its election timeouts from the runtime. tokio's draws them from a generator that the system seeds; this
 //! one from [`fastrand`]'s, which is as good for a timeout and which a simulation can seed for its thread, so that the
-//! elections of a run can be had again. Deliberately absent: anything else that differs from tokio.
+//! elections of a run can be had again. The order in which tokio wakes the waiters of a watch channel is random too, see
+//! [`super::watch`]. Deliberately absent: anything else that differs from tokio.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -12,6 +13,8 @@ use openraft::OptionalSend;
 use openraft::rt::AsyncRuntime;
 use openraft_rt_tokio::TokioRuntime;
 use rand_core::TryRng;
+
+use super::watch::OrderedWatch;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ impl AsyncRuntime for Runtime {
         <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = ThreadRandom;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = OrderedWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -104,7 +107,15 @@ impl AsyncRuntime for Runtime {
 
 #[cfg(test)]
 mod tests {
+    use openraft::rt::testing::Suite;
+
     use super::*;
+
+    /// What openraft expects of a runtime.
+    #[test]
+    fn it_is_a_runtime() {
+        Suite::<Runtime>::test_all();
+    }
 
     /// The elections of a simulation repeat themselves because of this.
     #[test]

@@ -10,8 +10,8 @@
 //! outcome is unknown for good. After the heal nobody gives up, so that every operation ends or the run fails.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -171,7 +171,9 @@ pub async fn registers(shop: Arc<Shop>, process: u32) {
             5 => delete(&shop, process, &name, key).await,
             kind => {
                 let condition = match seen.get(&register) {
-                    Some(revision) if kind == 9 => PutCondition::IfRevision(Revision::new(*revision)),
+                    Some(revision) if kind == 9 => {
+                        PutCondition::IfRevision(Revision::new(*revision))
+                    }
                     _ if kind == 8 => PutCondition::IfAbsent,
                     _ => PutCondition::Always,
                 };

@@ -162,6 +162,13 @@ impl Disk {
         self.queue.len()
     }
 
+    /// Whether this entry would survive a crash, as such or in the state.
+    pub fn holds(&self, id: LogId) -> bool {
+        let stored = self.durable.entries.get(&id.index);
+        let is_stored = stored.is_some_and(|bytes| decode(bytes).log_id == id);
+        is_stored || self.durable.purged >= Some(id) || self.state.last >= Some(id)
+    }
+
     /// Whether a bug leaves the queue to the operating system, since nobody waits for it.
     pub fn is_lazy(&self) -> bool {
         let waits = |waiter: &Waiter| !matches!(waiter, Waiter::Nobody);
@@ -184,5 +191,56 @@ impl Disk {
         }
         self.lied = false;
         self.log = self.durable.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+    use trolley::raft::{LogId, Vote};
+
+    use super::*;
+
+    fn id(index: u64) -> LogId {
+        let vote = Vote::new_committed(1, 1);
+        LogId::new(vote.leader_id, index)
+    }
+
+    fn append(index: u64) -> Change {
+        let entry = Entry {
+            log_id: id(index),
+            payload: EntryPayload::Blank,
+        };
+        Change::Append(vec![(index, encode(&entry))])
+    }
+
+    /// Synced entries survive a crash, and so do those at the front of what was not.
+    #[test]
+    fn a_crash_takes_the_end_of_what_was_not_synced() {
+        for kept in 0..=2 {
+            let mut disk = Disk::new(None);
+            for index in 1..=4 {
+                disk.write(append(index), Waiter::Nobody);
+            }
+            assert_eq!(disk.log.last(), Some(id(4)), "it can be read at once");
+            disk.sync(2);
+            assert_eq!(disk.unsynced(), 2);
+            disk.crash(kept);
+            let last = 2 + u64::try_from(kept).expect("few");
+            assert_eq!(disk.log.last(), Some(id(last)));
+            assert_eq!(disk.unsynced(), 0);
+        }
+    }
+
+    /// A later change never survives without an earlier one, of whatever kind.
+    #[test]
+    fn votes_and_entries_are_lost_in_order() {
+        let mut disk = Disk::new(None);
+        disk.write(append(1), Waiter::Nobody);
+        disk.write(Change::Vote(Vote::new(2, 3)), Waiter::Nobody);
+        disk.write(Change::Truncate(1), Waiter::Nobody);
+        disk.crash(2);
+        assert_eq!(disk.log.vote, Some(Vote::new(2, 3)));
+        assert_eq!(disk.log.last(), Some(id(1)));
     }
 }

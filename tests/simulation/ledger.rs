@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | a vote that was given is never taken back | Raft, section 5.2 | a node starts |
 //! | entries of the same index and leader are the same, and so are the ones before them | Raft, figure 3 | an entry is appended |
+//! | what is applied anywhere is synced on a majority | the promise | an entry is applied |
 //! | what is applied at an index is the same everywhere, for good | Raft, figure 3 | an entry is applied |
 //! | equal logs give equal states, however they are cut into batches | `state` | a batch is applied, a snapshot installed |
 //! | revision and log time never go back | `state` | a batch is applied |
@@ -13,6 +14,7 @@
 //! leaders by term *and* node, and so are their log ids.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
 use trolley::proto::internal as pb;
@@ -43,9 +45,17 @@ pub struct Violation {
     pub detail: String,
 }
 
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VIOLATION of {}: {}", self.check, self.detail)
+    }
+}
+
 impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("nothing panics while it holds the ledger")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the ledger")
     }
 
     /// The first violation.
@@ -56,7 +66,9 @@ impl Ledger {
     /// A check failed. The first one stands.
     pub fn fail(&self, check: &'static str, detail: impl Into<String>) {
         let detail = detail.into();
-        self.lock().violation.get_or_insert(Violation { check, detail });
+        self.lock()
+            .violation
+            .get_or_insert(Violation { check, detail });
     }
 
     /// Something happened that a run should have seen.
@@ -139,8 +151,9 @@ impl Ledger {
         }
     }
 
-    /// How far any node has applied.
-    pub fn last_applied(&self) -> u64 {
-        self.lock().applied.last_key_value().map_or(0, |(index, _)| *index)
+    /// The last entry that any node has applied.
+    pub fn last_applied(&self) -> Option<LogId> {
+        let inner = self.lock();
+        inner.applied.last_key_value().map(|(_, (id, _))| *id)
     }
 }

@@ -42,7 +42,9 @@ impl SimLog {
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().expect("nothing panics while it holds a disk")
+        self.disk
+            .lock()
+            .expect("nothing panics while it holds a disk")
     }
 
     fn write(&self, change: Change, waiter: Waiter) {
@@ -73,7 +75,9 @@ impl SimLog {
             }
             self.disk().sync(count);
             let node = self.node;
-            self.world.trace.note(format_args!("n{node} synced {count}"));
+            self.world
+                .trace
+                .note(format_args!("n{node} synced {count}"));
         }
     }
 }
@@ -178,7 +182,9 @@ impl RaftLogStorage<TypeConfig> for SimLog {
         }
         let node = self.node;
         self.world.ledger.count("truncation");
-        self.world.trace.note(format_args!("n{node} truncates from {from}"));
+        self.world
+            .trace
+            .note(format_args!("n{node} truncates from {from}"));
         self.write(Change::Truncate(from), Waiter::Nobody);
         Ok(())
     }
@@ -186,7 +192,9 @@ impl RaftLogStorage<TypeConfig> for SimLog {
     async fn purge(&mut self, through: LogId) -> Result<(), io::Error> {
         let node = self.node;
         self.world.ledger.count("purge");
-        self.world.trace.note(format_args!("n{node} purges through {through}"));
+        self.world
+            .trace
+            .note(format_args!("n{node} purges through {through}"));
         self.write(Change::Purge(through), Waiter::Nobody);
         Ok(())
     }

@@ -80,11 +80,15 @@ impl SimMachine {
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().expect("nothing panics while it holds the state")
+        self.live
+            .lock()
+            .expect("nothing panics while it holds the state")
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().expect("nothing panics while it holds a disk")
+        self.disk
+            .lock()
+            .expect("nothing panics while it holds a disk")
     }
 
     fn commit(&self, entries: &[EntryResponder<TypeConfig>]) -> Result<Vec<Replies>, Fault> {
@@ -232,7 +236,9 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
             membership: meta.last_membership.clone(),
         };
         let (node, index) = (self.node, meta.last_log_id.map_or(0, |id| id.index));
-        self.world.trace.note(format_args!("n{node} installs a snapshot at {index}"));
+        self.world
+            .trace
+            .note(format_args!("n{node} installs a snapshot at {index}"));
         self.world.ledger.stands(node, index, &header);
         self.world.ledger.count("snapshot installed");
         let at = at(&applied);
@@ -276,7 +282,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SimMachine {
         let pause = self.draw(1..50);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let (node, index) = (self.node, applied.last.map_or(0, |id| id.index));
-        self.world.trace.note(format_args!("n{node} built a snapshot at {index}"));
+        self.world
+            .trace
+            .note(format_args!("n{node} built a snapshot at {index}"));
         self.world.ledger.count("snapshot built");
         if self.world.has(Bug::PurgePastFlush) {
             *self.unkept.lock().expect("no panic") = Some(snapshot.clone());

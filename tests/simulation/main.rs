@@ -15,13 +15,10 @@
 //! socket's stream does not allow, gRPC need not run, and nodes can be paused.
 //!
 //! # Seeds
-//! The tests run a few. `TROLLEY_SIMULATION_SEEDS=1..5000` runs those instead (`7` runs one, and tells every event),
-//! `TROLLEY_SIMULATION_BUG` with a bug of [`bugs`].
+//! The tests run as many as fit a gate. `TROLLEY_SIMULATION_SEEDS=1..5000` runs those instead, and `7` runs one and tells every
+//! event; `TROLLEY_SIMULATION_BUG` puts in a bug of [`bugs`]. A failing test prints the command that repeats it.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "seeds and traces are for people"
-)]
+#![allow(clippy::print_stdout, reason = "seeds and traces are for people")]
 
 mod asks;
 mod bugs;
@@ -38,32 +35,69 @@ mod trace;
 mod world;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Instant;
 
+use bugs::Bug;
 use run::{Config, Report};
 
+/// How long things go wrong in a run, in simulated time.
 const FAULTS_MS: u64 = 10_000;
+/// What the gate runs.
+const SEEDS: RangeInclusive<u64> = 1..=60;
+/// What it runs twice.
+const REPEATED_SEEDS: RangeInclusive<u64> = 1..=8;
 /// Every planted bug is found within so many seeds.
-const BUG_SEEDS: u64 = 100;
+const BUG_SEEDS: RangeInclusive<u64> = 1..=100;
+/// Each of these happens in the gate's runs, or they prove less than they seem to.
+const COVERAGE: [&str; 22] = [
+    "add",
+    "crash",
+    "crash of all",
+    "cut",
+    "delete",
+    "doubled",
+    "election",
+    "get",
+    "look",
+    "lost",
+    "pause",
+    "purge",
+    "put",
+    "session",
+    "slow sync",
+    "snapshot",
+    "snapshot built",
+    "snapshot installed",
+    "storm",
+    "transfer",
+    "truncation",
+    "wrong clock",
+];
 
-fn config(seed: u64) -> Config {
-    Config {
+fn simulate(seed: u64, bug: Option<Bug>, is_told: bool) -> Report {
+    run::run(Config {
         seed,
-        bug: None,
+        bug,
         faults_ms: FAULTS_MS,
-        is_told: false,
-    }
+        is_told,
+    })
 }
 
 /// The same seed is the same run, to the byte.
 #[test]
 fn a_seed_repeats_itself() {
-    let first = run::run(config(1));
-    let second = run::run(config(1));
-    println!("{first}");
-    assert_eq!(first, second);
-    assert_eq!(first.violation, None);
-    let other = run::run(config(2));
-    assert_ne!(first.hash, other.hash, "another seed is another run");
+    let mut hashes = Vec::new();
+    for seed in REPEATED_SEEDS {
+        let first = simulate(seed, None, false);
+        assert_eq!(first, simulate(seed, None, false), "{}", repeat(seed, None));
+        assert!(first.events > 1000, "nothing happened: {first}");
+        hashes.push(first.hash);
+    }
+    let runs = hashes.len();
+    hashes.sort_unstable();
+    hashes.dedup();
+    assert_eq!(hashes.len(), runs, "another seed is another run");
 }
 
 /// A simulation that finds nothing proves nothing: it must find each of these.
@@ -71,56 +105,75 @@ fn a_seed_repeats_itself() {
 fn planted_bugs_are_found() {
     let mut missed = Vec::new();
     for (name, bug) in bugs::ALL {
-        let began = std::time::Instant::now();
-        let found = (1..=BUG_SEEDS).find_map(|seed| {
-            let report = run::run(Config {
-                bug: Some(bug),
-                ..config(seed)
-            });
-            Some((seed, report.violation?))
+        let began = Instant::now();
+        let found = BUG_SEEDS.clone().find_map(|seed| {
+            let violation = simulate(seed, Some(bug), false).violation?;
+            Some((seed, violation))
         });
         match found {
             Some((seed, violation)) => println!(
-                "| `{name}` | {} | {seed} | {:.1} s |  {}",
-                violation.check,
-                began.elapsed().as_secs_f32(),
-                violation.detail
+                "{name}: {violation} (seed {seed}, {:.1} s)",
+                began.elapsed().as_secs_f32()
             ),
             None => missed.push(name),
         }
     }
-    assert!(missed.is_empty(), "not found in {BUG_SEEDS} seeds: {missed:?}");
+    assert!(
+        missed.is_empty(),
+        "not found in seeds {BUG_SEEDS:?}: {missed:?}"
+    );
 }
 
+/// Nothing is found where nothing was planted.
 #[test]
 fn seeds() {
-    let seeds = std::env::var("TROLLEY_SIMULATION_SEEDS").unwrap_or_else(|_| "1..20".to_owned());
-    let bug = std::env::var("TROLLEY_SIMULATION_BUG").ok().filter(|name| !name.is_empty());
-    let bug = bug.map(|name| bugs::named(&name).expect("a bug of `bugs`"));
-    let (from, to) = match seeds.split_once("..") {
-        Some((from, to)) => (from, to),
-        None => (seeds.as_str(), seeds.as_str()),
-    };
-    let parse = |text: &str| text.parse::<u64>().expect("seeds: a number, or two with `..`");
-    let (from, to) = (parse(from), parse(to));
-    let mut failed: Vec<Report> = Vec::new();
+    let asked = std::env::var("TROLLEY_SIMULATION_SEEDS").ok();
+    let seeds = asked.as_deref().map_or(SEEDS, parse_seeds);
+    let name = std::env::var("TROLLEY_SIMULATION_BUG").ok();
+    let bug = name.map(|name| bugs::named(&name).expect("a bug of `bugs`"));
+    let is_told = asked.is_some() && seeds.start() == seeds.end();
+    let mut failed = Vec::new();
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    let began = std::time::Instant::now();
-    for seed in from..=to {
-        let report = run::run(Config {
-            bug,
-            is_told: from == to,
-            ..config(seed)
-        });
-        println!("{report}");
+    let began = Instant::now();
+    for seed in seeds.clone() {
+        let report = simulate(seed, bug, is_told);
+        if asked.is_some() || report.violation.is_some() {
+            println!("{report}");
+        }
         for (what, count) in &report.counts {
             *counts.entry(what).or_default() += count;
         }
         if report.violation.is_some() {
-            failed.push(report);
+            println!("{}", repeat(seed, bug));
+            failed.push(seed);
         }
     }
-    println!("{counts:?}");
-    println!("{} seeds in {:?}", to - from + 1, began.elapsed());
-    assert!(failed.is_empty(), "{} seeds failed", failed.len());
+    println!("seeds {seeds:?} in {:?}: {counts:?}", began.elapsed());
+    assert!(failed.is_empty(), "failed seeds: {failed:?}");
+    let missing = COVERAGE.iter().filter(|what| !counts.contains_key(*what));
+    let missing: Vec<_> = missing.collect();
+    assert!(
+        asked.is_some() || missing.is_empty(),
+        "did not happen: {missing:?}"
+    );
+}
+
+/// `7`, or `1..5000` with both of them.
+fn parse_seeds(text: &str) -> RangeInclusive<u64> {
+    let number = |text: &str| text.parse().expect("seeds: a number, or two with `..`");
+    match text.split_once("..") {
+        Some((first, last)) => number(first)..=number(last),
+        None => number(text)..=number(text),
+    }
+}
+
+/// The command that runs a seed again.
+fn repeat(seed: u64, bug: Option<Bug>) -> String {
+    let planted = bugs::ALL.into_iter().find(|(_, it)| Some(*it) == bug);
+    let planted = planted.map_or(String::new(), |(name, _)| {
+        format!("TROLLEY_SIMULATION_BUG={name} ")
+    });
+    format!(
+        "to repeat: {planted}TROLLEY_SIMULATION_SEEDS={seed} cargo test --release --test simulation seeds -- --nocapture"
+    )
 }

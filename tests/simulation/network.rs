@@ -1,5 +1,6 @@
 //! The network between nodes, and between nodes and clients (address 0): messages with a delay of their own each, which
-//! may be lost, delivered twice, or stopped where a link is cut. What a link carries is not in order.
+//! may be lost, delivered twice, or stopped where a link is cut. What a link carries is not in order, but for the log's
+//! appends, which are a stream.
 //!
 //! A message takes at least [`STEP_MS`], so that whatever it meets happens in a later step than its sending.
 
@@ -9,15 +10,19 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyerror::AnyError;
+use futures::stream::{self, FuturesOrdered};
+use futures::{Stream, StreamExt as _};
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{Backoff, RPCOption};
+use openraft::network::{Backoff, RPCOption, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tokio::sync::{mpsc, oneshot};
 use trolley::clock::{LogClock, Testimony};
+use trolley::limits;
 use trolley::raft::{Member, TypeConfig, Vote};
 
 use crate::asks::{Answer, Ask};
@@ -34,6 +39,9 @@ const INBOX: usize = 4096;
 /// How long a snapshot's transfer may take.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How many TTLs a stream waits for an answer, as the real one does.
+const PROGRESS_TTLS: u32 = 20;
+
 /// Where clients are.
 pub const CLIENTS: u64 = 0;
 
@@ -42,6 +50,8 @@ pub const CLIENTS: u64 = 0;
 pub enum Request {
     /// With the leader's log clock; 0 for none.
     Append(AppendEntriesRequest<C>, u64),
+    /// The same, in the order of its stream.
+    Stream(AppendEntriesRequest<C>, u64),
     Vote(VoteRequest<C>),
     PreVote(VoteRequest<C>),
     Transfer(TransferLeaderRequest<C>),
@@ -53,11 +63,14 @@ pub enum Request {
 impl Request {
     fn describe(&self) -> String {
         match self {
-            Self::Append(it, time) => format!(
+            Self::Append(it, time) | Self::Stream(it, time) => format!(
                 "append {} after {:?} {:?} commit {:?} time {time}",
                 it.vote,
                 it.prev_log_id.map(|id| id.index),
-                it.entries.iter().map(|e| e.log_id.index).collect::<Vec<_>>(),
+                it.entries
+                    .iter()
+                    .map(|e| e.log_id.index)
+                    .collect::<Vec<_>>(),
                 it.leader_commit.map(|id| id.index),
             ),
             Self::Vote(it) => format!("vote {}", it.vote),
@@ -158,6 +171,8 @@ struct State {
     outbox: Vec<Message>,
     sent: u64,
     requests: u64,
+    /// When the last message of each stream arrives.
+    streams: BTreeMap<(u64, u64), u64>,
     weather: Weather,
     cut: BTreeSet<(u64, u64)>,
     inboxes: BTreeMap<u64, mpsc::Sender<Delivery>>,
@@ -165,7 +180,9 @@ struct State {
 
 impl Net {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nothing panics while it holds the network")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the network")
     }
 
     /// Changes the weather.
@@ -286,11 +303,14 @@ impl Net {
             world.ledger.count("doubled");
             let packet = Packet::Request(request.clone());
             let reply = message.reply.clone();
-            self.depart(world, Message {
-                packet,
-                reply,
-                ..message
-            });
+            self.depart(
+                world,
+                Message {
+                    packet,
+                    reply,
+                    ..message
+                },
+            );
         }
         self.depart(world, message);
     }
@@ -298,9 +318,16 @@ impl Net {
     fn depart(&self, world: &World, message: Message) {
         let longest = self.lock().weather.delay_ms.max(STEP_MS + 1);
         let delay = world.draw(STEP_MS..longest + 1);
+        let mut due = world.trace.now() + delay;
         let mut state = self.lock();
+        if matches!(message.packet, Packet::Request(Request::Stream(..))) {
+            // A stream brings what it brings in its order.
+            let last = state.streams.entry((message.from, message.to)).or_default();
+            due = due.max(*last);
+            *last = due;
+        }
         state.sent += 1;
-        let key = (world.trace.now() + delay, state.sent);
+        let key = (due, state.sent);
         state.in_flight.insert(key, message);
     }
 }
@@ -369,6 +396,14 @@ impl RaftNetworkFactory<C> for SimDialer {
         SimPeer {
             dialer: self.clone(),
             target,
+            is_pipelined: true,
+        }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> SimPeer {
+        SimPeer {
+            is_pipelined: false,
+            ..self.new_client(target, node).await
         }
     }
 }
@@ -377,6 +412,8 @@ impl RaftNetworkFactory<C> for SimDialer {
 pub struct SimPeer {
     dialer: SimDialer,
     target: u64,
+    /// Its appends are a stream, as those of the log are; a heartbeat stands alone.
+    is_pipelined: bool,
 }
 
 impl SimPeer {
@@ -405,6 +442,33 @@ impl RaftNetworkV2<C> for SimPeer {
             Response::Append(response) => Ok(response),
             _ => Err(unreachable("another answer")),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<AppendResults<'s>, RPCError<C>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<C>> + OptionalSend + Unpin + 'static,
+    {
+        if !self.is_pipelined {
+            return stream_append_sequential(self, input, option);
+        }
+        let session = Session {
+            peer: self,
+            input: Some(input),
+            under_way: FuturesOrdered::new(),
+            patience: option.soft_ttl() * PROGRESS_TTLS,
+        };
+        let results = stream::unfold(Some(session), |session| async move {
+            let mut session = session?;
+            let result = session.next().await?;
+            let goes_on = matches!(result, Ok(Ok(_)));
+            Some((result, goes_on.then_some(session)))
+        });
+        let results: AppendResults<'s> = Box::pin(results);
+        Box::pin(std::future::ready(Ok(results)))
     }
 
     async fn vote(
@@ -459,6 +523,71 @@ impl RaftNetworkV2<C> for SimPeer {
     fn backoff(&self) -> Option<Backoff> {
         let pauses = std::iter::successors(Some(10), |ms| Some((ms * 2).min(200)));
         Some(Backoff::new(pauses.map(Duration::from_millis)))
+    }
+}
+
+/// What openraft reads the results of an append stream from.
+type AppendResults<'s> = BoxStream<'s, Result<StreamAppendResult<C>, RPCError<C>>>;
+
+/// An append stream: requests go out while earlier ones wait for their answers, which are taken in the order of the
+/// requests.
+struct Session<'s, S> {
+    peer: &'s SimPeer,
+    /// Taken away when it has ended.
+    input: Option<S>,
+    under_way:
+        FuturesOrdered<futures::future::BoxFuture<'s, Result<StreamAppendResult<C>, RPCError<C>>>>,
+    patience: Duration,
+}
+
+impl<S> Session<'_, S>
+where
+    S: Stream<Item = AppendEntriesRequest<C>> + Unpin,
+{
+    async fn next(&mut self) -> Option<Result<StreamAppendResult<C>, RPCError<C>>> {
+        loop {
+            let has_room = self.under_way.len() < limits::APPEND_PIPELINE;
+            let request = match &mut self.input {
+                Some(input) if has_room => tokio::select! {
+                    biased;
+                    Some(result) = self.under_way.next() => return Some(result),
+                    request = input.next() => request,
+                },
+                _ => return self.under_way.next().await,
+            };
+            match request {
+                Some(request) => self.send(request),
+                None => self.input = None,
+            }
+        }
+    }
+
+    fn send(&mut self, rpc: AppendEntriesRequest<C>) {
+        let (peer, patience) = (self.peer, self.patience);
+        let last = rpc
+            .entries
+            .last()
+            .map(|entry| entry.log_id)
+            .or(rpc.prev_log_id);
+        let previous = rpc.prev_log_id;
+        let time = peer.dialer.clock.peek().map_or(0, |time| time.as_millis());
+        let answer = async move {
+            let answer = peer.call(Request::Stream(rpc, time), patience).await?;
+            match answer {
+                Response::Append(AppendEntriesResponse::Success) => Ok(Ok(last)),
+                Response::Append(AppendEntriesResponse::PartialSuccess(to)) => Ok(Ok(to)),
+                Response::Append(AppendEntriesResponse::Conflict) => {
+                    let previous =
+                        previous.ok_or_else(|| unreachable("a conflict with nothing"))?;
+                    Ok(Err(StreamAppendError::Conflict(previous)))
+                }
+                Response::Append(AppendEntriesResponse::HigherVote(vote)) => {
+                    Ok(Err(StreamAppendError::HigherVote(vote)))
+                }
+                _ => Err(unreachable("another answer")),
+            }
+        };
+        self.under_way.push_back(Box::pin(answer));
     }
 }
 

@@ -20,7 +20,7 @@ use trolley::node::{
     Base, Error, LeaderHint, Node, Outcome, Parts, Raft, ReadMode, Unconfirmed, raft_config,
 };
 use trolley::proto::internal as pb;
-use trolley::raft::{Member, TypeConfig};
+use trolley::raft::{LogId, Member, TypeConfig};
 use trolley::state::{Fault, MemoryStore, Store as _};
 use trolley::types::{ClusterId, InstanceId, LogTime, NodeId, Revision};
 
@@ -102,6 +102,11 @@ impl SimNode {
 
     pub fn is_up(&self) -> bool {
         self.life.is_some()
+    }
+
+    /// Whether its disk has this entry for good.
+    pub fn holds(&self, id: LogId) -> bool {
+        self.disk.lock().expect("no panic").holds(id)
     }
 
     fn set_clock(&self) {
@@ -414,7 +419,9 @@ impl Server {
     async fn handle(&self, from: u64, request: Request) -> Option<Response> {
         let raft = &self.raft;
         Some(match request {
-            Request::Append(rpc, time) => self.append(from, rpc, time).await?,
+            Request::Append(rpc, time) | Request::Stream(rpc, time) => {
+                self.append(from, rpc, time).await?
+            }
             Request::Vote(rpc) => {
                 Response::Vote(raft.vote(rpc).await.ok()?, self.contact.testify())
             }

@@ -102,7 +102,9 @@ impl Plan {
 
     fn tell(&mut self, kind: &'static str, detail: impl fmt::Debug) {
         self.world.ledger.count(kind);
-        self.world.trace.note(format_args!("fault: {kind} {detail:?}"));
+        self.world
+            .trace
+            .note(format_args!("fault: {kind} {detail:?}"));
     }
 
     fn begin(&mut self, nodes: &mut [SimNode]) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
+use trolley::raft::LogId;
 use trolley::torture::linearizability::{self, Verdict};
 
 use crate::bugs::Bug;
@@ -26,7 +27,7 @@ use crate::world::World;
 /// The first leader is elected by then.
 const FOUNDING_MS: u64 = 5_000;
 /// Everything has recovered so long after the heal.
-const RECOVERY_MS: u64 = 20_000;
+const RECOVERY_MS: u64 = 8_000;
 /// Steps of a search for an order of a register's operations.
 const SEARCH_BUDGET: u64 = 200_000;
 
@@ -61,17 +62,11 @@ impl fmt::Display for Report {
         write!(
             f,
             "seed {}: {} nodes, {} ms, {} events, hash {:016x}, {} entries, {:?}",
-            self.seed,
-            self.nodes,
-            self.ended_ms,
-            self.events,
-            self.hash,
-            self.applied,
-            self.counts
+            self.seed, self.nodes, self.ended_ms, self.events, self.hash, self.applied, self.counts
         )?;
         match &self.violation {
             None => Ok(()),
-            Some(Violation { check, detail }) => write!(f, "\nVIOLATION of {check}: {detail}"),
+            Some(violation) => write!(f, "\n{violation}"),
         }
     }
 }
@@ -94,7 +89,7 @@ pub fn run(config: Config) -> Report {
         hash,
         events,
         ended_ms: world.trace.now(),
-        applied: world.ledger.last_applied(),
+        applied: world.ledger.last_applied().map_or(0, |id| id.index),
         counts: world.ledger.counts(),
     }
 }
@@ -108,6 +103,8 @@ struct Run {
     tasks: TaskTracker,
     runtime: tokio::runtime::Runtime,
     began: tokio::time::Instant,
+    /// The last entry whose durability was looked at.
+    checked: Option<LogId>,
 }
 
 /// A check failed.
@@ -135,6 +132,7 @@ impl Run {
             tasks: TaskTracker::new(),
             runtime,
             began,
+            checked: None,
         }
     }
 
@@ -161,7 +159,7 @@ impl Run {
         let are_done = |run: &Self| run.tasks.is_empty();
         self.until(RECOVERY_MS, "the end of every operation", are_done)?;
         let are_equal = |run: &Self| {
-            let last = run.world.ledger.last_applied();
+            let last = run.world.ledger.last_applied().map_or(0, |id| id.index);
             let are_there = run.nodes.iter().all(|node| node.applied() == last);
             are_there && run.nodes.iter().all(SimNode::knows_leader)
         };
@@ -177,7 +175,8 @@ impl Run {
                 .spawn(clients::registers(Arc::clone(&self.shop), process));
         }
         for number in 1..=2 {
-            self.tasks.spawn(clients::cart(Arc::clone(&self.shop), number));
+            self.tasks
+                .spawn(clients::cart(Arc::clone(&self.shop), number));
         }
         self.tasks.spawn(clients::sessions(Arc::clone(&self.shop)));
     }
@@ -213,10 +212,25 @@ impl Run {
         self.runtime
             .block_on(async { tokio::time::sleep_until(until_at).await });
         self.world.net.flush(&self.world);
+        self.check_durability();
         self.world.trace.set_now(until);
         match self.world.ledger.violation() {
             None => Ok(()),
             Some(_) => Err(Failed),
+        }
+    }
+
+    /// What is applied survives a crash of every node.
+    fn check_durability(&mut self) {
+        let last = self.world.ledger.last_applied();
+        let Some(id) = last.filter(|_| last != self.checked) else {
+            return;
+        };
+        self.checked = last;
+        let holders = self.nodes.iter().filter(|node| node.holds(id)).count();
+        if holders * 2 <= self.nodes.len() {
+            let detail = format!("{id} is applied, and synced on {holders} nodes");
+            self.world.ledger.fail("durability", detail);
         }
     }
 

@@ -29,7 +29,9 @@ impl Trace {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("nothing panics while it notes an event")
+        self.0
+            .lock()
+            .expect("nothing panics while it notes an event")
     }
 
     /// The simulation is this far.

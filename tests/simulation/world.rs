@@ -34,13 +34,20 @@ impl World {
 
     /// Random numbers for one part of a node, which no other part draws from.
     pub fn random_of(&self, node: u64, part: u64) -> Mutex<fastrand::Rng> {
-        let place = xxh3_64(&[self.seed, node, part, self.trace.now()].map(u64::to_be_bytes).concat());
+        let place = xxh3_64(
+            &[self.seed, node, part, self.trace.now()]
+                .map(u64::to_be_bytes)
+                .concat(),
+        );
         Mutex::new(fastrand::Rng::with_seed(place))
     }
 
     /// A number of the range.
     pub fn draw(&self, range: std::ops::Range<u64>) -> u64 {
-        self.random.lock().expect("drawing does not panic").u64(range)
+        self.random
+            .lock()
+            .expect("drawing does not panic")
+            .u64(range)
     }
 
     /// True so many times in a hundred.
