@@ -76,12 +76,15 @@ const COVERAGE: [&str; 22] = [
 ];
 
 fn simulate(seed: u64, bug: Option<Bug>, is_told: bool) -> Report {
-    run::run(Config {
+    let config = Config {
         seed,
         bug,
         faults_ms: FAULTS_MS,
         is_told,
-    })
+    };
+    // A thread of its own, so that a run begins with nothing of the one before.
+    let run = std::thread::spawn(move || run::run(config));
+    run.join().expect("a run catches its panics")
 }
 
 /// The same seed is the same run, to the byte.

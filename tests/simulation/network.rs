@@ -114,13 +114,12 @@ impl Response {
 #[derive(Clone)]
 struct ReplyTo(Arc<Mutex<Option<oneshot::Sender<Response>>>>);
 
-/// A request that has arrived.
+/// A request as a node gets it.
 pub struct Delivery {
     pub from: u64,
     pub request: Request,
-    to: u64,
-    reply: ReplyTo,
-    number: u64,
+    /// What its answer belongs to.
+    pub number: u64,
 }
 
 enum Packet {
@@ -136,6 +135,13 @@ struct Message {
     reply: ReplyTo,
     /// Of the request, which its answers have too.
     number: u64,
+}
+
+/// A request that has arrived.
+struct Waiting {
+    from: u64,
+    to: u64,
+    reply: ReplyTo,
 }
 
 /// What a link does to messages.
@@ -175,6 +181,9 @@ struct State {
     streams: BTreeMap<(u64, u64), u64>,
     weather: Weather,
     cut: BTreeSet<(u64, u64)>,
+    /// Requests that have arrived and are not answered, by number. Not with the node: a task that is dropped with its node
+    /// would wake who waits, in the order in which a runtime drops its tasks.
+    waiting: BTreeMap<u64, Waiting>,
     inboxes: BTreeMap<u64, mpsc::Sender<Delivery>>,
 }
 
@@ -207,11 +216,18 @@ impl Net {
         deliveries
     }
 
-    /// A node is gone, with what was on its way from it.
+    /// A node is gone: whoever waits for it is told so. What is on its way from it arrives.
     pub fn hang_up(&self, node: u64) {
-        let mut state = self.lock();
-        state.inboxes.remove(&node);
-        state.in_flight.retain(|_, it| it.from != node);
+        let open: Vec<u64> = {
+            let mut state = self.lock();
+            state.inboxes.remove(&node);
+            let waiting = state.waiting.iter();
+            let waiting = waiting.filter(|(_, waiting)| waiting.to == node);
+            waiting.map(|(number, _)| *number).collect()
+        };
+        for number in open {
+            self.respond(number, Response::Down);
+        }
     }
 
     /// Brings what is due.
@@ -238,18 +254,17 @@ impl Net {
                     let delivery = Delivery {
                         from,
                         request,
-                        to,
-                        reply: due.reply.clone(),
                         number: due.number,
                     };
+                    let waiting = Waiting {
+                        from,
+                        to,
+                        reply: due.reply.clone(),
+                    };
+                    self.lock().waiting.insert(due.number, waiting);
                     let sent = inbox.map(|inbox| inbox.try_send(delivery));
                     if !matches!(sent, Some(Ok(()))) {
-                        self.send(Message {
-                            from: to,
-                            to: from,
-                            packet: Packet::Response(Response::Down),
-                            ..due
-                        });
+                        self.respond(due.number, Response::Down);
                     }
                 }
                 Packet::Response(response) => {
@@ -263,6 +278,20 @@ impl Net {
                     }
                 }
             }
+        }
+    }
+
+    /// A node answers, if it is the first answer.
+    fn respond(&self, number: u64, response: Response) {
+        let waiting = self.lock().waiting.remove(&number);
+        if let Some(Waiting { from, to, reply }) = waiting {
+            self.send(Message {
+                from: to,
+                to: from,
+                packet: Packet::Response(response),
+                reply,
+                number,
+            });
         }
     }
 
@@ -356,29 +385,8 @@ pub async fn call(
 }
 
 /// Answers a delivery.
-pub fn answer(world: &World, to: u64, from: u64, reply: Reply, response: Response) {
-    world.net.send(Message {
-        from: to,
-        to: from,
-        packet: Packet::Response(response),
-        reply: reply.0,
-        number: reply.1,
-    });
-}
-
-/// The way back of a delivery.
-pub struct Reply(ReplyTo, u64);
-
-impl Delivery {
-    /// What was asked, by whom, of whom, and the way back.
-    pub fn open(self) -> (Request, u64, u64, Reply) {
-        (
-            self.request,
-            self.from,
-            self.to,
-            Reply(self.reply, self.number),
-        )
-    }
+pub fn answer(world: &World, number: u64, response: Response) {
+    world.net.respond(number, response);
 }
 
 /// Makes openraft's clients for one node.

@@ -406,9 +406,9 @@ async fn serve(server: Server, mut inbox: mpsc::Receiver<Delivery>, tasks: TaskT
     while let Some(delivery) = inbox.recv().await {
         let server = server.clone();
         tasks.spawn(async move {
-            let (request, from, to, reply) = delivery.open();
-            if let Some(response) = server.handle(from, request).await {
-                answer(&server.world, to, from, reply, response);
+            let response = server.handle(delivery.from, delivery.request).await;
+            if let Some(response) = response {
+                answer(&server.world, delivery.number, response);
             }
         });
     }
