@@ -339,6 +339,7 @@ impl Reading {
 
 /// Whether an append may come from this node's leader. One that was deposed and has not heard of it would be taken for a
 /// sign of life, and keep this node from asking for votes.
+#[must_use]
 pub fn is_current(metrics: &ServerMetrics, request: &AppendEntriesRequest<C>) -> bool {
     let own = metrics.borrow_watched().vote;
     // Votes of the same term for different nodes have no order.

@@ -10,7 +10,7 @@ use trolley::types::{Key, Namespace, Revision, TokenHash, UserId};
 /// What is asked.
 #[derive(Clone)]
 pub enum Ask {
-    Propose(Command),
+    Propose(Box<Command>),
     Read(ReadMode, Query),
 }
 

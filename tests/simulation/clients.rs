@@ -109,7 +109,10 @@ impl Shop {
             } else {
                 self.any_node()
             };
-            match self.ask(node, Ask::Propose(command.clone())).await {
+            match self
+                .ask(node, Ask::Propose(Box::new(command.clone())))
+                .await
+            {
                 Some(Answer::Reply(reply)) => {
                     self.leader.store(node, Ordering::Relaxed);
                     return Written::Reply(reply);

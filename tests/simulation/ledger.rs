@@ -27,6 +27,8 @@ pub struct Ledger(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    /// The first of each term.
+    leaders: BTreeMap<u64, u64>,
     votes: BTreeMap<u64, Vote>,
     /// By index, term and leader: the hash of the entry, and the one before it.
     appended: BTreeMap<(u64, u64, u64), (u64, Option<LogId>)>,
@@ -79,6 +81,16 @@ impl Ledger {
     /// What happened, and how often.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.lock().counts.clone()
+    }
+
+    /// A node leads in this term from now on.
+    pub fn leads(&self, node: u64, term: u64) {
+        let first = *self.lock().leaders.entry(term).or_insert(node);
+        self.count(if first == node {
+            "election"
+        } else {
+            "second election of a term"
+        });
     }
 
     /// A node gave its vote.

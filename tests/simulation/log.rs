@@ -33,11 +33,11 @@ impl SimLog {
         let written = Arc::new(Notify::new());
         let random = Arc::new(world.random_of(node, 0));
         Self {
-            random,
             world,
             node,
             disk,
             written,
+            random,
         }
     }
 
@@ -109,7 +109,7 @@ impl RaftLogReader<TypeConfig> for SimLog {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, io::Error> {
-        let end = end.min(start + u64::try_from(limits::APPEND_ENTRIES).unwrap_or(64));
+        let end = end.min(start + limits::APPEND_ENTRIES);
         let entries = self.disk().log.entries(start, end);
         let continues = entries.first().is_some_and(|e| e.log_id.index == start);
         Ok(if continues { entries } else { Vec::new() })

@@ -8,8 +8,11 @@
 //!
 //! # Why it is the same each time
 //! Each node has a runtime of one thread whose time is paused, and goes from timer to timer; nodes run one after another
-//! for a few simulated milliseconds each. Random numbers come from the seed, openraft's included. `select!` in the node
-//! is biased, and nothing that runs here looks at a wall clock, at a thread, or at the order of a hash table.
+//! for a few simulated milliseconds each. Random numbers come from the seed, openraft's included. Nothing that runs here
+//! looks at a wall clock, at another thread, or at the order of a hash table. Tokio has numbers of its own, which only an
+//! unstable build can seed, and compiler flags for one would build `RocksDB` again. They decide two things: which branch of
+//! a `select!` is looked at first, so those in the node are biased; and which waiter of a watch channel is woken first, so
+//! openraft has a channel of ours, and what readers send within a step is put in order before it is sent.
 //!
 //! `turmoil` would be this loop over simulated sockets. Without it whole messages can be delayed, lost and doubled, which a
 //! socket's stream does not allow, gRPC need not run, and nodes can be paused.

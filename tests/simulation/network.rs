@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use trolley::clock::{LogClock, Testimony};
 use trolley::limits;
 use trolley::raft::{Member, TypeConfig, Vote};
+use trolley::types::LogTime;
 
 use crate::asks::{Answer, Ask};
 use crate::bugs::Bug;
@@ -262,8 +263,8 @@ impl Net {
                         reply: due.reply.clone(),
                     };
                     self.lock().waiting.insert(due.number, waiting);
-                    let sent = inbox.map(|inbox| inbox.try_send(delivery));
-                    if !matches!(sent, Some(Ok(()))) {
+                    let is_sent = inbox.is_some_and(|inbox| inbox.try_send(delivery).is_ok());
+                    if !is_sent {
                         self.respond(due.number, Response::Down);
                     }
                 }
@@ -379,7 +380,7 @@ pub async fn call(
         number: 0,
     });
     match tokio::time::timeout(patience, answer).await {
-        Ok(Ok(Response::Down)) | Ok(Err(_)) | Err(_) => None,
+        Ok(Ok(Response::Down) | Err(_)) | Err(_) => None,
         Ok(Ok(response)) => Some(response),
     }
 }
@@ -444,7 +445,7 @@ impl RaftNetworkV2<C> for SimPeer {
         rpc: AppendEntriesRequest<C>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<C>, RPCError<C>> {
-        let time = self.dialer.clock.peek().map_or(0, |time| time.as_millis());
+        let time = self.dialer.clock.peek().map_or(0, LogTime::as_millis);
         let request = Request::Append(rpc, time);
         match self.call(request, option.soft_ttl()).await? {
             Response::Append(response) => Ok(response),
@@ -578,7 +579,7 @@ where
             .map(|entry| entry.log_id)
             .or(rpc.prev_log_id);
         let previous = rpc.prev_log_id;
-        let time = peer.dialer.clock.peek().map_or(0, |time| time.as_millis());
+        let time = peer.dialer.clock.peek().map_or(0, LogTime::as_millis);
         let answer = async move {
             let answer = peer.call(Request::Stream(rpc, time), patience).await?;
             match answer {

@@ -174,7 +174,7 @@ impl SimNode {
         let now = life.node.leadership();
         if now.is_leader() && now.term != self.led {
             self.led = now.term;
-            self.world.ledger.count("election");
+            self.world.ledger.leads(self.id, now.term);
         }
     }
 
@@ -465,7 +465,7 @@ impl Server {
     async fn client(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Propose(command) => {
-                let proposed = tokio::time::timeout(PATIENCE, self.node.propose(command));
+                let proposed = tokio::time::timeout(PATIENCE, self.node.propose(*command));
                 match proposed.await {
                     Ok(Ok(reply)) => Answer::Reply(Box::new(reply.reply)),
                     Ok(Err(error)) => refusal(&error),
