@@ -22,7 +22,7 @@ use crate::storage::snapshot::Builder;
 use crate::storage::{LogDb, LogStore};
 use crate::types::{DiskSpace, InstanceId, LogTime, Revision};
 
-/// See the module.
+/// What a node stands on: a state machine and its storage, and the peers that it asks.
 pub trait Base: Send + Sync + Sized + 'static {
     /// What openraft applies entries to.
     type Machine: RaftStateMachine<TypeConfig>;

@@ -16,7 +16,7 @@ use rand_core::TryRng;
 
 use super::watch::OrderedWatch;
 
-/// See the module.
+/// tokio's runtime, with timeouts that are drawn from [`fastrand`] and watch channels that wake who waits in order.
 #[derive(Debug)]
 pub struct Runtime(TokioRuntime);
 
