@@ -82,6 +82,7 @@ impl LeaderContact {
                 }
             };
             tokio::select! {
+                biased;
                 () = lease_over => return contact,
                 // It cannot fail: `self` keeps the sender.
                 _ = contacts.changed() => {}
@@ -90,7 +91,7 @@ impl LeaderContact {
     }
 
     /// An append of `leader` came in.
-    pub(super) fn heard(&self, leader: u64) {
+    pub fn heard(&self, leader: u64) {
         self.contact.send_if_modified(|contact| {
             let news = contact.leader != leader || contact.lost;
             *contact = Contact {
@@ -103,19 +104,20 @@ impl LeaderContact {
     }
 
     /// A heartbeat that openraft accepted said this of log time; 0 says nothing.
-    pub(super) fn told_time(&self, leader_time: u64) {
+    pub fn told_time(&self, leader_time: u64) {
         if leader_time > 0 {
             self.clock.observe(LogTime::from_millis(leader_time));
         }
     }
 
     /// What this node tells a candidate of time.
-    pub(super) fn testify(&self) -> Testimony {
+    #[must_use]
+    pub fn testify(&self) -> Testimony {
         self.clock.testify()
     }
 
     /// The append stream of `leader` broke.
-    pub(super) fn lost(&self, leader: u64) {
+    pub fn lost(&self, leader: u64) {
         self.contact.send_if_modified(|contact| {
             let news = contact.leader == leader && !contact.lost;
             contact.lost |= news;

@@ -52,5 +52,5 @@ pub use envelope::{Gate, Local};
 pub use error::Error;
 pub use peer::{Greeter, GreetingEndpoint, InitialClusterDiffers, PeerEndpoint, PeerHandler};
 pub use room::{Heard, PeerRooms};
-pub use serve::RaftEndpoint;
+pub use serve::{RaftEndpoint, ServerMetrics, is_current};
 pub use snapshot::{SnapshotFiles, SnapshotSink, SnapshotStore};

@@ -33,7 +33,8 @@ use crate::raft::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::types::{DiskSpace, NodeId, Room, ShardId};
 
 type C = TypeConfig;
-type ServerMetrics = WatchReceiverOf<C, RaftServerMetrics<C>>;
+/// openraft's view of the server, as it changes.
+pub type ServerMetrics = WatchReceiverOf<C, RaftServerMetrics<C>>;
 /// Longest wait for the first request of an append stream.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -338,9 +339,10 @@ impl Reading {
 
 /// Whether an append may come from this node's leader. One that was deposed and has not heard of it would be taken for a
 /// sign of life, and keep this node from asking for votes.
-fn is_current(metrics: &ServerMetrics, request: &AppendEntriesRequest<C>) -> bool {
+#[must_use]
+pub fn is_current(metrics: &ServerMetrics, request: &AppendEntriesRequest<C>) -> bool {
     let own = metrics.borrow_watched().vote;
-    // Votes of the same term for different nodes have no order.
+    // Terms order votes, and within a term the nodes that they are for.
     !matches!(own.partial_cmp(&request.vote), Some(Ordering::Greater))
 }
 

@@ -5,11 +5,13 @@
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::storage::RaftStateMachine;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{LeaderHint, Raft};
 use crate::proto::v1;
+use crate::raft::TypeConfig;
 use crate::types::{ClusterId, NodeId};
 
 /// Who leads, as this node knows it.
@@ -34,7 +36,11 @@ impl Leadership {
         self.role == v1::Role::Leader
     }
 
-    pub(super) fn read(raft: &Raft, cluster: ClusterId, node: NodeId) -> Self {
+    pub(super) fn read<M: RaftStateMachine<TypeConfig>>(
+        raft: &Raft<M>,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Self {
         let metrics = raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader.and_then(|id| {
@@ -65,8 +71,8 @@ fn role(state: ServerState) -> v1::Role {
 }
 
 /// Copies every change until told to stop or openraft ends.
-pub(super) async fn follow(
-    raft: Raft,
+pub(super) async fn follow<M: RaftStateMachine<TypeConfig>>(
+    raft: Raft<M>,
     published: watch::Sender<Leadership>,
     stop: CancellationToken,
 ) {
@@ -86,6 +92,7 @@ pub(super) async fn follow(
             changed
         });
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             changed = metrics.changed() => if changed.is_err() { return },
         }

@@ -12,6 +12,7 @@
 //!
 //! Deliberately absent: sockets, gRPC and flags.
 
+mod base;
 mod bootstrap;
 mod error;
 mod incoming;
@@ -31,67 +32,62 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use base::{Base, Disks};
 pub use bootstrap::{BootstrapError, Newborn, Settled};
 pub use error::{Error, LeaderHint, Outcome, Stopped};
 pub use leadership::Leadership;
-pub use open::{OpenError, Prepared, Started};
+pub use open::{OpenError, Prepared, Started, raft_config};
 pub use read::ReadMode;
+pub use rounds::Unconfirmed;
 pub use space::Shortage;
 pub use watch::{Beat, Source, Told, Watcher};
 
 use crate::clock::LogClock;
-use crate::config::NodeConfig;
-use crate::network::PeerRooms;
+use crate::limits;
+use crate::network::{self, LeaderContact};
 use crate::raft::TypeConfig;
 use crate::state::Fault;
-use crate::storage::machine::{AppliedAt, Machine, StateDb};
-use crate::storage::snapshot::Builder;
-use crate::storage::{LogDb, LogStore};
-use crate::types::{DiskSpace, InstanceId};
+use crate::storage::machine::{AppliedAt, Machine};
+use crate::types::{ClusterId, NodeId};
 
 use self::space::Admission;
 
 /// openraft over this storage.
-pub type Raft = openraft::Raft<TypeConfig, Machine>;
+pub type Raft<M = Machine> = openraft::Raft<TypeConfig, M>;
 
 /// One member of the cluster. Cloning shares it.
-#[derive(Clone)]
-pub struct Node {
-    shared: Arc<Shared>,
+pub struct Node<B: Base = Disks> {
+    shared: Arc<Shared<B>>,
 }
 
-struct Shared {
-    raft: Raft,
-    state: StateDb,
-    /// How far `state` is; looking at it never waits for a commit.
+impl<B: Base> Clone for Node<B> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+struct Shared<B: Base = Disks> {
+    raft: Raft<B::Machine>,
+    base: B,
+    /// How far the state is; looking at it never waits for a commit.
     applied: channel::Receiver<AppliedAt>,
-    /// Makes snapshots.
-    builder: Builder,
-    log: LogStore,
-    log_db: Arc<LogDb>,
     log_clock: Arc<LogClock>,
     leadership: channel::Sender<Leadership>,
-    /// This node's disk as it last looked.
-    disk: channel::Receiver<DiskSpace>,
-    /// What the others said of theirs.
-    peer_rooms: PeerRooms,
-    /// What is taken because of that.
+    /// What is taken because of the disks that there are.
     admission: channel::Sender<Admission>,
-    /// Wakes watchers.
-    beats: channel::Sender<Beat>,
     /// To the task that proposes.
     proposals: mpsc::Sender<propose::Request>,
     /// To the task that confirms reads.
     reads: mpsc::Sender<rounds::Waiter>,
-    peers: peers::Peers,
-    instance: InstanceId,
-    config: Arc<NodeConfig>,
     draining: AtomicBool,
     /// Why this node cannot go on, where neither openraft nor the log says so. The first reason stands.
     ended: channel::Sender<Option<Stopped>>,
@@ -99,7 +95,75 @@ struct Shared {
     stop: CancellationToken,
 }
 
-impl Node {
+/// What a node is started with.
+pub struct Parts<B: Base> {
+    /// openraft, running.
+    pub raft: Raft<B::Machine>,
+    /// What it stands on.
+    pub base: B,
+    /// How far the state is, published after each batch.
+    pub applied: channel::Receiver<AppliedAt>,
+    /// What a leader stamps with.
+    pub log_clock: Arc<LogClock>,
+    /// When a leader was last heard of.
+    pub contact: LeaderContact,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub id: NodeId,
+    /// openraft's longest election timeout.
+    pub lease: Duration,
+}
+
+impl<B: Base> Node<B> {
+    /// Starts what every node does: follow leadership, propose, confirm reads, tick, and ask for votes when the leader's
+    /// connection broke.
+    #[must_use]
+    pub fn start(parts: Parts<B>) -> Self {
+        let (proposals, proposed) = mpsc::channel(limits::PROPOSAL_QUEUE);
+        let (reads, reading) = mpsc::channel(limits::READ_QUEUE);
+        let now = Leadership::read(&parts.raft, parts.cluster, parts.id);
+        let node = Self {
+            shared: Arc::new(Shared {
+                raft: parts.raft,
+                base: parts.base,
+                applied: parts.applied,
+                log_clock: parts.log_clock,
+                leadership: channel::Sender::new(now),
+                admission: channel::Sender::default(),
+                proposals,
+                reads,
+                draining: AtomicBool::new(false),
+                ended: channel::Sender::default(),
+                tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
+            }),
+        };
+        let shared = &node.shared;
+        let (raft, published) = (shared.raft.clone(), shared.leadership.clone());
+        node.spawn(|stop| leadership::follow(raft, published, stop));
+        node.spawn(|stop| propose::run(Arc::clone(shared), proposed, stop));
+        node.spawn(|stop| rounds::run(Arc::clone(shared), reading, stop));
+        node.spawn(|stop| tick::run(node.clone(), stop));
+        let campaign = network::campaign(shared.raft.clone(), parts.contact, parts.lease);
+        node.spawn(|stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = campaign => {}
+            }
+        });
+        node
+    }
+
+    /// Runs a task of the node's, which ends when it is told to stop.
+    fn spawn<F>(&self, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.shared.tasks.spawn(task(self.shared.stop.clone()));
+    }
+
     /// Who leads, as this node knows it. Cheap.
     #[must_use]
     pub fn leadership(&self) -> Leadership {
@@ -120,7 +184,8 @@ impl Node {
     /// Resolves with the reason when this node cannot go on.
     pub async fn stopped(&self) -> Stopped {
         tokio::select! {
-            reason = self.log_poisoned() => Stopped::met(reason),
+            biased;
+            reason = self.shared.base.broken() => Stopped::met(reason),
             reason = self.raft_stopped() => Stopped::met(reason),
             reason = self.ended() => reason,
         }
@@ -133,14 +198,6 @@ impl Node {
             Some(reason) => reason,
             // The sender lives as long as this node.
             None => std::future::pending().await,
-        }
-    }
-
-    async fn log_poisoned(&self) -> String {
-        let mut poisoned = self.shared.log_db.poisoned();
-        match poisoned.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(error)) => error.to_string(),
-            _ => "the commit thread ended".to_owned(),
         }
     }
 
@@ -164,11 +221,11 @@ impl Node {
         }
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        self.shared.log_db.shutdown().await;
+        self.shared.base.close().await;
     }
 }
 
-impl Shared {
+impl<B: Base> Shared<B> {
     /// Ends the node for this reason.
     fn end(&self, reason: Stopped) {
         self.ended.send_if_modified(|ended| {

@@ -4,7 +4,6 @@
 //! [`Prepared::settle`] finds out; [`Prepared::start_settled`] opens the state, starts openraft, and leaves the tasks running that
 //! belong to a node.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,24 +12,20 @@ use openraft::SnapshotPolicy;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::RaftError;
 use openraft::storage::RaftLogStorage as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
-use super::{
-    Leadership, Node, Raft, Shared, leadership, propose, recognition, rounds, snapshot, space,
-    tick, watch as watching,
-};
+use super::{Disks, Node, Parts, Raft, recognition, snapshot, space, watch as watching};
 use crate::clock::{Clock, LogClock};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, Snapshots, Timers};
 use crate::limits;
 use crate::network::{
-    self, Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint,
-    PeerRooms, Pool, RaftEndpoint, Timing,
+    Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, PeerRooms,
+    Pool, RaftEndpoint, Timing,
 };
 use crate::proto::internal as pb;
 use crate::storage::machine::{Machine, StateConfig};
@@ -196,7 +191,7 @@ impl Prepared {
             Arc::clone(&log_clock),
             peer_rooms.clone(),
         );
-        let raft_config = Arc::new(raft_config(&config).validate()?);
+        let raft_config = Arc::new(raft_config(config.timers, config.snapshots).validate()?);
         let raft = Raft::new(
             config.node_id.get(),
             raft_config,
@@ -206,35 +201,28 @@ impl Prepared {
         )
         .await
         .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
-        let (proposals, proposed) = mpsc::channel(limits::PROPOSAL_QUEUE);
-        let (reads, reading) = mpsc::channel(limits::READ_QUEUE);
-        let (leadership, _) = watch::channel(Leadership::read(&raft, cluster, config.node_id));
-        let node = Node {
-            shared: Arc::new(Shared {
-                peers: Peers::new(raft.clone(), dialer),
-                raft,
-                applied: state.applied(),
+        let node = Node::start(Parts {
+            applied: state.applied(),
+            log_clock,
+            contact: contact.clone(),
+            cluster,
+            id: config.node_id,
+            lease: config.timers.election_max,
+            base: Disks {
                 state,
                 builder,
                 log: self.log,
                 log_db: self.log_db,
-                log_clock,
-                leadership,
                 disk: disk.seen(),
                 peer_rooms,
-                admission: watch::Sender::default(),
+                peers: Peers::new(raft.clone(), dialer),
                 beats: watch::Sender::default(),
-                proposals,
-                reads,
                 instance: self.newborn.instance,
                 config: Arc::clone(&config),
-                draining: AtomicBool::new(false),
-                ended: watch::Sender::default(),
-                tasks: TaskTracker::new(),
-                stop: CancellationToken::new(),
-            }),
-        };
-        node.spawn_tasks(disk, contact.clone(), proposed, reading);
+            },
+            raft,
+        });
+        node.tend(disk, contact.clone());
         node.inquire(Inquiry {
             newborn: self.newborn,
             cluster,
@@ -249,7 +237,7 @@ impl Prepared {
                 node.shared.raft.clone(),
                 gate.clone(),
                 contact,
-                node.shared.disk.clone(),
+                node.shared.base.disk.clone(),
                 incoming,
                 end_peers.clone(),
             ),
@@ -280,47 +268,20 @@ impl Greeter for Prepared {
 
 impl Node {
     fn inquire(&self, inquiry: Inquiry) {
-        let stop = self.shared.stop.clone();
-        self.shared.tasks.spawn(recognition::run(inquiry, stop));
+        self.spawn(|stop| recognition::run(inquiry, stop));
     }
 
-    fn spawn_tasks(
-        &self,
-        disk: space::Disk,
-        contact: LeaderContact,
-        proposed: mpsc::Receiver<propose::Request>,
-        reading: mpsc::Receiver<rounds::Waiter>,
-    ) {
+    /// What a node with disks does beside.
+    fn tend(&self, disk: space::Disk, contact: LeaderContact) {
         let shared = &self.shared;
-        let stop = || shared.stop.clone();
-        let lease = shared.config.timers.election_max;
-        let tasks = &shared.tasks;
-        tasks.spawn(leadership::follow(
-            shared.raft.clone(),
-            shared.leadership.clone(),
-            stop(),
-        ));
-        tasks.spawn(space::watch_disk(disk, stop()));
-        tasks.spawn(space::watch_compactions(
-            shared.state.clone(),
-            shared.disk.clone(),
-            stop(),
-        ));
-        tasks.spawn(space::admit(Arc::clone(shared), stop()));
-        tasks.spawn(space::hand_over(self.clone(), stop()));
-        tasks.spawn(propose::run(Arc::clone(shared), proposed, stop()));
-        tasks.spawn(rounds::run(Arc::clone(shared), reading, stop()));
-        tasks.spawn(tick::run(self.clone(), stop()));
-        tasks.spawn(watching::run(self.clone(), contact.clone(), stop()));
-        tasks.spawn(snapshot::run(self.clone(), shared.config.snapshots, stop()));
-        let campaign = network::campaign(shared.raft.clone(), contact, lease);
-        let until = stop();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = until.cancelled() => {}
-                () = campaign => {}
-            }
-        });
+        let (state, seen) = (shared.base.state.clone(), shared.base.disk.clone());
+        let snapshots = shared.base.config.snapshots;
+        self.spawn(|stop| space::watch_disk(disk, stop));
+        self.spawn(|stop| space::watch_compactions(state, seen, stop));
+        self.spawn(|stop| space::admit(Arc::clone(shared), stop));
+        self.spawn(|stop| space::hand_over(self.clone(), stop));
+        self.spawn(|stop| watching::run(self.clone(), contact, stop));
+        self.spawn(|stop| snapshot::run(self.clone(), snapshots, stop));
     }
 }
 
@@ -363,9 +324,9 @@ fn state_config(config: &NodeConfig, table_limit: usize) -> StateConfig {
 }
 
 /// What differs from openraft's defaults, and why.
-fn raft_config(config: &NodeConfig) -> openraft::Config {
+#[must_use]
+pub fn raft_config(timers: Timers, snapshots: Snapshots) -> openraft::Config {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let timers = config.timers;
     openraft::Config {
         cluster_name: "trolley".to_owned(),
         heartbeat_interval: millis(timers.heartbeat),
@@ -384,8 +345,8 @@ fn raft_config(config: &NodeConfig) -> openraft::Config {
         install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
         // Snapshots are taken by size and age, see `snapshot`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.snapshots.keep_entries,
-        replication_lag_threshold: config.snapshots.keep_entries.saturating_mul(4),
+        max_in_snapshot_log_to_keep: snapshots.keep_entries,
+        replication_lag_threshold: snapshots.keep_entries.saturating_mul(4),
         purge_batch_size: PURGE_BATCH,
         ..openraft::Config::default()
     }

@@ -109,7 +109,7 @@ impl super::Shared {
         };
         pb::HelloResponse {
             node_id: node.get(),
-            instance: bytes::Bytes::copy_from_slice(self.instance.as_bytes()),
+            instance: bytes::Bytes::copy_from_slice(self.base.instance.as_bytes()),
             cluster_id,
             members,
         }

@@ -28,7 +28,7 @@ use openraft::raft::WriteResult;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, LeaderHint, Leadership, Node, Shared, space};
+use super::{Base, Error, LeaderHint, Leadership, Node, Shared, space};
 use crate::limits;
 use crate::raft::{Proposal, Reply, TypeConfig};
 use crate::state::Command;
@@ -43,7 +43,7 @@ pub(super) struct Request {
     waiter: oneshot::Sender<Replies>,
 }
 
-impl Node {
+impl<B: Base> Node<B> {
     /// Replicates one command and returns what it answered.
     pub async fn propose(&self, command: Command) -> Result<Reply, Error> {
         let mut replies = self.propose_many(vec![command]).await?;
@@ -96,7 +96,7 @@ impl Node {
     }
 }
 
-impl Node {
+impl<B: Base> Node<B> {
     /// Log time as far as this node knows it. It never asks the wall clock, which is for a leader to do when it stamps.
     #[must_use]
     pub fn log_now(&self) -> LogTime {
@@ -106,7 +106,7 @@ impl Node {
     }
 }
 
-impl Shared {
+impl<B: Base> Shared<B> {
     fn log_now(&self) -> LogTime {
         self.log_clock.now(self.applied.borrow().log_time)
     }
@@ -123,8 +123,8 @@ fn refusal(leadership: &Leadership) -> Option<Error> {
 
 /// Runs on every node: groups what is proposed and hands it to openraft. Ends with the node, and whoever still waits
 /// then is told that the node stopped.
-pub(super) async fn run(
-    shared: Arc<Shared>,
+pub(super) async fn run<B: Base>(
+    shared: Arc<Shared<B>>,
     mut queue: mpsc::Receiver<Request>,
     stop: CancellationToken,
 ) {
@@ -246,7 +246,10 @@ impl Group {
     }
 
     /// Hands the commands to openraft, in the order of the groups; what is returned waits for the replies.
-    async fn propose(self, shared: &Shared) -> impl Future<Output = ()> + Send + use<> {
+    async fn propose<B: Base>(
+        self,
+        shared: &Shared<B>,
+    ) -> impl Future<Output = ()> + Send + use<B> {
         let stamp = shared.log_now();
         let proposal = Proposal::new(stamp, self.commands);
         let entered = shared.raft.client_write_many([proposal]).await;

@@ -10,11 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::propose::hint;
 use super::rounds::{PATIENCE, Unconfirmed};
-use super::{Error, Node, Outcome, Shared};
+use super::{Base, Error, Node, Outcome, Shared};
 use crate::planted::{self, Bug};
 use crate::raft::{LogId, TypeConfig};
 use crate::state::Fault;
-use crate::storage::machine::StateView;
 use crate::types::Revision;
 
 /// How fresh a read must be.
@@ -28,7 +27,7 @@ pub enum ReadMode {
     Stale,
 }
 
-impl Node {
+impl<B: Base> Node<B> {
     /// Waits until a look at this node's state satisfies `mode`.
     pub async fn read_barrier(&self, mode: ReadMode, deadline: Instant) -> Result<(), Error> {
         match mode {
@@ -45,9 +44,9 @@ impl Node {
     /// Looks at one consistent view. The revision is exactly that of the view. A fault is the end of the node.
     pub fn view<T>(
         &self,
-        look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>,
+        look: impl FnOnce(&B::View<'_>) -> Result<T, Fault>,
     ) -> Result<(Revision, T), Error> {
-        let seen = self.shared.state.view(look);
+        let seen = self.shared.base.view(look);
         seen.map_err(|fault| self.shared.halt(fault).into())
     }
 
@@ -57,7 +56,7 @@ impl Node {
     }
 }
 
-impl Shared {
+impl<B: Base> Shared<B> {
     /// One round: what a linearizable read that waits for it must have applied.
     pub(super) async fn confirm_read_index(&self) -> Result<u64, Unconfirmed> {
         let leader = {
@@ -70,7 +69,7 @@ impl Shared {
         };
         match leader {
             None => Ok(self.leader_read_index().await?.index),
-            Some(leader) => self.peers.read_index(&leader).await,
+            Some(leader) => self.base.ask_read_index(&leader).await,
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, LeaderHint, Outcome, Shared};
+use super::{Base, Error, LeaderHint, Outcome, Shared};
 use crate::limits;
 
 /// How long a round waits for a quorum, or for the leader.
@@ -27,11 +27,16 @@ pub(super) type Waiter = oneshot::Sender<Result<u64, Unconfirmed>>;
 
 /// Why a round confirmed nothing: an [`Error`] that many can be told.
 #[derive(Debug, Clone)]
-pub(super) enum Unconfirmed {
+pub enum Unconfirmed {
+    /// Another node leads.
     NotLeader(LeaderHint),
+    /// No node is known to lead, or it did not answer.
     NoLeader,
+    /// The leader reached no quorum.
     NoQuorum,
+    /// The answer took too long.
     Late,
+    /// openraft ended.
     Stopped(String),
 }
 
@@ -54,7 +59,7 @@ fn late() -> Error {
     }
 }
 
-impl Shared {
+impl<B: Base> Shared<B> {
     /// The log index that a linearizable read which begins now must have applied.
     pub(super) async fn join_round(&self, deadline: Instant) -> Result<u64, Error> {
         let joined = async {
@@ -68,8 +73,8 @@ impl Shared {
 }
 
 /// Runs on every node. Ends with the node, and whoever still waits then is told that it stopped.
-pub(super) async fn run(
-    shared: Arc<Shared>,
+pub(super) async fn run<B: Base>(
+    shared: Arc<Shared<B>>,
     mut queue: mpsc::Receiver<Waiter>,
     stop: CancellationToken,
 ) {

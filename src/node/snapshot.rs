@@ -36,7 +36,7 @@ impl Node {
     /// Takes a snapshot now and returns the log index that it reaches.
     pub async fn snapshot(&self, deadline: Instant) -> Result<u64, Error> {
         let raft = &self.shared.raft;
-        let applied = self.shared.state.applied().borrow().log_index;
+        let applied = self.shared.base.state.applied().borrow().log_index;
         let mut metrics = raft.data_metrics();
         if metrics
             .borrow_watched()
@@ -75,7 +75,7 @@ impl Node {
         &self,
         work: fn(&Builder) -> Result<T, storage::Error>,
     ) -> Result<T, Error> {
-        let builder = self.shared.builder.clone();
+        let builder = self.shared.base.builder.clone();
         let done = tokio::task::spawn_blocking(move || work(&builder)).await;
         let done = done.map_err(|stopped| Error::Stopped(stopped.to_string()))?;
         done.map_err(|error| {
@@ -187,9 +187,9 @@ impl super::Shared {
         };
         Look {
             unsaved: applied > snapshot,
-            grown: self.log.bytes_since(snapshot),
-            log: self.log.bytes_since(None),
-            disk: *self.disk.borrow(),
+            grown: self.base.log.bytes_since(snapshot),
+            log: self.base.log.bytes_since(None),
+            disk: *self.base.disk.borrow(),
         }
     }
 }

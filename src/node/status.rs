@@ -30,15 +30,15 @@ impl Node {
     #[must_use]
     pub fn status(&self) -> v1::NodeStatus {
         let shared = &self.shared;
-        let header = shared.state.header();
+        let header = shared.base.state.header();
         let leadership = shared.leadership.borrow().clone();
-        let disk = *shared.disk.borrow();
+        let disk = *shared.base.disk.borrow();
         let metrics = shared.raft.metrics();
         let metrics = metrics.borrow_watched();
         let index = |id: &Option<crate::raft::LogId>| id.as_ref().map_or(0, |id| id.index);
         v1::NodeStatus {
             node_id: leadership.node.get(),
-            address: shared.config.advertise.clone(),
+            address: shared.base.config.advertise.clone(),
             role: leadership.role.into(),
             leader_id: leadership
                 .leader
@@ -64,7 +64,7 @@ impl Node {
 
     /// 0 when the directory cannot be read: whatever broke will be met by a write.
     fn disk_bytes(&self) -> u64 {
-        let data_dir = &self.shared.config.data_dir;
+        let data_dir = &self.shared.base.config.data_dir;
         storage::disk_bytes(data_dir).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot tell how much disk is used");
             0
@@ -78,7 +78,7 @@ impl Node {
             if member.node_id == own {
                 return self.status();
             }
-            let answer = self.shared.peers.node_status(member.node_id).await;
+            let answer = self.shared.base.peers.node_status(member.node_id).await;
             let decoded = answer.map_err(|e| e.to_string()).and_then(|response| {
                 v1::NodeStatus::decode(response).map_err(|e| format!("malformed answer: {e}"))
             });

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Node, Shared};
+use super::{Base, Node, Shared};
 use crate::proto::internal as pb;
 use crate::state::{Command, Identity, Operation};
 use crate::types::{LogTime, Namespace, Revision};
@@ -21,12 +21,13 @@ const PERIOD: Duration = Duration::from_millis(100);
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(10);
 
 /// Runs on every node, acts on the leader.
-pub(super) async fn run(node: Node, stop: CancellationToken) {
+pub(super) async fn run<B: Base>(node: Node<B>, stop: CancellationToken) {
     let mut period = interval(PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut checkpoints = Checkpoints::new();
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             _ = period.tick() => {}
         }
@@ -57,16 +58,16 @@ impl Checkpoints {
     }
 }
 
-impl Shared {
+impl<B: Base> Shared<B> {
     fn leads(&self) -> bool {
         self.leadership.borrow().is_leader()
     }
 
     fn due_tick(self: &Arc<Self>, checkpoints: &mut Checkpoints) -> Option<Command> {
-        let header = self.state.header();
+        let header = self.base.header();
         let now = self.log_clock.now(LogTime::from_millis(header.log_time));
         let sweep = self
-            .state
+            .base
             .next_deadline()
             .is_some_and(|deadline| deadline <= now);
         let revision = Revision::new(header.revision);

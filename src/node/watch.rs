@@ -52,11 +52,11 @@ pub trait Source: Send + Sync {
 
 impl Source for Shared {
     fn feed(&self) -> &Arc<Feed> {
-        self.state.feed()
+        self.base.state.feed()
     }
 
     fn read(&self, from: Revision, budget: usize) -> Result<Page, Fault> {
-        let read = self.state.events(from, budget);
+        let read = self.base.state.events(from, budget);
         read.map_err(|fault| self.halt(fault))
     }
 
@@ -178,15 +178,15 @@ impl Node {
     /// Begins to watch.
     pub fn watch(&self) -> Result<Watcher, Error> {
         let source = Arc::clone(&self.shared);
-        Watcher::enter(source, self.shared.beats.subscribe())
+        Watcher::enter(source, self.shared.base.beats.subscribe())
     }
 }
 
 /// Beats, while there are watchers, after commits, and when the node becomes isolated or is so no more.
 pub(super) async fn run(node: Node, contact: LeaderContact, stop: CancellationToken) {
     let shared = &node.shared;
-    let feed = Arc::clone(shared.state.feed());
-    let mut applied = shared.state.applied();
+    let feed = Arc::clone(shared.base.state.feed());
+    let mut applied = shared.base.state.applied();
     let mut isolation = Isolation::new(contact);
     let mut period = interval(ISOLATION_PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -201,7 +201,7 @@ pub(super) async fn run(node: Node, contact: LeaderContact, stop: CancellationTo
             revision: applied.borrow_and_update().revision,
             isolated: isolation.is_isolated(),
         };
-        shared.beats.send_if_modified(|last| {
+        shared.base.beats.send_if_modified(|last| {
             let news = *last != beat;
             *last = beat;
             news

@@ -1,5 +1,7 @@
 //! openraft's type configuration and its aliases, and their messages; nothing else.
 
+mod runtime;
+mod watch;
 mod wire;
 
 use std::fmt;
@@ -13,6 +15,8 @@ use crate::proto::internal as pb;
 use crate::state::{Command, Fault};
 use crate::types::{InstanceId, LogTime};
 
+pub use runtime::Runtime;
+
 openraft::declare_raft_types!(
     /// Trolley's choice of types.
     pub TypeConfig:
@@ -20,6 +24,7 @@ openraft::declare_raft_types!(
         R = Replies,
         NodeId = u64,
         Node = Member,
+        AsyncRuntime = Runtime,
 );
 
 /// Commands on their way through the log, in one entry because they were proposed together: decoded for apply, encoded

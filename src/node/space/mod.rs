@@ -53,7 +53,7 @@ pub(super) use self::admission::Admission;
 pub use self::admission::Shortage;
 use self::admission::Voter;
 use self::gauge::{Gauge, Seen, Sizes};
-use super::{Error, Node, Shared};
+use super::{Base, Error, Node, Shared};
 use crate::config::NodeConfig;
 use crate::raft::Reply;
 use crate::state::{self, Command};
@@ -247,8 +247,8 @@ pub(super) async fn watch_compactions(
 
 /// Decides what is taken, whenever something changes that it depends on, until told to stop.
 pub(super) async fn admit(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut disk = shared.disk.clone();
-    let mut peers = shared.peer_rooms.subscribe();
+    let mut disk = shared.base.disk.clone();
+    let mut peers = shared.base.peer_rooms.subscribe();
     let mut leadership = shared.leadership.subscribe();
     loop {
         let now = shared.decide();
@@ -273,7 +273,7 @@ pub(super) async fn admit(shared: Arc<Shared>, stop: CancellationToken) {
 pub(super) async fn hand_over(node: Node, stop: CancellationToken) {
     let shared = &node.shared;
     let mut admission = shared.admission.subscribe();
-    let mut disk = shared.disk.clone();
+    let mut disk = shared.base.disk.clone();
     loop {
         let changed = tokio::select! {
             () = stop.cancelled() => return,
@@ -287,7 +287,7 @@ pub(super) async fn hand_over(node: Node, stop: CancellationToken) {
             continue;
         }
         // Disks that fill up together do so within a moment, and then it would be for nothing.
-        if !shared.disk.borrow().is_strained() {
+        if !shared.base.disk.borrow().is_strained() {
             pause(HAND_OVER_PAUSE, &stop).await;
         }
         let Some(target) = shared.roomier_voter() else {
@@ -313,7 +313,7 @@ async fn pause(time: Duration, stop: &CancellationToken) {
 impl Shared {
     /// What this node takes if it leads.
     fn decide(&self) -> Admission {
-        let own = *self.disk.borrow();
+        let own = *self.base.disk.borrow();
         let node = self.leadership.borrow().node.get();
         let (term, configs) = {
             let metrics = self.raft.server_metrics();
@@ -322,7 +322,7 @@ impl Shared {
             let term = metrics.vote.leader_id().term;
             (term, membership.get_joint_config().clone())
         };
-        let heard = self.peer_rooms.in_term(term);
+        let heard = self.base.peer_rooms.in_term(term);
         // A voter of which nothing was heard is given the benefit of the doubt: a new leader would begin by refusing.
         let voter = |id: &u64| match heard.get(id) {
             _ if *id == node => Voter {
@@ -342,28 +342,9 @@ impl Shared {
         Admission::new(node, &own, &configs, &voters.collect())
     }
 
-    /// Takes out the commands that are refused for want of room, and says of each whether it stays. The retry of one that was
-    /// applied before stays: its reply is there, and its caller must learn of it.
-    pub(super) fn sort_out(
-        &self,
-        commands: &mut Vec<Command>,
-        shortage: &Shortage,
-    ) -> Result<Vec<bool>, Error> {
-        let (_, stay) = self.state.view(|state| {
-            let stays = |command: &Command| {
-                let refused = shortage.refuses(&command.operation);
-                Ok(!refused || state::is_answered(state, command)?)
-            };
-            commands.iter().map(stays).collect::<Result<Vec<_>, _>>()
-        })?;
-        let mut verdicts = stay.iter();
-        commands.retain(|_| *verdicts.next().expect("there is one for each"));
-        Ok(stay)
-    }
-
     /// How much room a voter is known to have.
     pub(super) fn room_of(&self, term: u64, id: u64) -> Option<Room> {
-        let heard = self.peer_rooms.in_term(term);
+        let heard = self.base.peer_rooms.in_term(term);
         heard.get(&id).filter(|heard| heard.answers)?.room
     }
 
@@ -373,7 +354,7 @@ impl Shared {
             let leadership = self.leadership.borrow();
             leadership.is_leader().then_some(leadership.term)?
         };
-        let room = self.disk.borrow().room.max(Room::Scarce);
+        let room = self.base.disk.borrow().room.max(Room::Scarce);
         let voters: Vec<u64> = {
             let metrics = self.raft.server_metrics();
             let metrics = metrics.borrow_watched();
@@ -388,6 +369,27 @@ impl Shared {
         } else {
             None
         }
+    }
+}
+
+impl<B: Base> Shared<B> {
+    /// Takes out the commands that are refused for want of room, and says of each whether it stays. The retry of one that was
+    /// applied before stays: its reply is there, and its caller must learn of it.
+    pub(super) fn sort_out(
+        &self,
+        commands: &mut Vec<Command>,
+        shortage: &Shortage,
+    ) -> Result<Vec<bool>, Error> {
+        let (_, stay) = self.base.view(|state| {
+            let stays = |command: &Command| {
+                let refused = shortage.refuses(&command.operation);
+                Ok(!refused || state::is_answered(state, command)?)
+            };
+            commands.iter().map(stays).collect::<Result<Vec<_>, _>>()
+        })?;
+        let mut verdicts = stay.iter();
+        commands.retain(|_| *verdicts.next().expect("there is one for each"));
+        Ok(stay)
     }
 }
 

@@ -1,0 +1,109 @@
+//! What a node stands on: a state machine and its storage, and the peers that it asks.
+//!
+//! Writes, reads, rounds and ticks are the same whatever that is. [`Disks`] is what ships; the simulation of `tests/`
+//! stands on disks and a network that it makes up, and runs the same code.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use openraft::storage::RaftStateMachine;
+use tokio::sync::watch;
+
+use super::peers::Peers;
+use super::watch::Beat;
+use super::{LeaderHint, Unconfirmed};
+use crate::config::NodeConfig;
+use crate::network::PeerRooms;
+use crate::proto::internal as pb;
+use crate::raft::TypeConfig;
+use crate::state::{Fault, Store};
+use crate::storage::machine::{Machine, StateDb, StateView};
+use crate::storage::snapshot::Builder;
+use crate::storage::{LogDb, LogStore};
+use crate::types::{DiskSpace, InstanceId, LogTime, Revision};
+
+/// What a node stands on: a state machine and its storage, and the peers that it asks.
+pub trait Base: Send + Sync + Sized + 'static {
+    /// What openraft applies entries to.
+    type Machine: RaftStateMachine<TypeConfig>;
+    /// A consistent view of what is applied.
+    type View<'a>: Store;
+
+    /// Looks at one consistent view, whose exact revision comes with the result.
+    fn view<T>(
+        &self,
+        look: impl FnOnce(&Self::View<'_>) -> Result<T, Fault>,
+    ) -> Result<(Revision, T), Fault>;
+
+    /// Revision, log time and digest of what is applied.
+    fn header(&self) -> pb::StateHeader;
+
+    /// Nothing is due before this time; `None` when there are no deadlines.
+    fn next_deadline(&self) -> Option<LogTime>;
+
+    /// Asks the leader for the log index that a linearizable read which begins now must have applied.
+    fn ask_read_index(
+        &self,
+        leader: &LeaderHint,
+    ) -> impl Future<Output = Result<u64, Unconfirmed>> + Send;
+
+    /// Resolves with the reason when the storage cannot go on.
+    fn broken(&self) -> impl Future<Output = String> + Send;
+
+    /// Closes the storage, when nothing uses it any more.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// `RocksDB` databases, and peers over gRPC.
+pub struct Disks {
+    pub(super) state: StateDb,
+    /// Makes snapshots.
+    pub(super) builder: Builder,
+    pub(super) log: LogStore,
+    pub(super) log_db: Arc<LogDb>,
+    /// This node's disk as it last looked.
+    pub(super) disk: watch::Receiver<DiskSpace>,
+    /// What the others said of theirs.
+    pub(super) peer_rooms: PeerRooms,
+    pub(super) peers: Peers,
+    /// Wakes watchers.
+    pub(super) beats: watch::Sender<Beat>,
+    pub(super) instance: InstanceId,
+    pub(super) config: Arc<NodeConfig>,
+}
+
+impl Base for Disks {
+    type Machine = Machine;
+    type View<'a> = StateView<'a>;
+
+    fn view<T>(
+        &self,
+        look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>,
+    ) -> Result<(Revision, T), Fault> {
+        self.state.view(look)
+    }
+
+    fn header(&self) -> pb::StateHeader {
+        self.state.header()
+    }
+
+    fn next_deadline(&self) -> Option<LogTime> {
+        self.state.next_deadline()
+    }
+
+    async fn ask_read_index(&self, leader: &LeaderHint) -> Result<u64, Unconfirmed> {
+        self.peers.read_index(leader).await
+    }
+
+    async fn broken(&self) -> String {
+        let mut poisoned = self.log_db.poisoned();
+        match poisoned.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(error)) => error.to_string(),
+            _ => "the commit thread ended".to_owned(),
+        }
+    }
+
+    async fn close(&self) {
+        self.log_db.shutdown().await;
+    }
+}

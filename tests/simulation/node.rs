@@ -1,0 +1,513 @@
+//! One node: the real node, openraft and state over a simulated disk and network, on a runtime of its own.
+//!
+//! A crash drops the runtime, and with it every task wherever it stands. A pause is a runtime that is not run; when it
+//! goes on, its monotonic clock has moved on meanwhile.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::raft::AppendEntriesRequest;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use trolley::clock::{Clock, LogClock};
+use trolley::config::{Snapshots, Timers};
+use trolley::network::{LeaderContact, is_current};
+use trolley::node::{
+    Base, Error, LeaderHint, Node, Outcome, Parts, Raft, ReadMode, Unconfirmed, raft_config,
+};
+use trolley::proto::internal as pb;
+use trolley::raft::{LogId, Member, TypeConfig};
+use trolley::state::{Fault, MemoryStore, Store as _};
+use trolley::types::{ClusterId, InstanceId, LogTime, NodeId, Revision};
+
+use crate::asks::{Answer, Ask};
+use crate::bugs::Bug;
+use crate::disk::Disk;
+use crate::log::SimLog;
+use crate::machine::SimMachine;
+use crate::network::{Delivery, Request, Response, SimDialer, answer, call};
+use crate::world::World;
+
+/// Raft's timers: shorter than the defaults, so that a second holds more.
+const TIMERS: Timers = Timers {
+    heartbeat: Duration::from_millis(100),
+    election_min: Duration::from_millis(300),
+    election_max: Duration::from_millis(600),
+};
+/// Few entries stay behind a snapshot, so that whoever falls behind needs it.
+const SNAPSHOTS: Snapshots = Snapshots {
+    log_bytes: u64::MAX,
+    interval: Duration::from_secs(3600),
+    keep_entries: 5,
+};
+/// How long a node works on what a client asked.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Where wall clocks begin, in Unix milliseconds.
+const EPOCH_MS: u64 = 1_700_000_000_000;
+
+/// See the module.
+pub struct SimNode {
+    pub id: u64,
+    pub disk: Arc<Mutex<Disk>>,
+    world: Arc<World>,
+    members: u64,
+    hand: Arc<AtomicU64>,
+    /// How far its wall clock is off.
+    pub skew_ms: i64,
+    life: Option<Life>,
+    pub is_paused: bool,
+    /// The last term in which it led.
+    led: u64,
+}
+
+/// From a start to a crash.
+struct Life {
+    raft: Raft<SimMachine>,
+    node: Node<SimBase>,
+    contact: LeaderContact,
+    machine: SimMachine,
+    began: Instant,
+    began_ms: u64,
+    _tasks: TaskTracker,
+    runtime: Runtime,
+}
+
+fn member(id: u64) -> Member {
+    Member {
+        address: format!("node-{id}:1"),
+        instance: InstanceId::new([u8::try_from(id).expect("few nodes"); 16]),
+    }
+}
+
+impl SimNode {
+    /// A node that was never started.
+    pub fn new(world: Arc<World>, id: u64, members: u64) -> Self {
+        let disk = Disk::new(world.bug);
+        Self {
+            id,
+            disk: Arc::new(Mutex::new(disk)),
+            world,
+            members,
+            hand: Arc::default(),
+            skew_ms: 0,
+            life: None,
+            is_paused: false,
+            led: 0,
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// Whether its disk has this entry for good.
+    pub fn holds(&self, id: LogId) -> bool {
+        self.disk.lock().expect("no panic").holds(id)
+    }
+
+    fn set_clock(&self) {
+        let now = EPOCH_MS + self.world.trace.now();
+        self.hand
+            .store(now.saturating_add_signed(self.skew_ms), Ordering::Relaxed);
+    }
+
+    /// Starts it with what its disk has.
+    pub fn start(&mut self) {
+        let (id, world) = (self.id, &self.world);
+        world.trace.note(format_args!("n{id} starts"));
+        self.set_clock();
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without I/O");
+        let (vote, last) = {
+            let disk = self.disk.lock().expect("no panic");
+            (disk.log.vote, disk.log.last())
+        };
+        world.ledger.starts(id, vote);
+        let founds = id == 1 && last.is_none();
+        let members = founds.then(|| (1..=self.members).map(|id| (id, member(id))).collect());
+        let began_ms = world.trace.now();
+        let booting = boot(
+            Arc::clone(world),
+            id,
+            Arc::clone(&self.disk),
+            Arc::clone(&self.hand),
+            members,
+        );
+        match runtime.block_on(booting) {
+            Ok(booted) => {
+                self.life = Some(Life {
+                    raft: booted.raft,
+                    node: booted.node,
+                    contact: booted.contact,
+                    machine: booted.machine,
+                    began: booted.began,
+                    began_ms,
+                    _tasks: booted.tasks,
+                    runtime,
+                });
+            }
+            Err(reason) => world
+                .ledger
+                .fail("restart", format!("node {id} does not start: {reason}")),
+        }
+    }
+
+    /// Runs it up to the end of this step.
+    pub fn step(&mut self, until_ms: u64) {
+        self.set_clock();
+        if self.is_paused {
+            return;
+        }
+        let Some(life) = &self.life else {
+            return;
+        };
+        let until = life.began + Duration::from_millis(until_ms - life.began_ms);
+        life.runtime
+            .block_on(async { tokio::time::sleep_until(until).await });
+        let now = life.node.leadership();
+        if now.is_leader() && now.term != self.led {
+            self.led = now.term;
+            self.world.ledger.leads(self.id, now.term);
+        }
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
+        let Some(life) = &self.life else {
+            return;
+        };
+        let now = life.began + Duration::from_millis(self.world.trace.now() - life.began_ms);
+        life.runtime.block_on(async {
+            let behind = now.saturating_duration_since(Instant::now());
+            tokio::time::advance(behind).await;
+        });
+    }
+
+    /// Stops it where it stands; of what was not synced the disk keeps a part.
+    pub fn crash(&mut self) {
+        self.is_paused = false;
+        if self.life.take().is_none() {
+            return;
+        }
+        self.world.net.hang_up(self.id);
+        let mut disk = self.disk.lock().expect("no panic");
+        let unsynced = disk.unsynced();
+        let most = u64::try_from(unsynced).expect("few changes");
+        let kept = usize::try_from(self.world.draw(0..most + 1)).expect("it was one");
+        let id = self.id;
+        self.world
+            .trace
+            .note(format_args!("n{id} crashes, keeps {kept} of {unsynced}"));
+        disk.crash(kept);
+    }
+
+    /// Another node's connections broke.
+    pub fn lose(&self, other: u64) {
+        if let Some(life) = &self.life {
+            life.contact.lost(other);
+        }
+    }
+
+    /// Whether it leads.
+    pub fn leads(&self) -> bool {
+        let life = self.life.as_ref();
+        life.is_some_and(|life| life.node.leadership().is_leader())
+    }
+
+    /// Whether it knows a leader.
+    pub fn knows_leader(&self) -> bool {
+        let life = self.life.as_ref();
+        life.is_some_and(|life| life.node.leadership().leader.is_some())
+    }
+
+    /// Takes a snapshot, and purges.
+    pub fn take_snapshot(&self) {
+        self.trigger(|raft| async move { raft.trigger().snapshot().await.is_ok() });
+    }
+
+    /// Hands leadership over.
+    pub fn transfer(&self, to: u64) {
+        self.trigger(move |raft| async move { raft.trigger().transfer_leader(to).await.is_ok() });
+    }
+
+    fn trigger<F>(&self, what: impl FnOnce(Raft<SimMachine>) -> F)
+    where
+        F: Future<Output = bool>,
+    {
+        if let Some(life) = &self.life
+            && !life.runtime.block_on(what(life.raft.clone()))
+        {
+            let id = self.id;
+            self.world.trace.note(format_args!("n{id} is not running"));
+        }
+    }
+
+    /// How far it has applied, and every record that it has.
+    pub fn state(&self) -> Option<(u64, MemoryStore)> {
+        let live = self.life.as_ref()?.machine.live.lock().expect("no panic");
+        let index = live.applied.last.map_or(0, |id| id.index);
+        Some((index, live.applied.store.clone()))
+    }
+
+    /// How far it has applied.
+    pub fn applied(&self) -> u64 {
+        let life = self.life.as_ref();
+        life.map_or(0, |life| life.machine.published.borrow().log_index)
+    }
+}
+
+/// What a boot comes to.
+struct Booted {
+    raft: Raft<SimMachine>,
+    node: Node<SimBase>,
+    contact: LeaderContact,
+    machine: SimMachine,
+    began: Instant,
+    tasks: TaskTracker,
+}
+
+async fn boot(
+    world: Arc<World>,
+    id: u64,
+    disk: Arc<Mutex<Disk>>,
+    hand: Arc<AtomicU64>,
+    founding: Option<std::collections::BTreeMap<u64, Member>>,
+) -> Result<Booted, String> {
+    let began = Instant::now();
+    let log = SimLog::new(Arc::clone(&world), id, Arc::clone(&disk));
+    let machine = SimMachine::open(Arc::clone(&world), id, disk);
+    let tasks = TaskTracker::new();
+    tasks.spawn(log.clone().sync());
+    let log_clock = Arc::new(LogClock::new(Clock::Manual(hand)));
+    let contact = LeaderContact::new(Arc::clone(&log_clock));
+    let config = openraft::Config {
+        // The real one waits until there are thousands, of which a run has not one.
+        purge_batch_size: 1,
+        ..raft_config(TIMERS, SNAPSHOTS)
+    };
+    let config = Arc::new(config.validate().map_err(|e| e.to_string())?);
+    let dialer = SimDialer {
+        world: Arc::clone(&world),
+        node: id,
+        clock: Arc::clone(&log_clock),
+    };
+    let raft = Raft::new(id, config, dialer, log, machine.clone());
+    let raft = raft.await.map_err(|fatal| fatal.to_string())?;
+    let node = Node::start(Parts {
+        raft: raft.clone(),
+        base: SimBase {
+            world: Arc::clone(&world),
+            id,
+            machine: machine.clone(),
+        },
+        applied: machine.published.subscribe(),
+        log_clock,
+        contact: contact.clone(),
+        cluster: ClusterId::new([7; 16]),
+        id: NodeId::new(id).map_err(|e| e.to_string())?,
+        lease: TIMERS.election_max,
+    });
+    let server = Server {
+        world: Arc::clone(&world),
+        raft: raft.clone(),
+        node: node.clone(),
+        contact: contact.clone(),
+    };
+    let inbox = world.net.listen(id);
+    tasks.spawn(serve(server, inbox, tasks.clone()));
+    let watched = node.clone();
+    tasks.spawn(async move {
+        let reason = watched.stopped().await;
+        let detail = format!("node {id} stopped: {reason}");
+        world.ledger.fail("node stopped", detail);
+    });
+    if let Some(members) = founding {
+        let raft = raft.clone();
+        tasks.spawn(async move {
+            // A founder that comes back may find that it had founded already.
+            drop(raft.initialize(members).await);
+        });
+    }
+    Ok(Booted {
+        raft,
+        node,
+        contact,
+        machine,
+        began,
+        tasks,
+    })
+}
+
+/// What the real node stands on here.
+struct SimBase {
+    world: Arc<World>,
+    id: u64,
+    machine: SimMachine,
+}
+
+impl Base for SimBase {
+    type Machine = SimMachine;
+    type View<'a> = MemoryStore;
+
+    fn view<T>(
+        &self,
+        look: impl FnOnce(&MemoryStore) -> Result<T, Fault>,
+    ) -> Result<(Revision, T), Fault> {
+        let live = self.machine.live.lock().expect("no panic");
+        let seen = look(&live.applied.store)?;
+        let revision = live.applied.store.header().revision;
+        Ok((Revision::new(revision), seen))
+    }
+
+    fn header(&self) -> pb::StateHeader {
+        let live = self.machine.live.lock().expect("no panic");
+        live.applied.store.header()
+    }
+
+    fn next_deadline(&self) -> Option<LogTime> {
+        let live = self.machine.live.lock().expect("no panic");
+        live.horizon.next_deadline()
+    }
+
+    async fn ask_read_index(&self, leader: &LeaderHint) -> Result<u64, Unconfirmed> {
+        let leader = leader.node.get();
+        match call(&self.world, self.id, leader, Request::ReadIndex, PATIENCE).await {
+            Some(Response::ReadIndex(Some(index))) => Ok(index),
+            Some(_) => Err(Unconfirmed::NoLeader),
+            None => Err(Unconfirmed::Late),
+        }
+    }
+
+    async fn broken(&self) -> String {
+        std::future::pending().await
+    }
+
+    async fn close(&self) {}
+}
+
+/// What others reach.
+#[derive(Clone)]
+struct Server {
+    world: Arc<World>,
+    raft: Raft<SimMachine>,
+    node: Node<SimBase>,
+    contact: LeaderContact,
+}
+
+async fn serve(server: Server, mut inbox: mpsc::Receiver<Delivery>, tasks: TaskTracker) {
+    while let Some(delivery) = inbox.recv().await {
+        let server = server.clone();
+        tasks.spawn(async move {
+            let response = server.handle(delivery.from, delivery.request).await;
+            if let Some(response) = response {
+                answer(&server.world, delivery.number, response);
+            }
+        });
+    }
+}
+
+impl Server {
+    /// `None` where openraft has stopped: then nobody answers.
+    async fn handle(&self, from: u64, request: Request) -> Option<Response> {
+        let raft = &self.raft;
+        Some(match request {
+            Request::Append(rpc, time) | Request::Stream(rpc, time) => {
+                self.append(from, rpc, time).await?
+            }
+            Request::Vote(rpc) => {
+                Response::Vote(raft.vote(rpc).await.ok()?, self.contact.testify())
+            }
+            Request::PreVote(rpc) => {
+                Response::Vote(raft.pre_vote(rpc).await.ok()?, self.contact.testify())
+            }
+            Request::Transfer(rpc) => {
+                Response::Transfer(raft.handle_transfer_leader(rpc).await.ok()?)
+            }
+            Request::Snapshot(vote, snapshot) => {
+                let snapshot = openraft::Snapshot {
+                    meta: snapshot.meta.clone(),
+                    snapshot,
+                };
+                Response::Snapshot(raft.install_full_snapshot(vote, snapshot).await.ok()?)
+            }
+            Request::ReadIndex => {
+                let index = self.node.read_index().await.ok();
+                Response::ReadIndex(index.map(|id| id.index))
+            }
+            Request::Client(ask) => Response::Client(self.client(ask).await),
+        })
+    }
+
+    async fn append(
+        &self,
+        from: u64,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        time: u64,
+    ) -> Option<Response> {
+        if is_current(&self.raft.server_metrics(), &rpc) {
+            self.contact.heard(from);
+        }
+        let response = self.raft.append_entries(rpc).await.ok()?;
+        if response.is_success() && !self.world.has(Bug::WallClockStamps) {
+            self.contact.told_time(time);
+        }
+        Some(Response::Append(response))
+    }
+
+    async fn client(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Propose(command) => {
+                let proposed = tokio::time::timeout(PATIENCE, self.node.propose(*command));
+                match proposed.await {
+                    Ok(Ok(reply)) => Answer::Reply(Box::new(reply.reply)),
+                    Ok(Err(error)) => refusal(&error),
+                    Err(_) => Answer::Unknown,
+                }
+            }
+            Ask::Read(mode, query) => {
+                let mode = self.mode(mode);
+                let deadline = Instant::now() + PATIENCE;
+                if let Err(error) = self.node.read_barrier(mode, deadline).await {
+                    return refusal(&error);
+                }
+                match self.node.view(|store| query.look(store)) {
+                    Ok((revision, seen)) => Answer::Seen(revision, seen),
+                    Err(error) => refusal(&error),
+                }
+            }
+        }
+    }
+
+    /// The mode that was asked for, unless a bug says otherwise.
+    fn mode(&self, asked: ReadMode) -> ReadMode {
+        let leads = self.node.leadership().is_leader();
+        let lies = self.world.has(if leads {
+            Bug::LeaderReads
+        } else {
+            Bug::FollowerReads
+        });
+        match asked {
+            ReadMode::Linearizable if lies => ReadMode::Stale,
+            asked => asked,
+        }
+    }
+}
+
+fn refusal(error: &Error) -> Answer {
+    let leader = match error {
+        Error::NotLeader(leader) => Some(leader.node.get()),
+        _ => None,
+    };
+    match error.outcome() {
+        Outcome::NotApplied => Answer::Refused(leader),
+        Outcome::Unknown => Answer::Unknown,
+    }
+}
