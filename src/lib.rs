@@ -50,6 +50,7 @@
 //! | sessions of web frameworks | `tower_sessions`, behind a feature |
 //! | verbs and output | [`cli`] |
 //! | faults, workloads, checkers, benchmarks | [`torture`] |
+//! | several nodes on one thread, by a seed | `tests/simulation` |
 //!
 //! # Invariants that cross modules
 //!

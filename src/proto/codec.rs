@@ -4,7 +4,8 @@
 //! take a gigabyte before anybody could count them. A large message is therefore walked over first, which costs some
 //! nanoseconds a part: one with too many parts for its size is refused, and not decoded at all.
 //!
-//! Invariant: decoding allocates at most [`DECODED_BYTES`] for each byte of a message, and [`DECODED_BASE`] beside.
+//! Invariant: decoding allocates at most [`limits::DECODED_BYTES_PER_BYTE`] for each byte of a message, and
+//! [`limits::DECODED_BYTES`] beside.
 //!
 //! Parts are the messages within a message, at any depth. Entries of maps are none: equal keys replace each other, and
 //! different ones take their bytes on the wire.
@@ -20,17 +21,10 @@ use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::{ProstDecoder, ProstEncoder};
 
-/// What decoding may allocate for each byte of a message.
-pub const DECODED_BYTES: usize = 128;
-/// What it may allocate beside: a message this small is not looked at.
-pub const DECODED_BASE: usize = 16 << 20;
+use crate::limits;
 
-/// A message up to this size is decoded as it is.
-const SMALL_BYTES: usize = 16 << 10;
-/// Parts that a message may have, whatever its size.
-const PARTS: usize = SMALL_BYTES / 2;
-/// A part beyond them takes at least so many bytes of the message.
-const BYTES_PER_PART: usize = 8;
+/// A message up to this size has no more parts than any may have, and is decoded as it is.
+const SMALL_BYTES: usize = 2 * limits::MESSAGE_PARTS;
 /// How deep parts may be nested; prost refuses deeper ones.
 const DEPTH: usize = 100;
 
@@ -86,7 +80,8 @@ fn check<U: Name>(message: &[u8]) -> Result<(), Status> {
     if message.len() <= SMALL_BYTES {
         return Ok(());
     }
-    let mut left = PARTS.saturating_add(message.len() / BYTES_PER_PART);
+    let more = message.len() / limits::MESSAGE_BYTES_PER_PART;
+    let mut left = limits::MESSAGE_PARTS.saturating_add(more);
     let Some(&shape) = SHAPES.by_name.get(U::full_name().as_str()) else {
         // Of no service of ours.
         return Ok(());
@@ -174,7 +169,6 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::foreign::{bent, spent};
-    use crate::limits;
     use crate::proto::v1::operation::Request;
     use crate::proto::{internal, v1};
     use bytes::Bytes;
@@ -202,7 +196,7 @@ mod tests {
             check::<U>(message)?;
             U::decode(message).map_err(|error| Status::internal(error.to_string()))
         });
-        let bound = DECODED_BASE + DECODED_BYTES * message.len();
+        let bound = limits::DECODED_BYTES + limits::DECODED_BYTES_PER_BYTE * message.len();
         assert!(
             allocated <= bound,
             "{allocated} bytes for {}",

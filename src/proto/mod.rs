@@ -14,7 +14,7 @@ mod codec;
 mod disk;
 mod secrets;
 
-pub use codec::{BoundedCodec, BoundedDecoder, DECODED_BASE, DECODED_BYTES};
+pub use codec::{BoundedCodec, BoundedDecoder};
 
 /// `trolley.v1`: the public API.
 pub mod v1 {
