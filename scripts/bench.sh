@@ -272,6 +272,30 @@ line.update(json.load(sys.stdin))
 print(json.dumps(line))' "$@" >>"$RESULTS"
 }
 
+# Processor time that all servers have taken, in clock ticks.
+spent_ticks() {
+    local pids=()
+    ! runs trolley || IFS=, read -ra pids <<<"$(trolley_pids)"
+    awk '{ sub(/.*\) /, ""); ticks += $12 + $13 } END { print ticks + 0 }' \
+        "${pids[@]/%//stat}" "${PIDS[@]/%//stat}" 2>/dev/null || true
+}
+
+# What one measurement leaves behind, compactions above all, is not the next one's.
+settle() {
+    local before after tries
+    cd /proc
+    for ((tries = 0; tries < 40; tries++)); do
+        before=$(spent_ticks)
+        sleep 0.5
+        after=$(spent_ticks)
+        # A tenth of a core.
+        if ((after - before <= 5)); then
+            break
+        fi
+    done
+    cd "$OLDPWD"
+}
+
 # measure SYSTEM OPERATION TRANSPORT CLIENTS ROUND
 measure() {
     local system=$1 operation=$2 transport=$3 clients=$4 round=$5 endpoints pids connections=1
@@ -284,6 +308,7 @@ measure() {
     if [[ $transport == unary ]]; then
         connections=$(((clients + 63) / 64))
     fi
+    settle
     note "round $round: $system $operation, $clients clients, $transport"
     "$BINARY" bench --json --system "$system" --endpoints "$endpoints" --operation "$operation" \
         --transport "${transport/pipelined/exchange}" --clients "$clients" --connections "$connections" --keys "$KEYS" \
