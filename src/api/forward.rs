@@ -6,7 +6,6 @@
 //! The leader's own status comes back unchanged.
 
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,14 +14,14 @@ use tokio::time::{Instant, timeout_at};
 use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{ConnectError, Request, Status};
+use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
 
 use super::{Error, status};
 use crate::limits;
 use crate::node::{self, LeaderHint, Outcome};
-use crate::transport::Connector;
+use crate::transport::{Connector, never_connected};
 
 /// Metadata of a caller that wants to be told the leader instead of being forwarded.
 pub const NO_FORWARD: &str = "trolley-no-forward";
@@ -136,15 +135,4 @@ fn relay(status: &Status, address: &str) -> Status {
     } else {
         Error::ForwardInterrupted { address }.into()
     }
-}
-
-fn never_connected(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }

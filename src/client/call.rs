@@ -42,7 +42,7 @@ pub(super) enum Identity {
     Drawn,
     /// By a request id of the caller's own, which only a unary call can carry.
     Named(String),
-    /// Not at all; again it is a unary call that carries nothing.
+    /// Not at all: a unary call that carries neither.
     Absent,
 }
 

@@ -33,6 +33,7 @@ use tonic::ConnectError;
 use tonic::body::Body;
 use tower::Service;
 
+use super::node::explain;
 use crate::limits;
 use crate::transport::Connector;
 
@@ -157,7 +158,7 @@ impl Link {
         let connecting = async move {
             let made = timeout(settings.connect, connect(authority, settings)).await;
             let made = made.unwrap_or_else(|_| Err("no connection within the time for it".into()));
-            made.map_err(|error| Refused(describe(&*error).into()))
+            made.map_err(|error| Refused(explain(&*error).into()))
         };
         connecting.boxed().shared()
     }
@@ -207,17 +208,6 @@ impl Service<Request<Body>> for Link {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         self.clone().call(request).boxed()
     }
-}
-
-/// An error with what caused it.
-fn describe(error: &(dyn StdError + 'static)) -> String {
-    let mut said = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        said = format!("{said}: {error}");
-        source = error.source();
-    }
-    said
 }
 
 /// Connects, with a task that drives the connection.

@@ -485,7 +485,7 @@ pub(super) fn lose(waiter: oneshot::Sender<Answer>, sent: bool, cause: Cause) {
 }
 
 /// An error with its causes: tonic's own text is "transport error".
-fn explain(error: &dyn std::error::Error) -> String {
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -25,6 +25,7 @@ use crate::proto::v1::operation::Request;
 use crate::proto::v1::outcome::Response;
 use crate::proto::v1::session_service_client::SessionServiceClient;
 use crate::proto::v1::txn_service_client::TxnServiceClient;
+use crate::transport::never_connected;
 use crate::types::Revision;
 
 /// A listing's page is the largest answer.
@@ -85,18 +86,6 @@ pub(super) async fn call(
 
 fn draw_id() -> String {
     uuid::Uuid::new_v4().simple().to_string()
-}
-
-/// No connection, so that the node has not seen the request.
-pub(super) fn never_connected(status: &tonic::Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }
 
 /// A broken connection is reported under codes that also mean something else, and a timer of the transport that went off

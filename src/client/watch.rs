@@ -18,11 +18,11 @@ use tonic::{Code, Streaming};
 use super::call::Backoff;
 use super::directory::Route;
 use super::node::Node;
-use super::unary::never_connected;
 use super::{CartOwner, Client, Error, Outcome, Rejected};
 use crate::limits;
 use crate::proto::v1::watch_service_client::WatchServiceClient;
 use crate::proto::v1::{self, RecordKind, watch_filter::Filter};
+use crate::transport::never_connected;
 use crate::types::{NodeId, Revision};
 
 /// A node that has not said a word in so many progress intervals is given up.

@@ -170,6 +170,7 @@ mod tests {
     use super::*;
     use crate::foreign::{bent, spent};
     use crate::proto::v1::operation::Request;
+    use crate::proto::v1::outcome::Response;
     use crate::proto::{internal, v1};
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -225,6 +226,20 @@ mod tests {
         };
         let decoded = decode::<internal::AppendRequest>(&append.encode_to_vec());
         assert_eq!(decoded.expect("entries may be blank"), append);
+        // The smallest answers there are, to everything that may be under way.
+        let outcome = |sequence| v1::Outcome {
+            sequence,
+            response: Some(Response::DestroySession(
+                v1::DestroySessionResponse::default(),
+            )),
+            ..Default::default()
+        };
+        let answers = v1::ExchangeResponse {
+            outcomes: (1..).map(outcome).take(limits::STREAM_IN_FLIGHT).collect(),
+            ..Default::default()
+        };
+        let decoded = decode::<v1::ExchangeResponse>(&answers.encode_to_vec());
+        assert_eq!(decoded.expect("they may be many"), answers);
         let fields = (0..50_000).map(|nth| (format!("{nth}"), Bytes::new()));
         let update = v1::UpdateSessionRequest {
             set: fields.collect(),

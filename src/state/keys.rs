@@ -122,13 +122,10 @@ pub enum Key {
 }
 
 impl Key {
-    /// Commands and reads scan ranges of this kind, and not only all records one after the other.
+    /// Whether commands and reads scan ranges of an encoded key's kind, and not only all records one after the other.
     #[must_use]
-    pub fn is_scanned(&self) -> bool {
-        matches!(
-            self,
-            Self::UserSession(..) | Self::Kv(..) | Self::Deadline(..)
-        )
+    pub fn is_scanned(encoded: &[u8]) -> bool {
+        encoded.first().is_some_and(|tag| SCANNED.contains(tag))
     }
 
     /// The key's bytes.
@@ -535,10 +532,8 @@ impl KeyRange {
     /// Whatever is in the range is scanned: see [`Key::is_scanned`].
     #[must_use]
     pub fn is_scanned(&self) -> bool {
-        match self.start.first() {
-            Some(&tag) if SCANNED.contains(&tag) => self.end <= vec![tag.saturating_add(1)],
-            _ => false,
-        }
+        let after_kind = self.start.first().map(|tag| vec![tag.saturating_add(1)]);
+        Key::is_scanned(&self.start) && after_kind.is_some_and(|after| self.end <= after)
     }
 
     /// Nothing is in the range.

@@ -67,7 +67,7 @@ impl Layer {
         match self.entries.entry(change.key) {
             hash_map::Entry::Occupied(mut place) => self.bytes -= place.insert(entry).bytes(),
             hash_map::Entry::Vacant(place) => {
-                if place.key().is_scanned() {
+                if Key::is_scanned(&entry.key_bytes) {
                     self.order.insert(entry.key_bytes.clone());
                 }
                 place.insert(entry);

@@ -3,5 +3,20 @@
 mod coalesce;
 mod connect;
 
+use std::error::Error as _;
+
 pub use coalesce::Coalescing;
 pub use connect::Connector;
+
+/// Whether a call failed because no connection was made, so that nobody has seen it.
+#[must_use]
+pub fn never_connected(status: &tonic::Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -85,7 +85,7 @@ fn bounds(entries: &[Bankings], number: u32) -> (i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_invalid, assert_valid, lost, refused, told};
+    use super::super::testing::{assert_invalid, assert_valid, audit_of, lost, refused, told};
     use super::*;
 
     const PAY: Banking = Banking::Transfer {
@@ -95,16 +95,8 @@ mod tests {
     };
 
     fn held(balances: &[i64]) -> Audit {
-        let keys = (0..).zip(balances);
-        let keys = keys.map(|(number, held)| (account(number), (held.to_string(), 1)));
-        Audit {
-            nodes: vec![NodeAudit {
-                node: 1,
-                keys: keys.collect(),
-                ..NodeAudit::default()
-            }],
-            ..Audit::default()
-        }
+        let balances = (0..).zip(balances);
+        audit_of(balances.map(|(number, held)| (account(number), held.to_string())))
     }
 
     #[test]

@@ -222,9 +222,8 @@ impl<'a> Known<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_invalid, assert_valid, lost, refused, told};
+    use super::super::testing::{assert_invalid, assert_valid, audit_of, lost, refused, told};
     use super::*;
-    use crate::torture::record::NodeAudit;
     use crate::torture::workloads::lists::{Listing, Part};
 
     fn key(name: &str) -> String {
@@ -248,17 +247,8 @@ mod tests {
     }
 
     fn holding(lists: &[(&str, &str)]) -> Audit {
-        let keys = lists
-            .iter()
-            .map(|(name, list)| (key(name), ((*list).to_owned(), 1)));
-        Audit {
-            nodes: vec![NodeAudit {
-                node: 1,
-                keys: keys.collect(),
-                ..NodeAudit::default()
-            }],
-            ..Audit::default()
-        }
+        let lists = lists.iter();
+        audit_of(lists.map(|(name, list)| (key(name), (*list).to_owned())))
     }
 
     #[test]

@@ -149,6 +149,7 @@ mod testing {
     //! What the checkers' tests have in common.
 
     use super::{Check, Judgement};
+    use crate::torture::record::{Audit, NodeAudit};
     use crate::torture::tape::{Entry, Outcome};
 
     /// A call that was answered.
@@ -188,6 +189,19 @@ mod testing {
             returned_us,
             call,
             outcome,
+        }
+    }
+
+    /// An audit of one node that holds these keys, each since revision 1.
+    pub fn audit_of(keys: impl IntoIterator<Item = (String, String)>) -> Audit {
+        let keys = keys.into_iter().map(|(key, value)| (key, (value, 1)));
+        Audit {
+            nodes: vec![NodeAudit {
+                node: 1,
+                keys: keys.collect(),
+                ..NodeAudit::default()
+            }],
+            ..Audit::default()
         }
     }
 
