@@ -105,8 +105,9 @@ def print_beside(lines):
 def main():
     with open(sys.argv[1], encoding="utf-8") as results:
         lines = [json.loads(line) for line in results]
-    print_throughput(rows(lines))
-    print()
+    if groups := rows(lines):
+        print_throughput(groups)
+        print()
     print_fan_out(lines)
     print_outages(lines)
     print_memory(lines)

@@ -268,32 +268,35 @@ record() {
     python3 -c '
 import json, sys
 line = dict(pair.split("=", 1) for pair in sys.argv[1:])
-line.update(json.load(sys.stdin))
+measured = sys.stdin.read()
+if not measured:
+    sys.exit("bench.sh: nothing was measured, see above: " + " ".join(sys.argv[1:]))
+line.update(json.loads(measured))
 print(json.dumps(line))' "$@" >>"$RESULTS"
 }
 
 # Processor time that all servers have taken, in clock ticks.
 spent_ticks() {
-    local pids=()
-    ! runs trolley || IFS=, read -ra pids <<<"$(trolley_pids)"
-    awk '{ sub(/.*\) /, ""); ticks += $12 + $13 } END { print ticks + 0 }' \
-        "${pids[@]/%//stat}" "${PIDS[@]/%//stat}" 2>/dev/null || true
+    local pid pids=("${PIDS[@]}") stats=()
+    ! runs trolley || IFS=, read -ra pids <<<"$(trolley_pids),$(IFS=, && printf '%s' "${PIDS[*]}")"
+    for pid in "${pids[@]}"; do
+        stats+=("/proc/$pid/stat")
+    done
+    awk '{ sub(/.*\) /, ""); ticks += $12 + $13 } END { print ticks }' "${stats[@]}"
 }
 
 # What one measurement leaves behind, compactions above all, is not the next one's.
 settle() {
     local before after tries
-    cd /proc
     for ((tries = 0; tries < 40; tries++)); do
         before=$(spent_ticks)
         sleep 0.5
         after=$(spent_ticks)
         # A tenth of a core.
         if ((after - before <= 5)); then
-            break
+            return
         fi
     done
-    cd "$OLDPWD"
 }
 
 # measure SYSTEM OPERATION TRANSPORT CLIENTS ROUND

@@ -153,14 +153,15 @@ pub const WATCH_PROGRESS_MAX_MS: u32 = 60_000;
 
 /// Largest gRPC message that a node accepts from a client.
 pub const MESSAGE_BYTES: usize = 4 << 20;
-/// Messages within one message, at any depth, but for entries of maps.
-pub const MESSAGE_PARTS: usize = 8192;
+/// Messages within one message, at any depth, but for entries of maps: room for the smallest answers to all that may be under
+/// way on a stream.
+pub const MESSAGE_PARTS: usize = 4 * STREAM_IN_FLIGHT;
 /// Of a message that has more of them, each takes at least so many bytes.
 pub const MESSAGE_BYTES_PER_PART: usize = 8;
 /// What decoding may allocate for each byte of a message.
 pub const DECODED_BYTES_PER_BYTE: usize = 128;
 /// What it may allocate beside.
-pub const DECODED_BYTES: usize = 16 << 20;
+pub const DECODED_BYTES: usize = 32 << 20;
 /// Largest gRPC message between nodes.
 pub const PEER_MESSAGE_BYTES: usize = 16 << 20;
 /// Connections to other nodes that a node remembers.
