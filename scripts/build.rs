@@ -65,6 +65,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .boxed(".trolley.internal.v1.Reply.body.cart_frozen")
         .skip_debug(holding_tokens(&descriptors))
         .codec_path("crate::proto::BoundedCodec")
+        // Written by hand.
+        .extern_path(
+            ".trolley.internal.v1.SessionRecord",
+            "crate::proto::internal::SessionRecord",
+        )
         // The same messages under another name; only its service is generated.
         .extern_path(".oteldemo", "crate::proto::hipstershop")
         .compile_fds_with_config(descriptors, config)?;

@@ -404,8 +404,8 @@ pub(crate) fn session(record: &pb::SessionRecord) -> v1::Session {
         user_id: record.user_id.clone(),
         fields: record
             .fields
-            .iter()
-            .map(|field| (field.name.clone(), field.value.clone()))
+            .shared()
+            .map(|(name, value)| (name.to_owned(), value))
             .collect(),
         create_revision: record.create_revision,
         mod_revision: record.mod_revision,

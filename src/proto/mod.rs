@@ -13,6 +13,8 @@
 mod codec;
 mod disk;
 mod secrets;
+mod session;
+pub(crate) mod wire;
 
 pub use codec::{BoundedCodec, BoundedDecoder};
 
@@ -27,6 +29,7 @@ pub mod internal {
     pub mod v1 {
         tonic::include_proto!("trolley.internal.v1");
     }
+    pub use super::session::{PackedField, PackedFields, SessionRecord};
     pub use v1::*;
 }
 

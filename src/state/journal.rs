@@ -28,9 +28,9 @@ use super::events::Gone;
 use super::history::{Builder, Chunk};
 use super::keys::Key;
 use super::store::Record;
-use super::{Fault, Store, record, session};
+use super::{Fault, Store, session};
 use crate::limits;
-use crate::proto::internal as pb;
+use crate::proto::{internal as pb, wire};
 use crate::types::{LogTime, Revision, TokenHash};
 
 /// What a record's key adds to the bytes of its event's own.
@@ -193,9 +193,7 @@ mod tag {
 
 impl<'a> Told<'a> {
     fn at(log_time: u64, out: &'a mut Vec<u8>) -> Self {
-        if log_time != 0 {
-            encoding::uint64::encode(tag::LOG_TIME, &log_time, out);
-        }
+        wire::put_uint(tag::LOG_TIME, log_time, out);
         Self { out, events: 0 }
     }
 
@@ -215,9 +213,9 @@ impl<'a> Told<'a> {
             length = length.saturating_add(encoding::bool::encoded_len(tag::CREATED, &created));
         }
         encoding::encode_key(tag::EVENTS, WireType::LengthDelimited, out);
-        encoding::encode_varint(length as u64, out);
-        record::put_bytes(tag::KEY, key, out);
-        record::put_bytes(tag::RECORD, value, out);
+        wire::put_varint(length as u64, out);
+        wire::put_bytes(tag::KEY, key, out);
+        wire::put_bytes(tag::RECORD, value, out);
         if created {
             encoding::bool::encode(tag::CREATED, &created, out);
         }

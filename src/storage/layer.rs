@@ -21,7 +21,7 @@ use std::vec;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use crate::state::{Change, Key, KeyRange, Stored};
+use crate::state::{Change, Key, KeyRange, Record, Stored};
 
 /// What an entry takes beside its encoded key and value: the decoded record, and its places in two tables.
 const ENTRY_OVERHEAD_BYTES: usize = 320;
@@ -46,7 +46,14 @@ pub(super) struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        let value = self.value.as_ref().map_or(0, |(_, value)| value.len());
+        let value = self.value.as_ref().map_or(0, |(stored, value)| {
+            let apart = match &stored.record {
+                Record::Session(session) => session.fields.encoded_len(),
+                // Small, or a piece of the encoding.
+                _ => 0,
+            };
+            value.len() + apart
+        });
         self.key_bytes.len() + value + ENTRY_OVERHEAD_BYTES
     }
 }
@@ -65,7 +72,12 @@ impl Layer {
         };
         self.bytes += entry.bytes();
         match self.entries.entry(change.key) {
-            hash_map::Entry::Occupied(mut place) => self.bytes -= place.insert(entry).bytes(),
+            hash_map::Entry::Occupied(mut place) => {
+                let known = place.get_mut();
+                self.bytes -= known.bytes();
+                // Its key stays: the new one was just used, and is freed sooner than memory that was not.
+                known.value = entry.value;
+            }
             hash_map::Entry::Vacant(place) => {
                 if Key::is_scanned(&entry.key_bytes) {
                     self.order.insert(entry.key_bytes.clone());
@@ -187,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::proto::internal as pb;
-    use crate::state::{Record, record};
+    use crate::state::record;
     use crate::types::{self, Namespace};
 
     /// The even ones are scanned, the odd ones are not.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::fields::{changed_fields, check_limits};
+use super::fields::check_limits;
 use super::operation::{Rotation, SessionOperation};
 use super::{Standing, clear, entomb, live, standing, user_of, users};
 use crate::proto::internal::reply::Body;
@@ -25,7 +25,7 @@ struct Newborn<'a> {
     token: &'a TokenHash,
     sealed_token: &'a Bytes,
     user: Option<UserId>,
-    fields: Vec<pb::SessionField>,
+    fields: pb::PackedFields,
     client: BTreeMap<String, String>,
     idle_ttl: u64,
     touch_interval: u64,
@@ -53,8 +53,9 @@ pub(super) fn create<S: Store>(
     };
     let id = claim(batch, ns, token)?;
     let policy = namespace::session_policy(batch, ns)?;
-    let fields = changed_fields(&[], fields.as_list(), &[]);
-    check_limits(&policy, &[], &fields)?;
+    let none = pb::PackedFields::default();
+    let fields = none.changed(fields.as_list(), &[]);
+    check_limits(&policy, &none, &fields)?;
     let idle_ttl = policy.idle_ttl(*idle_ttl)?;
     let absolute_ttl = policy.absolute_ttl(*absolute_ttl)?;
     let newborn = Newborn {
@@ -94,7 +95,7 @@ pub(super) fn rotate<S: Store>(
     let new_id = claim(batch, ns, new_token)?;
     let policy = namespace::session_policy(batch, ns)?;
     let old = read(batch, old_id)?;
-    let fields = changed_fields(&old.fields, set.as_list(), remove);
+    let fields = old.fields.changed(set.as_list(), remove);
     check_limits(&policy, &old.fields, &fields)?;
     let idle_ttl = match idle_ttl {
         None => namespace::kept_ttl(old.idle_ttl),

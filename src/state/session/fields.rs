@@ -46,7 +46,7 @@ pub(super) fn update<S: Store>(
         if update.if_revision.is_some_and(|asked| asked != actual) {
             return Err(Rejection::RevisionMismatch { actual }.into());
         }
-        let fields = changed_fields(&session.fields, update.set.as_list(), update.remove);
+        let fields = session.fields.changed(update.set.as_list(), update.remove);
         check_limits(&policy, &session.fields, &fields)?;
         let term = Term::new(&policy, batch.now(), update)?;
         write(batch, id, ns, token, fields)?;
@@ -104,42 +104,13 @@ impl Term {
     }
 }
 
-/// A session's fields after a change. Removes before it sets, so that a name in both is set.
-pub(super) fn changed_fields(
-    old: &[pb::SessionField],
-    set: &[(String, Bytes)],
-    remove: &[String],
-) -> Vec<pb::SessionField> {
-    let mut fields = Vec::with_capacity(old.len().saturating_add(set.len()));
-    let mut set = set.iter().peekable();
-    for field in old {
-        while let Some(new) = set.next_if(|(name, _)| *name < field.name) {
-            fields.push(stored(new));
-        }
-        if let Some(new) = set.next_if(|(name, _)| *name == field.name) {
-            fields.push(stored(new));
-        } else if !remove.contains(&field.name) {
-            fields.push(field.clone());
-        }
-    }
-    fields.extend(set.map(stored));
-    fields
-}
-
-fn stored((name, value): &(String, Bytes)) -> pb::SessionField {
-    pb::SessionField {
-        name: name.clone(),
-        value: value.clone(),
-    }
-}
-
 /// Gives a session these fields at a new revision. Whoever writes has seen it.
 fn write<S: Store>(
     batch: &mut Batch<'_, S>,
     id: SlotId,
     ns: &Namespace,
     token: &TokenHash,
-    fields: Vec<pb::SessionField>,
+    fields: pb::PackedFields,
 ) -> Result<(), Stop> {
     let now = batch.now();
     let revision = batch.next_revision();
@@ -215,10 +186,10 @@ struct Merge {
 
 impl Save<'_> {
     /// Compares the three, field by field. At the revision that was loaded nobody else has changed anything.
-    fn merge(&self, current: &[pb::SessionField], others_wrote: bool) -> Merge {
+    fn merge(&self, current: &pb::PackedFields, others_wrote: bool) -> Merge {
         let current: BTreeMap<_, _> = current
             .iter()
-            .map(|field| (&field.name, &field.value))
+            .map(|field| (field.name, field.value))
             .collect();
         let names: BTreeSet<_> = match self.base {
             Some(base) => names(self.fields).chain(names(base)).collect(),
@@ -227,24 +198,25 @@ impl Save<'_> {
         let mut merge = Merge::default();
         for name in names {
             let (mine, theirs) = (self.fields.get(name), current.get(name).copied());
+            let same = |value: Option<&Bytes>| value.map(|value| &value[..]) == theirs;
             let loaded = self.base.map(|base| base.get(name));
-            if mine == theirs || loaded == Some(mine) {
+            if same(mine) || loaded == Some(mine) {
                 continue;
             }
-            if others_wrote && loaded != Some(theirs) {
-                merge.conflicts.push(name.clone());
+            if others_wrote && !loaded.is_some_and(same) {
+                merge.conflicts.push(name.to_owned());
             }
             match mine {
-                Some(value) => merge.set.push((name.clone(), value.clone())),
-                None => merge.remove.push(name.clone()),
+                Some(value) => merge.set.push((name.to_owned(), value.clone())),
+                None => merge.remove.push(name.to_owned()),
             }
         }
         merge
     }
 }
 
-fn names(fields: &Fields) -> impl Iterator<Item = &String> {
-    fields.as_list().iter().map(|(name, _)| name)
+fn names(fields: &Fields) -> impl Iterator<Item = &str> {
+    fields.as_list().iter().map(|(name, _)| name.as_str())
 }
 
 pub(super) fn save<S: Store>(
@@ -266,7 +238,7 @@ pub(super) fn save<S: Store>(
             actual_revision: session.mod_revision,
         }));
     }
-    let fields = changed_fields(&session.fields, &merge.set, &merge.remove);
+    let fields = session.fields.changed(&merge.set, &merge.remove);
     check_limits(&policy, &session.fields, &fields)?;
     if merge.set.is_empty() && merge.remove.is_empty() {
         see(batch, id, ns, token)?;
@@ -294,10 +266,10 @@ fn changed<S: Store>(batch: &Batch<'_, S>, id: SlotId) -> Body {
 /// grows, and neither a login nor a change that makes the session smaller.
 pub(super) fn check_limits(
     policy: &SessionPolicy,
-    old: &[pb::SessionField],
-    fields: &[pb::SessionField],
+    old: &pb::PackedFields,
+    fields: &pb::PackedFields,
 ) -> Result<(), Rejection> {
-    let (before, after) = (size(old), size(fields));
+    let (before, after) = (old.size(), fields.size());
     let count = if fields.len() > old.len() {
         fields.len()
     } else {
@@ -305,11 +277,4 @@ pub(super) fn check_limits(
     };
     let bytes = if after > before { after } else { 0 };
     policy.check(count, bytes)
-}
-
-fn size(fields: &[pb::SessionField]) -> usize {
-    fields
-        .iter()
-        .map(|field| field.name.len().saturating_add(field.value.len()))
-        .fold(0, usize::saturating_add)
 }

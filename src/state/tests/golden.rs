@@ -136,7 +136,7 @@ fn answer(body: &Body) -> String {
 fn show_session(session: &pb::SessionRecord) -> String {
     let fields = super::fields(session);
     let rest = pb::SessionRecord {
-        fields: Vec::new(),
+        fields: pb::PackedFields::default(),
         ..session.clone()
     };
     format!("Session({rest:?})").replacen("fields: []", &format!("fields: {fields:?}"), 1)

@@ -336,6 +336,8 @@ fn rejection(reply: &pb::Reply) -> Option<Rejection> {
 
 /// What a session holds.
 fn fields(session: &pb::SessionRecord) -> BTreeMap<String, Bytes> {
-    let fields = session.fields.iter().cloned();
-    fields.map(|field| (field.name, field.value)).collect()
+    let fields = session.fields.shared();
+    fields
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }

@@ -279,10 +279,8 @@ fn unhex(text: &str) -> Vec<u8> {
 fn stored_records_stay_what_they_are() {
     let session = pb::SessionRecord {
         user_id: "ann".to_owned(),
-        fields: vec![pb::SessionField {
-            name: "a".to_owned(),
-            value: Bytes::from_static(b"b"),
-        }],
+        fields: pb::PackedFields::default()
+            .changed(&[("a".to_owned(), Bytes::from_static(b"b"))], &[]),
         create_revision: 1,
         mod_revision: 2,
         created_at: 3,
