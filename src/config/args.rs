@@ -56,21 +56,22 @@ pub struct ServeArgs {
     )]
     pub heartbeat_interval_ms: u64,
 
-    /// Shortest time without a heartbeat, in milliseconds, after which a follower stands for election.
+    /// Time without a heartbeat, in milliseconds, after which a follower asks for votes. A leader whose process has ended is
+    /// replaced at once.
     #[arg(
         long,
         env = "TROLLEY_ELECTION_TIMEOUT_MIN_MS",
         value_name = "MS",
-        default_value_t = 300
+        default_value_t = 800
     )]
     pub election_timeout_min_ms: u64,
 
-    /// Longest such time. Each election draws between the two, so that followers seldom stand at once.
+    /// Longest such time: where asking got nowhere, or no leader was heard yet, a follower asks again after a time that it draws.
     #[arg(
         long,
         env = "TROLLEY_ELECTION_TIMEOUT_MAX_MS",
         value_name = "MS",
-        default_value_t = 500
+        default_value_t = 1600
     )]
     pub election_timeout_max_ms: u64,
 

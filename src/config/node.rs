@@ -55,9 +55,9 @@ pub struct NodeConfig {
 pub struct Timers {
     /// Between a leader's heartbeats.
     pub heartbeat: Duration,
-    /// Shortest election timeout.
+    /// A follower that was told nothing for so long asks for votes.
     pub election_min: Duration,
-    /// Longest election timeout.
+    /// Longest time until a follower that got nowhere asks again.
     pub election_max: Duration,
 }
 

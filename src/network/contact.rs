@@ -1,28 +1,14 @@
-//! When a leader was last heard of, what its clock said, whether the connection it spoke on broke, and what follows from that.
-//!
-//! openraft starts an election when a follower's lease (the longer election timeout) *and* a random timeout on top
-//! passed without an append. A leader that was killed shows at once: the kernel closes its connections. On that
-//! evidence [`campaign`] asks for votes as soon as the lease alone is over, and leaves the long wait to leaders that
-//! are merely silent.
-//!
-//! Invariant: this never weakens a lease. A broken connection proves nothing about the leader's other connections,
-//! so what is started is a pre-vote: openraft refuses it here while the lease runs, and so does every other voter.
+//! When a leader was last heard of, what its clock said, and whether the connection it spoke on broke. What follows from that is
+//! [`super::campaign`]'s business.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::Raft;
-use openraft::storage::RaftStateMachine;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::{LogClock, Testimony};
-use crate::raft::TypeConfig;
 use crate::types::LogTime;
-
-/// First and longest pause between two attempts of a campaign. Voters heard the leader at slightly different times,
-/// so the first attempt may be early; a node that reaches nobody should not ask forty times a second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(500));
 
 /// What this node last saw of a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,25 +55,38 @@ impl LeaderContact {
         *self.contact.borrow()
     }
 
-    /// Waits until a leader's connection is lost and `lease` has passed since it was heard.
-    pub async fn overdue(&self, lease: Duration) -> Contact {
+    /// Waits until a leader is missed: its connection broke, or nothing came of it for `silence`. Whoever has heard none misses
+    /// none.
+    pub async fn missed(&self, silence: Duration) -> Contact {
         let mut contacts = self.subscribe();
         loop {
             let contact = *contacts.borrow_and_update();
-            let lease_over = async {
-                if contact.lost {
-                    tokio::time::sleep_until(contact.heard_at + lease).await;
-                } else {
+            let silent_at = contact.heard_at + silence;
+            if contact.lost || (contact.leader != 0 && silent_at <= Instant::now()) {
+                return contact;
+            }
+            let silent = async {
+                if contact.leader == 0 {
                     std::future::pending::<()>().await;
                 }
+                tokio::time::sleep_until(silent_at).await;
             };
             tokio::select! {
                 biased;
-                () = lease_over => return contact,
+                // Appends wake nobody: it may have been heard since.
+                () = silent => {}
                 // It cannot fail: `self` keeps the sender.
                 _ = contacts.changed() => {}
             }
         }
+    }
+
+    /// Nobody is missed until a leader is heard.
+    pub fn forget(&self) {
+        self.contact.send_if_modified(|contact| {
+            (contact.leader, contact.lost) = (0, false);
+            true
+        });
     }
 
     /// An append of `leader` came in.
@@ -126,39 +125,6 @@ impl LeaderContact {
     }
 }
 
-/// Between the first attempts of two nodes whose ids follow each other. Two that asked at the same moment would both
-/// be granted the pre-vote, and the one with the higher id would depose the other just when it has won.
-const STAGGER: Duration = Duration::from_millis(10);
-/// Ids share their place in line beyond this, which bounds the wait.
-const PLACES: u64 = 5;
-
-/// Asks for votes whenever the leader's connection broke and its lease is over, until some leader is heard. `lease` is
-/// openraft's: the longer election timeout. Ends when Raft does.
-pub async fn campaign<SM>(raft: Raft<TypeConfig, SM>, contact: LeaderContact, lease: Duration)
-where
-    SM: RaftStateMachine<TypeConfig>,
-{
-    let (first, longest) = PAUSES;
-    let place = u32::try_from(raft.node_id() % PLACES).unwrap_or_default();
-    let mut pause = first;
-    let mut last = contact.get();
-    loop {
-        let missed = contact.overdue(lease + STAGGER * place).await;
-        if missed != last {
-            tracing::info!(
-                leader = missed.leader,
-                "the leader's connection broke, asking for votes"
-            );
-            (pause, last) = (first, missed);
-        }
-        if raft.trigger().elect(true).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,5 +145,39 @@ mod tests {
         assert!(watcher.borrow_and_update().lost);
         contact.heard(1);
         assert!(!watcher.borrow_and_update().lost);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_is_missed_when_it_is_silent_or_lost() {
+        const SILENCE: Duration = Duration::from_millis(500);
+        let contact = LeaderContact::new(Arc::new(LogClock::new(Clock::System)));
+        let never = tokio::time::timeout(SILENCE * 10, contact.missed(SILENCE)).await;
+        assert!(never.is_err(), "nobody was heard");
+        contact.heard(1);
+        let begun = Instant::now();
+        let speaker = contact.clone();
+        let talk = async {
+            tokio::time::advance(SILENCE / 2).await;
+            speaker.heard(1);
+            std::future::pending::<()>().await;
+        };
+        let missed = tokio::select! {
+            missed = contact.missed(SILENCE) => missed,
+            () = talk => unreachable!("it goes on for ever"),
+        };
+        assert_eq!((missed.leader, missed.lost), (1, false));
+        assert_eq!(
+            begun.elapsed(),
+            SILENCE / 2 + SILENCE,
+            "since it was last heard"
+        );
+        contact.heard(1);
+        contact.lost(1);
+        let begun = Instant::now();
+        assert!(contact.missed(SILENCE).await.lost);
+        assert_eq!(begun.elapsed(), Duration::ZERO, "at once");
+        contact.forget();
+        let never = tokio::time::timeout(SILENCE * 10, contact.missed(SILENCE)).await;
+        assert!(never.is_err(), "whoever leads misses nobody");
     }
 }

@@ -31,6 +31,7 @@
 //! service's answers (`node` gives them), and TLS.
 
 mod append;
+mod campaign;
 mod channel;
 mod contact;
 mod dial;
@@ -45,8 +46,9 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+pub use campaign::{ElectionTimers, campaign, refuses_connections};
 pub use channel::{Lane, Pool, Timing};
-pub use contact::{Contact, LeaderContact, campaign};
+pub use contact::{Contact, LeaderContact};
 pub use dial::{Dialer, Peer};
 pub use envelope::{Gate, Local};
 pub use error::Error;

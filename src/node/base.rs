@@ -47,6 +47,9 @@ pub trait Base: Send + Sync + Sized + 'static {
         leader: &LeaderHint,
     ) -> impl Future<Output = Result<u64, Unconfirmed>> + Send;
 
+    /// Whether the process of another node has ended for certain: nobody listens at its address.
+    fn is_gone(&self, node: u64) -> impl Future<Output = bool> + Send;
+
     /// Resolves with the reason when the storage cannot go on.
     fn broken(&self) -> impl Future<Output = String> + Send;
 
@@ -93,6 +96,10 @@ impl Base for Disks {
 
     async fn ask_read_index(&self, leader: &LeaderHint) -> Result<u64, Unconfirmed> {
         self.peers.read_index(leader).await
+    }
+
+    async fn is_gone(&self, node: u64) -> bool {
+        self.peers.is_gone(node).await
     }
 
     async fn broken(&self) -> String {

@@ -32,7 +32,6 @@ mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::{mpsc, watch as channel};
@@ -43,7 +42,7 @@ pub use base::{Base, Disks};
 pub use bootstrap::{BootstrapError, Newborn, Settled};
 pub use error::{Error, LeaderHint, Outcome, Stopped};
 pub use leadership::Leadership;
-pub use open::{OpenError, Prepared, Started, raft_config};
+pub use open::{OpenError, Prepared, Started, election_timers, raft_config};
 pub use read::ReadMode;
 pub use rounds::Unconfirmed;
 pub use space::Shortage;
@@ -51,7 +50,7 @@ pub use watch::{Beat, Source, Told, Watcher};
 
 use crate::clock::LogClock;
 use crate::limits;
-use crate::network::{self, LeaderContact};
+use crate::network::{self, ElectionTimers, LeaderContact};
 use crate::raft::TypeConfig;
 use crate::state::Fault;
 use crate::storage::machine::{AppliedAt, Machine};
@@ -111,13 +110,13 @@ pub struct Parts<B: Base> {
     pub cluster: ClusterId,
     /// This node.
     pub id: NodeId,
-    /// openraft's longest election timeout.
-    pub lease: Duration,
+    /// When its leader is missed.
+    pub timers: ElectionTimers,
 }
 
 impl<B: Base> Node<B> {
-    /// Starts what every node does: follow leadership, propose, confirm reads, tick, and ask for votes when the leader's
-    /// connection broke.
+    /// Starts what every node does: follow leadership, propose, confirm reads, tick, and ask for votes when the leader
+    /// is missed.
     #[must_use]
     pub fn start(parts: Parts<B>) -> Self {
         let (proposals, proposed) = mpsc::channel(limits::PROPOSAL_QUEUE);
@@ -145,8 +144,10 @@ impl<B: Base> Node<B> {
         node.spawn(|stop| propose::run(Arc::clone(shared), proposed, stop));
         node.spawn(|stop| rounds::run(Arc::clone(shared), reading, stop));
         node.spawn(|stop| tick::run(node.clone(), stop));
-        let campaign = network::campaign(shared.raft.clone(), parts.contact, parts.lease);
+        let (raft, peers) = (shared.raft.clone(), Arc::clone(shared));
         node.spawn(|stop| async move {
+            let is_gone = |id| peers.base.is_gone(id);
+            let campaign = network::campaign(raft, parts.contact, parts.timers, is_gone);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}

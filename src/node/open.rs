@@ -24,8 +24,8 @@ use crate::clock::{Clock, LogClock};
 use crate::config::{NodeConfig, Snapshots, Timers};
 use crate::limits;
 use crate::network::{
-    Dialer, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local, PeerEndpoint, PeerRooms,
-    Pool, RaftEndpoint, Timing,
+    Dialer, ElectionTimers, Gate, Greeter, InitialClusterDiffers, LeaderContact, Local,
+    PeerEndpoint, PeerRooms, Pool, RaftEndpoint, Timing,
 };
 use crate::proto::internal as pb;
 use crate::storage::machine::{Machine, StateConfig};
@@ -34,6 +34,8 @@ use crate::types::{ClusterId, ShardId};
 
 /// Longest time for a snapshot's chunk, and for installing a received snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// openraft wants a draw to be longer than a heartbeat interval.
+const LEAST_DRAW: Duration = Duration::from_millis(1);
 /// Entries deleted from the log at a time.
 const PURGE_BATCH: u64 = 4096;
 
@@ -207,7 +209,7 @@ impl Prepared {
             contact: contact.clone(),
             cluster,
             id: config.node_id,
-            lease: config.timers.election_max,
+            timers: election_timers(config.timers),
             base: Disks {
                 state,
                 builder,
@@ -323,15 +325,28 @@ fn state_config(config: &NodeConfig, table_limit: usize) -> StateConfig {
     }
 }
 
+/// When a follower misses its leader. The lease leaves two heartbeats until then, and is at most half of the longest
+/// timeout, because openraft waits for its lease and up to as much again.
+#[must_use]
+pub fn election_timers(timers: Timers) -> ElectionTimers {
+    ElectionTimers {
+        lease: (timers.election_min - timers.election_min / 5).min(timers.election_max / 2),
+        silence: timers.election_min,
+    }
+}
+
 /// What differs from openraft's defaults, and why.
 #[must_use]
 pub fn raft_config(timers: Timers, snapshots: Snapshots) -> openraft::Config {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let lease = election_timers(timers).lease;
     openraft::Config {
         cluster_name: "trolley".to_owned(),
         heartbeat_interval: millis(timers.heartbeat),
-        election_timeout_min: millis(timers.election_min),
-        election_timeout_max: millis(timers.election_max),
+        // For openraft, the longest timeout is its lease, and a follower stands when that and a timeout are over. Who misses
+        // a leader has asked for votes long before, see `network::campaign`.
+        election_timeout_min: millis((lease / 2).max(timers.heartbeat + LEAST_DRAW)),
+        election_timeout_max: millis(lease),
         // A node that comes back from a partition must not depose a leader that is well.
         enable_pre_vote: Some(true),
         // A leader that restarts must be elected again: its state may be behind what it had acknowledged.

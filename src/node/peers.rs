@@ -6,7 +6,9 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use super::rounds::{PATIENCE, Unconfirmed};
 use super::{LeaderHint, Node, Raft};
-use crate::network::{Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler};
+use crate::network::{
+    self, Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler,
+};
 use crate::proto::internal as pb;
 use crate::raft::{LogId, Member};
 use crate::storage::snapshot::SnapshotDir;
@@ -53,6 +55,14 @@ impl Peers {
                 }
             })?;
         Ok(log_id.map_or(0, |log_id| log_id.index))
+    }
+
+    /// Whether nobody listens at another node's address.
+    pub(super) async fn is_gone(&self, id: u64) -> bool {
+        match self.member(id) {
+            Some(member) => network::refuses_connections(&member.address).await,
+            None => false,
+        }
     }
 
     /// Another node's figures.

@@ -361,16 +361,18 @@ async fn what_is_wrong_with_the_leader_is_told_apart() {
     cluster.node(leader).start();
     cluster.wait_until_caught_up(leader).await;
 
-    // Dead, and not replaced yet. Whoever is asked is none of those that may lead next in the first moment.
+    // Dead, and not replaced: whoever would vote for another is asleep.
     let second = cluster.wait_for_leader().await;
     let rest = cluster.others(second);
     let follower = cluster.channel(rest[0]).await;
     assert_eq!(put(&follower, some_put(), PATIENCE).await, "done");
+    cluster.node(rest[1]).pause();
     cluster.node(second).kill();
     eventually("a follower that cannot reach its leader", async || {
         put(&follower, some_put(), PATIENCE).await == "LEADER_UNREACHABLE"
     })
     .await;
+    cluster.node(rest[1]).resume();
 
     // Alone.
     let (third, to_third) = loop {

@@ -210,6 +210,11 @@ impl Net {
         !self.lock().cut.contains(&(from, to))
     }
 
+    /// Whether anybody is there.
+    pub fn listens(&self, node: u64) -> bool {
+        self.lock().inboxes.contains_key(&node)
+    }
+
     /// A node listens from now on.
     pub fn listen(&self, node: u64) -> mpsc::Receiver<Delivery> {
         let (inbox, deliveries) = mpsc::channel(INBOX);

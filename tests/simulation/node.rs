@@ -17,7 +17,8 @@ use trolley::clock::{Clock, LogClock};
 use trolley::config::{Snapshots, Timers};
 use trolley::network::{LeaderContact, is_current};
 use trolley::node::{
-    Base, Error, LeaderHint, Node, Outcome, Parts, Raft, ReadMode, Unconfirmed, raft_config,
+    Base, Error, LeaderHint, Node, Outcome, Parts, Raft, ReadMode, Unconfirmed, election_timers,
+    raft_config,
 };
 use trolley::proto::internal as pb;
 use trolley::raft::{LogId, Member, TypeConfig};
@@ -313,7 +314,7 @@ async fn boot(
         contact: contact.clone(),
         cluster: ClusterId::new([7; 16]),
         id: NodeId::new(id).map_err(|e| e.to_string())?,
-        lease: TIMERS.election_max,
+        timers: election_timers(TIMERS),
     });
     let server = Server {
         world: Arc::clone(&world),
@@ -384,6 +385,11 @@ impl Base for SimBase {
             Some(_) => Err(Unconfirmed::NoLeader),
             None => Err(Unconfirmed::Late),
         }
+    }
+
+    async fn is_gone(&self, node: u64) -> bool {
+        let net = &self.world.net;
+        net.is_open(self.id, node) && net.is_open(node, self.id) && !net.listens(node)
     }
 
     async fn broken(&self) -> String {

@@ -118,11 +118,11 @@ fn every_complaint_names_its_flag() {
             "--min-free-disk",
         ),
         (
-            &["--single", "--heartbeat-interval-ms", "101"],
+            &["--single", "--heartbeat-interval-ms", "267"],
             "heartbeat x 3 <= election-timeout-min",
         ),
         (
-            &["--single", "--election-timeout-min-ms", "500"],
+            &["--single", "--election-timeout-min-ms", "1600"],
             "min < max",
         ),
         (

@@ -77,11 +77,11 @@ pub(super) fn disk(room: Room) -> DiskSpace {
 /// Bytes of padding in every snapshot.
 pub(super) const PADDING: usize = 12 << 20;
 
-fn config() -> Arc<Config> {
+fn config(lease: Duration) -> Arc<Config> {
     let config = Config {
         heartbeat_interval: 100,
         election_timeout_min: 600,
-        election_timeout_max: u64::try_from(LEASE.as_millis()).expect("small"),
+        election_timeout_max: u64::try_from(lease.as_millis()).expect("small"),
         max_payload_entries: 64,
         enable_pre_vote: Some(true),
         snapshot_policy: SnapshotPolicy::Never,
@@ -94,11 +94,11 @@ fn config() -> Arc<Config> {
 
 impl Node {
     pub(super) async fn start(id: u64) -> Self {
-        Self::start_as(local(id)).await
+        Self::start_as(local(id), LEASE).await
     }
 
     /// A node that claims to be `local`.
-    pub(super) async fn start_as(local: Local) -> Self {
+    pub(super) async fn start_as(local: Local, lease: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         let proxy = Proxy::start(listener.local_addr().expect("bound")).await;
         let clock = Arc::new(LogClock::new(Clock::System));
@@ -107,7 +107,7 @@ impl Node {
         let machine = MemoryMachine::new(CLUSTER, PADDING);
         let id = local.node.get();
         let log = MemoryLog::default();
-        let raft = Raft::new(id, config(), network, log, machine.clone());
+        let raft = Raft::new(id, config(lease), network, log, machine.clone());
         let raft = raft.await.expect("starts");
         let mut node = Self {
             id,
@@ -214,9 +214,14 @@ pub(super) fn proposal(key: &str) -> Proposal {
 
 /// Starts nodes 1 to `count` as one cluster that has a leader.
 pub(super) async fn start(count: u64) -> Vec<Node> {
+    start_with(count, LEASE).await
+}
+
+/// The same with another lease.
+pub(super) async fn start_with(count: u64, lease: Duration) -> Vec<Node> {
     let mut nodes = Vec::new();
     for id in 1..=count {
-        nodes.push(Node::start(id).await);
+        nodes.push(Node::start_as(local(id), lease).await);
     }
     let members: BTreeMap<u64, Member> = nodes.iter().map(|n| (n.id, n.member())).collect();
     nodes[0].raft.initialize(members).await.expect("pristine");

@@ -10,15 +10,16 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use openraft::ServerState;
 use prost::Message as _;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic_types::StatusExt as _;
 
 use self::cluster::{
     DEADLINE, LEASE, Node, PADDING, converge, disk, eventually, leader, local, proposal, start,
-    write,
+    start_with, write,
 };
 use super::channel::within;
-use super::{Error, Lane, Pool, Timing, campaign};
+use super::{ElectionTimers, Error, Lane, Pool, Timing, campaign, refuses_connections};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{ClusterId, InstanceId, LogTime, Room};
@@ -55,39 +56,101 @@ async fn replication_survives_connections_that_break_in_the_middle() {
     stop(nodes).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_leader_is_missed_at_once_and_replaced() {
-    let mut nodes = start(3).await;
-    write(&nodes, 10).await;
-    converge(&nodes).await;
-    let leads = leader(&nodes).await;
-    let killed = nodes.swap_remove(leads);
-    let old = killed.id;
+/// Lets nodes campaign with these timers, and not by openraft's. `is_gone` is what they find where the leader was.
+fn campaign_with(nodes: &[Node], timers: ElectionTimers, is_gone: bool) -> JoinSet<()> {
     let mut campaigns = JoinSet::new();
-    for node in &nodes {
-        // Whoever is elected now was not elected by openraft's timer.
+    for node in nodes {
         node.raft.runtime_config().elect(false);
         let (raft, contact) = (node.raft.clone(), node.contact.clone());
-        campaigns.spawn(campaign(raft, contact, LEASE));
+        campaigns.spawn(campaign(raft, contact, timers, move |_| {
+            std::future::ready(is_gone)
+        }));
+    }
+    campaigns
+}
+
+/// Kills the leader in such a way that all others see its connections break. Returns who it was.
+async fn kill_leader(nodes: &mut Vec<Node>) -> u64 {
+    let leads = leader(nodes).await;
+    let killed = nodes.swap_remove(leads);
+    let old = killed.id;
+    for node in &*nodes {
         // The connections must break before the leader's Raft can end them in order.
         node.proxy.isolate(true);
     }
     killed.kill().await;
-    eventually("both followers notice the broken stream", async || {
-        nodes.iter().all(|node| node.contact.get().lost)
-    })
-    .await;
-    for node in &nodes {
+    for node in &*nodes {
         node.proxy.isolate(false);
     }
+    old
+}
+
+async fn await_other_leader(nodes: &[Node], old: u64) {
     eventually("another leader", async || {
         let new = nodes[0].raft.current_leader().await;
         new.is_some_and(|id| id != old)
     })
     .await;
+    write(nodes, 10).await;
+    converge(nodes).await;
+}
+
+/// Nobody misses a leader for its silence.
+const DEAF: ElectionTimers = ElectionTimers {
+    lease: LEASE,
+    silence: DEADLINE.saturating_mul(100),
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_connection_broke_is_replaced_when_its_lease_is_over() {
+    let mut nodes = start(3).await;
     write(&nodes, 10).await;
     converge(&nodes).await;
+    let _campaigns = campaign_with(&nodes, DEAF, false);
+    let old = kill_leader(&mut nodes).await;
+    await_other_leader(&nodes, old).await;
     stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_process_has_ended_is_replaced_in_spite_of_its_lease() {
+    let lease = DEADLINE * 100;
+    let mut nodes = start_with(3, lease).await;
+    write(&nodes, 10).await;
+    converge(&nodes).await;
+    let _campaigns = campaign_with(&nodes, ElectionTimers { lease, ..DEAF }, true);
+    let old = kill_leader(&mut nodes).await;
+    await_other_leader(&nodes, old).await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_leader_is_replaced() {
+    let mut nodes = start(3).await;
+    write(&nodes, 10).await;
+    converge(&nodes).await;
+    let leads = leader(&nodes).await;
+    let silent = nodes.swap_remove(leads);
+    let timers = ElectionTimers {
+        lease: LEASE,
+        silence: LEASE * 2,
+    };
+    let _campaigns = campaign_with(&nodes, timers, false);
+    // It lives, and its connections stand.
+    silent.raft.runtime_config().heartbeat(false);
+    await_other_leader(&nodes, silent.id).await;
+    silent.stop().await;
+    stop(nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_where_connections_are_refused_has_a_process_ended() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let address = listener.local_addr().expect("bound").to_string();
+    assert!(!refuses_connections(&address).await, "somebody listens");
+    drop(listener);
+    assert!(refuses_connections(&address).await, "nobody listens");
+    assert!(!refuses_connections("no address").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -304,7 +367,7 @@ async fn a_wiped_node_is_not_let_back_in_under_its_old_id() {
     let nodes = start(2).await;
     let mut wiped = local(2);
     wiped.instance = InstanceId::new([99; 16]);
-    let impostor = Node::start_as(wiped).await;
+    let impostor = Node::start_as(wiped, LEASE).await;
     let member = nodes[0].member();
     let mut client = Pool::new(Timing::default())
         .raft(&member.address, Lane::Control)

@@ -19,7 +19,7 @@ use super::{Cluster, PATIENCE, Random, eventually};
 /// Stories that are lived at the same time.
 const TELLERS: u64 = 8;
 
-/// A new leader takes longer, so that an attempt which a kill hits ends without an answer.
+/// A leader that hangs is missed later, so that an attempt which it takes along ends without an answer.
 const IMPATIENCE: Duration = Duration::from_millis(300);
 
 /// A storm that has not hit all that it was to hit goes on for so many times the kills that were asked for.
@@ -169,10 +169,13 @@ impl Storm {
             self.ended.load(Ordering::Relaxed) >= enough && self.has_aim(kinds)
         })
         .await;
+        // It hangs before it dies: a leader whose process has ended is replaced before anybody's patience is at an end, and
+        // then nothing would tell which requests it took along.
+        cluster.node(leader).pause();
         self.kills.fetch_add(1, Ordering::Relaxed);
-        cluster.node(leader).kill();
         self.is_over.store(true, Ordering::Relaxed);
         cluster.wait_for_leader_beside(leader).await;
+        cluster.node(leader).kill();
     }
 
     fn note(&self, kind: &'static str, change: impl FnOnce(&mut Requests)) {

@@ -1,0 +1,166 @@
+//! Asking for votes as soon as the leader is missed.
+//!
+//! openraft begins an election when a follower's lease *and* a random timeout on top passed without an append. That is twice
+//! the wait which an election timeout names, so [`campaign`] asks first, and openraft's timer is what is left if it gets
+//! nowhere, and for nodes that have heard no leader yet. It tells three ways to miss a leader apart:
+//!
+//! | what is seen | what it proves | what follows |
+//! |---|---|---|
+//! | the leader's connection broke, and at its address connections are refused | its process has ended | this node lets go of the lease and asks at once |
+//! | the leader's connection broke | nothing about its other connections | it asks when the lease is over |
+//! | nothing was heard for the shortest election timeout | as much | it asks then |
+//!
+//! Leaders that are killed are replaced within milliseconds, whatever the timers say; those that hang, or whose machine is
+//! gone, after the shortest timeout. Nodes take turns by their ids, where Raft has them draw: what a draw is for, that two
+//! do not ask at once, a few milliseconds do as well.
+//!
+//! Invariants:
+//! 1. What is started is a pre-vote: unless a majority misses the leader too, it changes nothing.
+//! 2. A lease is let go only of a leader whose process has ended, and reads never rest on one: a linearizable read is
+//!    confirmed by a majority. So whoever is wrong here costs an election and no more.
+//! 3. The lease is shorter than the shortest election timeout by more than the times differ at which voters heard the leader
+//!    last: who misses it for that long finds others whose lease is over.
+
+use std::future::Future;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use openraft::Raft;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::raft::TransferLeaderRequest;
+use openraft::storage::RaftStateMachine;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::{Contact, LeaderContact};
+use crate::raft::TypeConfig;
+
+/// First and longest pause between two attempts of a campaign. Voters heard the leader at slightly different times,
+/// so the first attempt may be early; a node that reaches nobody should not ask forty times a second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(500));
+/// Between the first attempts of two nodes whose ids follow each other. Two that asked at the same moment would both
+/// be granted the pre-vote, and the one with the higher id would depose the other just when it has won.
+const STAGGER: Duration = Duration::from_millis(10);
+/// Ids share their place in line beyond this, which bounds the wait.
+const PLACES: u64 = 5;
+/// Looks at the address of a leader whose connection broke, and the time between two of them. A process that ends may close
+/// its connections before its listener; one that still listens a moment later goes on.
+const LOOKS: u32 = 10;
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a look may take. Who refuses a connection does so within a round trip.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// When a leader is missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElectionTimers {
+    /// Nobody votes for another within this time of hearing the leader: openraft's longest election timeout.
+    pub lease: Duration,
+    /// A leader that was silent for so long is missed.
+    pub silence: Duration,
+}
+
+/// Asks for votes whenever the leader is missed, until some leader is heard or this node leads. `is_gone` says whether the
+/// process of a node has ended for certain. Ends when Raft does.
+pub async fn campaign<SM, G>(
+    raft: Raft<TypeConfig, SM>,
+    contact: LeaderContact,
+    timers: ElectionTimers,
+    is_gone: impl Fn(u64) -> G + Send,
+) where
+    SM: RaftStateMachine<TypeConfig>,
+    G: Future<Output = bool> + Send,
+{
+    let (first, longest) = PAUSES;
+    let turn = STAGGER * u32::try_from(raft.node_id() % PLACES).unwrap_or_default();
+    let mut pause = first;
+    let mut last = None;
+    loop {
+        let missed = contact.missed(timers.silence).await;
+        if leads(&raft) {
+            // Whom it heard before is history.
+            contact.forget();
+            continue;
+        }
+        if last != Some(missed) {
+            (pause, last) = (first, Some(missed));
+            let why = if missed.lost {
+                await_end(&raft, missed, timers.lease, &is_gone).await
+            } else {
+                "it is silent"
+            };
+            sleep(turn).await;
+            if contact.get() != missed {
+                continue;
+            }
+            tracing::info!(
+                leader = missed.leader,
+                why,
+                "the leader is missed, asking for votes"
+            );
+        }
+        if raft.trigger().elect(true).await.is_err() {
+            return;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+/// The leader's connection broke: waits until its process is known to have ended, or its lease is over. Returns what there is
+/// to say of it.
+async fn await_end<SM, G>(
+    raft: &Raft<TypeConfig, SM>,
+    missed: Contact,
+    lease: Duration,
+    is_gone: &impl Fn(u64) -> G,
+) -> &'static str
+where
+    SM: RaftStateMachine<TypeConfig>,
+    G: Future<Output = bool> + Send,
+{
+    for _ in 0..LOOKS {
+        if is_gone(missed.leader).await {
+            let_go(raft, missed.leader).await;
+            return "its process has ended";
+        }
+        sleep(LOOK_AGAIN).await;
+    }
+    sleep_until(missed.heard_at + lease).await;
+    "its connection broke"
+}
+
+/// Ends the lease that a leader has here. openraft does so for a leader that hands over to another node, which is what this
+/// tells it; of whom it votes for next, and whether anybody is elected, that decides nothing.
+async fn let_go<SM>(raft: &Raft<TypeConfig, SM>, leader: u64)
+where
+    SM: RaftStateMachine<TypeConfig>,
+{
+    let vote = {
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.current_leader == Some(leader)).then(|| metrics.vote.clone())
+    };
+    if let Some(vote) = vote {
+        let request = TransferLeaderRequest::new(vote, leader, None);
+        // It fails when Raft has ended, which the next trigger finds too.
+        let _ = raft.handle_transfer_leader(request).await;
+    }
+}
+
+fn leads<SM>(raft: &Raft<TypeConfig, SM>) -> bool
+where
+    SM: RaftStateMachine<TypeConfig>,
+{
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.state.is_leader()
+}
+
+/// Whether connections to an address are refused, as they are where nobody listens. Silence, and whatever else may be in
+/// the way, says nothing.
+pub async fn refuses_connections(address: &str) -> bool {
+    match timeout(LOOK, TcpStream::connect(address)).await {
+        Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
+        Ok(Ok(_)) | Err(_) => false,
+    }
+}
