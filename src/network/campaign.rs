@@ -4,11 +4,11 @@
 //! the wait which an election timeout names, so [`campaign`] asks first, and openraft's timer is what is left if it gets
 //! nowhere, and for nodes that have heard no leader yet. It tells three ways to miss a leader apart:
 //!
-//! | what is seen | what it proves | what follows |
-//! |---|---|---|
-//! | the leader's connection broke, and at its address connections are refused | its process has ended | this node lets go of the lease and asks at once |
-//! | the leader's connection broke | nothing about its other connections | it asks when the lease is over |
-//! | nothing was heard for the shortest election timeout | as much | it asks then |
+//! | what is seen | what follows |
+//! |---|---|
+//! | its connection broke, and connections to its address are refused: its process has ended | this node lets go of the lease and asks at once |
+//! | its connection broke, which says nothing about its other connections | it asks when the lease is over |
+//! | nothing was heard for the shortest election timeout | it asks then |
 //!
 //! Leaders that are killed are replaced within milliseconds, whatever the timers say; those that hang, or whose machine is
 //! gone, after the shortest timeout. Nodes take turns by their ids, where Raft has them draw: what a draw is for, that two
@@ -32,17 +32,17 @@ use openraft::storage::RaftStateMachine;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::{Contact, LeaderContact};
-use crate::raft::TypeConfig;
+use super::LeaderContact;
+use crate::raft::{TypeConfig, Vote};
 
 /// First and longest pause between two attempts of a campaign. Voters heard the leader at slightly different times,
 /// so the first attempt may be early; a node that reaches nobody should not ask forty times a second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(500));
-/// Between the first attempts of two nodes whose ids follow each other. Two that asked at the same moment would both
-/// be granted the pre-vote, and the one with the higher id would depose the other just when it has won.
+/// Between the first attempts of two nodes. Two that asked at the same moment would both be granted the pre-vote, and the one
+/// with the higher id would depose the other just when it has won.
 const STAGGER: Duration = Duration::from_millis(10);
-/// Ids share their place in line beyond this, which bounds the wait.
-const PLACES: u64 = 5;
+/// Nodes share their place in line beyond this, which bounds the wait.
+const LAST_PLACE: usize = 4;
 /// Looks at the address of a leader whose connection broke, and the time between two of them. A process that ends may close
 /// its connections before its listener; one that still listens a moment later goes on.
 const LOOKS: u32 = 10;
@@ -70,63 +70,98 @@ pub async fn campaign<SM, G>(
     SM: RaftStateMachine<TypeConfig>,
     G: Future<Output = bool> + Send,
 {
-    let (first, longest) = PAUSES;
-    let turn = STAGGER * u32::try_from(raft.node_id() % PLACES).unwrap_or_default();
-    let mut pause = first;
-    let mut last = None;
+    let mut losses = contact.get().losses;
     loop {
-        let missed = contact.missed(timers.silence).await;
-        if leads(&raft) {
+        let missed = contact.missed(timers.silence, losses).await;
+        let is_lost = missed.losses != losses;
+        losses = missed.losses;
+        let before = Standing::of(&raft);
+        if before.leads {
             // Whom it heard before is history.
             contact.forget();
             continue;
         }
-        if last != Some(missed) {
-            (pause, last) = (first, Some(missed));
-            let why = if missed.lost {
-                await_end(&raft, missed, timers.lease, &is_gone).await
+        let (mut has_ended, mut why) = (false, "it is silent");
+        if is_lost {
+            has_ended = has_gone(missed.leader, &is_gone).await;
+            if has_ended {
+                why = "its process has ended";
+                let_go(&raft, missed.leader).await;
             } else {
-                "it is silent"
-            };
-            sleep(turn).await;
-            if contact.get() != missed {
-                continue;
+                why = "its connection broke";
+                sleep_until(missed.heard_at + timers.lease).await;
             }
+        }
+        sleep(before.turn).await;
+        // What a process sent before it ended may be read after that was found out, so then only another leadership counts.
+        let is_settled = || {
+            let now = Standing::of(&raft);
+            now.leads
+                || (now.leader.is_some() && now.vote != before.vote)
+                || (!has_ended && contact.get().heard_at != missed.heard_at)
+        };
+        let (mut pause, longest) = PAUSES;
+        if !is_settled() {
             tracing::info!(
                 leader = missed.leader,
                 why,
                 "the leader is missed, asking for votes"
             );
         }
-        if raft.trigger().elect(true).await.is_err() {
-            return;
+        while !is_settled() {
+            if raft.trigger().elect(true).await.is_err() {
+                return;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(longest);
     }
 }
 
-/// The leader's connection broke: waits until its process is known to have ended, or its lease is over. Returns what there is
-/// to say of it.
-async fn await_end<SM, G>(
-    raft: &Raft<TypeConfig, SM>,
-    missed: Contact,
-    lease: Duration,
-    is_gone: &impl Fn(u64) -> G,
-) -> &'static str
+/// What this node is in its cluster.
+struct Standing {
+    vote: Vote,
+    leader: Option<u64>,
+    leads: bool,
+    /// How long it lets others ask before it.
+    turn: Duration,
+}
+
+impl Standing {
+    fn of<SM>(raft: &Raft<TypeConfig, SM>) -> Self
+    where
+        SM: RaftStateMachine<TypeConfig>,
+    {
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader;
+        // The voter whose id follows the leader's is the first in line.
+        let voters = metrics.membership_config.membership().voter_ids();
+        let (own, first) = (metrics.id, leader.unwrap_or_default());
+        let distance = |id: u64| id.wrapping_sub(first);
+        let before = voters.filter(|id| *id != first && distance(*id) < distance(own));
+        let place = before.count().min(LAST_PLACE);
+        Self {
+            vote: metrics.vote.clone(),
+            leader,
+            leads: metrics.state.is_leader(),
+            turn: STAGGER * u32::try_from(place).unwrap_or_default(),
+        }
+    }
+}
+
+/// A leader's connection broke: whether its process is seen to have ended.
+async fn has_gone<G>(leader: u64, is_gone: &impl Fn(u64) -> G) -> bool
 where
-    SM: RaftStateMachine<TypeConfig>,
     G: Future<Output = bool> + Send,
 {
     for _ in 0..LOOKS {
-        if is_gone(missed.leader).await {
-            let_go(raft, missed.leader).await;
-            return "its process has ended";
+        if is_gone(leader).await {
+            return true;
         }
         sleep(LOOK_AGAIN).await;
     }
-    sleep_until(missed.heard_at + lease).await;
-    "its connection broke"
+    false
 }
 
 /// Ends the lease that a leader has here. openraft does so for a leader that hands over to another node, which is what this
@@ -135,25 +170,12 @@ async fn let_go<SM>(raft: &Raft<TypeConfig, SM>, leader: u64)
 where
     SM: RaftStateMachine<TypeConfig>,
 {
-    let vote = {
-        let metrics = raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        (metrics.current_leader == Some(leader)).then(|| metrics.vote.clone())
-    };
-    if let Some(vote) = vote {
-        let request = TransferLeaderRequest::new(vote, leader, None);
+    let now = Standing::of(raft);
+    if now.leader == Some(leader) {
+        let request = TransferLeaderRequest::new(now.vote, leader, None);
         // It fails when Raft has ended, which the next trigger finds too.
         let _ = raft.handle_transfer_leader(request).await;
     }
-}
-
-fn leads<SM>(raft: &Raft<TypeConfig, SM>) -> bool
-where
-    SM: RaftStateMachine<TypeConfig>,
-{
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
-    metrics.state.is_leader()
 }
 
 /// Whether connections to an address are refused, as they are where nobody listens. Silence, and whatever else may be in

@@ -17,8 +17,8 @@ pub struct Contact {
     pub leader: u64,
     /// When it came.
     pub heard_at: Instant,
-    /// The append stream of that leader broke, and it was not heard since.
-    pub lost: bool,
+    /// How often the append stream of who led then broke. What it had sent may be read afterwards, so that it is heard once more.
+    pub losses: u64,
 }
 
 /// Shared between whoever serves appends and whoever watches. Cloning shares it.
@@ -35,7 +35,7 @@ impl LeaderContact {
         let never = Contact {
             leader: 0,
             heard_at: Instant::now(),
-            lost: false,
+            losses: 0,
         };
         Self {
             contact: Arc::new(watch::Sender::new(never)),
@@ -43,7 +43,7 @@ impl LeaderContact {
         }
     }
 
-    /// Wakes when contact is lost or regained, or the leader changes; not with every append.
+    /// Wakes when contact is lost, or the leader changes; not with every append.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Contact> {
         self.contact.subscribe()
@@ -55,14 +55,15 @@ impl LeaderContact {
         *self.contact.borrow()
     }
 
-    /// Waits until a leader is missed: its connection broke, or nothing came of it for `silence`. Whoever has heard none misses
-    /// none.
-    pub async fn missed(&self, silence: Duration) -> Contact {
+    /// Waits until a leader is missed: its connection broke after so many `losses`, or nothing came of it for `silence`. Whoever
+    /// has heard none misses none.
+    pub async fn missed(&self, silence: Duration, losses: u64) -> Contact {
         let mut contacts = self.subscribe();
         loop {
             let contact = *contacts.borrow_and_update();
             let silent_at = contact.heard_at + silence;
-            if contact.lost || (contact.leader != 0 && silent_at <= Instant::now()) {
+            let is_silent = contact.leader != 0 && silent_at <= Instant::now();
+            if is_silent || contact.losses != losses {
                 return contact;
             }
             let silent = async {
@@ -84,7 +85,7 @@ impl LeaderContact {
     /// Nobody is missed until a leader is heard.
     pub fn forget(&self) {
         self.contact.send_if_modified(|contact| {
-            (contact.leader, contact.lost) = (0, false);
+            contact.leader = 0;
             true
         });
     }
@@ -92,12 +93,9 @@ impl LeaderContact {
     /// An append of `leader` came in.
     pub fn heard(&self, leader: u64) {
         self.contact.send_if_modified(|contact| {
-            let news = contact.leader != leader || contact.lost;
-            *contact = Contact {
-                leader,
-                heard_at: Instant::now(),
-                lost: false,
-            };
+            let news = contact.leader != leader;
+            contact.leader = leader;
+            contact.heard_at = Instant::now();
             news
         });
     }
@@ -118,8 +116,8 @@ impl LeaderContact {
     /// The append stream of `leader` broke.
     pub fn lost(&self, leader: u64) {
         self.contact.send_if_modified(|contact| {
-            let news = contact.leader == leader && !contact.lost;
-            contact.lost |= news;
+            let news = contact.leader == leader;
+            contact.losses += u64::from(news);
             news
         });
     }
@@ -142,16 +140,15 @@ mod tests {
         contact.lost(2);
         assert!(!watcher.has_changed().expect("open"), "not the leader");
         contact.lost(1);
-        assert!(watcher.borrow_and_update().lost);
-        contact.heard(1);
-        assert!(!watcher.borrow_and_update().lost);
+        assert_eq!(watcher.borrow_and_update().losses, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_leader_is_missed_when_it_is_silent_or_lost() {
         const SILENCE: Duration = Duration::from_millis(500);
         let contact = LeaderContact::new(Arc::new(LogClock::new(Clock::System)));
-        let never = tokio::time::timeout(SILENCE * 10, contact.missed(SILENCE)).await;
+        let never =
+            tokio::time::timeout(SILENCE * 10, contact.missed(SILENCE, contact.get().losses)).await;
         assert!(never.is_err(), "nobody was heard");
         contact.heard(1);
         let begun = Instant::now();
@@ -162,10 +159,10 @@ mod tests {
             std::future::pending::<()>().await;
         };
         let missed = tokio::select! {
-            missed = contact.missed(SILENCE) => missed,
+            missed = contact.missed(SILENCE, 0) => missed,
             () = talk => unreachable!("it goes on for ever"),
         };
-        assert_eq!((missed.leader, missed.lost), (1, false));
+        assert_eq!((missed.leader, missed.losses), (1, 0));
         assert_eq!(
             begun.elapsed(),
             SILENCE / 2 + SILENCE,
@@ -173,11 +170,14 @@ mod tests {
         );
         contact.heard(1);
         contact.lost(1);
+        // What had been on its way.
+        contact.heard(1);
         let begun = Instant::now();
-        assert!(contact.missed(SILENCE).await.lost);
+        assert_eq!(contact.missed(SILENCE, 0).await.losses, 1);
         assert_eq!(begun.elapsed(), Duration::ZERO, "at once");
         contact.forget();
-        let never = tokio::time::timeout(SILENCE * 10, contact.missed(SILENCE)).await;
+        let never =
+            tokio::time::timeout(SILENCE * 10, contact.missed(SILENCE, contact.get().losses)).await;
         assert!(never.is_err(), "whoever leads misses nobody");
     }
 }
