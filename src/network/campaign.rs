@@ -4,9 +4,9 @@
 //! the wait which an election timeout names, so [`campaign`] asks first, and openraft's timer is what is left if it gets
 //! nowhere, and for nodes that have heard no leader yet. It tells three ways to miss a leader apart:
 //!
-//! | what is seen | what follows |
+//! | what a node sees | what follows |
 //! |---|---|
-//! | its connection broke, and connections to its address are refused: its process has ended | this node lets go of the lease and asks at once |
+//! | its connection broke, and connections to its address are refused: its process is gone | it lets go of the lease and asks at once |
 //! | its connection broke, which says nothing about its other connections | it asks when the lease is over |
 //! | nothing was heard for the shortest election timeout | it asks then |
 //!
