@@ -283,7 +283,7 @@ def table(lines):
     return "\n".join(rows)
 
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 300, 190, 58, 34, 12, 40
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 310, 206, 58, 48, 22, 40
 PANELS = (
     ("operations_per_second", "operations a second"),
     ("p99_us", "p99, ms"),
@@ -300,11 +300,11 @@ polyline { fill: none; stroke-width: 2 } circle { stroke: none } circle.kv-put {
 
 
 def short(number):
-    """As an axis has it: 10k, 64k, 2.5, 0."""
-    for bound, letter in ((1_000_000, "M"), (1_000, "k")):
+    """As an axis has it: 2.5, 4,096, 65.5k, 10M."""
+    for bound, unit, letter in ((1_000_000, 1_000_000, "M"), (10_000, 1_000, "k")):
         if number >= bound:
-            return f"{number / bound:g}{letter}"
-    return f"{number:g}"
+            return f"{number / unit:.3g}{letter}"
+    return f"{number:,.6g}"
 
 
 def ticks_to(highest):
