@@ -40,6 +40,7 @@ Measures Trolley beside etcd 3.5.1 and Redis on loopback, three nodes each (Redi
 every write on disk before it is acknowledged, and prints one table of medians.
 
   scripts/bench.sh [options]
+  scripts/bench.sh --growth [--help | options]    how Trolley's cost grows: keys, values, nodes, clients, time up
 
   --rounds N          measure everything N times, in turn, and take medians; 0 for outages alone ($ROUNDS)
   --duration D        of one measurement ($DURATION), after a warm-up of $WARM_UP
@@ -443,7 +444,20 @@ measure_endings() {
     measure_beside "$REVOKED_SESSIONS sessions are revoked" revoke-all 1 3s --user many
 }
 
+# What it has measured stays, so that it can go on. See growth.py.
+measure_growth() {
+    SYSTEMS=trolley
+    WORK=$(mktemp -d)
+    trap clean_up EXIT
+    prepare_tools
+    GROWTH_BINARY=$BINARY GROWTH_PORT=$BASE_PORT python3 "$ROOT/scripts/growth.py" "$@"
+}
+
 main() {
+    if [[ ${1:-} == --growth ]]; then
+        measure_growth "${@:2}"
+        return
+    fi
     parse "$@"
     WORK=$(mktemp -d)
     RESULTS=$WORK/results.jsonl

@@ -23,7 +23,10 @@ pub enum Error {
     #[error("{0}")]
     Rejected(Rejection),
     /// Others changed the fields of a session that a save changes, too.
-    #[error("{} of the saved fields were changed by others since they were loaded", fields.len())]
+    #[error(
+        "others have changed fields of this save since they were loaded: {}; load the session again",
+        named(fields)
+    )]
     SaveConflict {
         /// Their names.
         fields: Vec<String>,
@@ -71,6 +74,21 @@ pub enum Error {
     ForeignReply(&'static str),
 }
 
+/// The first few of these names; the metadata has more.
+fn named(fields: &[String]) -> String {
+    const NAMED: usize = 4;
+    let first: Vec<_> = fields
+        .iter()
+        .take(NAMED)
+        .map(|it| format!("{it:?}"))
+        .collect();
+    let first = first.join(", ");
+    match fields.len().saturating_sub(NAMED) {
+        0 => first,
+        others => format!("{first} and {others} more"),
+    }
+}
+
 impl From<Rejection> for Error {
     fn from(rejection: Rejection) -> Self {
         Self::Rejected(rejection)
@@ -80,5 +98,22 @@ impl From<Rejection> for Error {
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         Self::Node(fault.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_that_conflicts_says_with_which_fields() {
+        let said = |names: &[&str]| {
+            let fields = names.iter().map(ToString::to_string).collect();
+            let actual = Revision::new(9);
+            Error::SaveConflict { fields, actual }.to_string()
+        };
+        assert!(said(&["theme", "a\"b"]).contains(r#": "theme", "a\"b";"#));
+        let many = said(&["a", "b", "c", "d", "e", "f"]);
+        assert!(many.contains(r#""d" and 2 more"#), "{many}");
     }
 }

@@ -174,7 +174,10 @@ impl Link {
             driver,
         } = self.usable().await?;
         let request = Request::from_parts(parts, ());
-        let (answer, mut stream) = requests.send_request(request, false)?;
+        // The last thing that it does is to queue the headers. Where it fails, it was before that, and nothing was sent.
+        let (answer, mut stream) = requests
+            .send_request(request, false)
+            .map_err(|error| ConnectError(error.into()))?;
         let mut body = pin!(body);
         // One behind, for the last one says that it is the last.
         let mut held = None;

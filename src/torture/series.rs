@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::checks::Judgement;
+use super::checks::carts::Durability;
 use super::verdict::Verdict;
 
 /// Properties whose facts are operations that were held against an order that is linearizable.
@@ -37,6 +38,9 @@ pub struct Series {
     pub elapsed_ms: u64,
     /// Times to recovery, in milliseconds: how many, half of them at most, 99 of 100 at most, all at most.
     pub recovery: (u64, u64, u64, u64),
+    /// Acknowledged writes that can be told from each other, and how many were lost: in the runs after which that could be found out.
+    #[serde(default)]
+    pub durability: Durability,
     /// All of them.
     all_ms: Vec<u64>,
 }
@@ -94,6 +98,10 @@ impl Series {
         }
         self.calls += verdict.total.invoked;
         self.overlaps += verdict.overlaps;
+        if let Some(lost) = verdict.durability.lost {
+            self.durability.acknowledged += verdict.durability.acknowledged;
+            *self.durability.lost.get_or_insert(0) += lost;
+        }
         self.elapsed_ms += verdict.elapsed_ms;
         self.all_ms.extend(&verdict.recovery.all_ms);
         self.all_ms.sort_unstable();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::checks::carts::{self, Durability};
 use super::checks::recovery::{self, Recovery};
 use super::checks::{self, Check, Judgement, Violation};
 use super::faults::{Episode, Proof};
@@ -68,6 +69,9 @@ pub struct Verdict {
     pub overlaps: u64,
     /// From a change to the next acknowledged write.
     pub recovery: Recovery,
+    /// Acknowledged writes, where each can be told from every other one, and how many were lost.
+    #[serde(default)]
+    pub durability: Durability,
     /// Properties.
     pub checks: Vec<Check>,
 }
@@ -106,6 +110,7 @@ impl Verdict {
             faults,
             overlaps,
             recovery: recovery::measure(&record.chronicle, &record.probes),
+            durability: carts::durability(&record.adds, &record.audit),
             checks,
         }
     }

@@ -86,7 +86,7 @@ fn describe(verdict: &Verdict) -> String {
     let total = &verdict.total;
     let mut text = format!(
         "{faults}\n{checks}\n{} calls in {} s: {} answered, {} refused, {} not applied, {} unknown; {} overlaps of two faults\n\
-         recovery after {} changes: p50 {} ms, p99 {} ms, longest {} ms\n",
+         recovery after {} changes: p50 {} ms, p99 {} ms, longest {} ms\n{}\n",
         total.invoked,
         verdict.elapsed_ms / 1000,
         total.answered,
@@ -98,6 +98,7 @@ fn describe(verdict: &Verdict) -> String {
         recovery.p50_ms,
         recovery.p99_ms,
         recovery.max_ms,
+        verdict.durability,
     );
     for reason in &verdict.reasons {
         text.push_str("  ");
@@ -128,7 +129,7 @@ pub(super) fn series(series: &Series) -> String {
     let mut text = format!(
         "{} runs: {} valid, {} invalid, {} unknown; {} kinds of faults took effect {} times, {} overlaps\n\
          {} operations were checked for linearizability, of {} calls in {} s\n\
-         recovery after {samples} changes: p50 {p50} ms, p99 {p99} ms, longest {longest} ms\n",
+         recovery after {samples} changes: p50 {p50} ms, p99 {p99} ms, longest {longest} ms\n{}\n",
         series.runs,
         series.valid.len(),
         series.invalid.len(),
@@ -139,6 +140,7 @@ pub(super) fn series(series: &Series) -> String {
         series.operations,
         series.calls,
         series.elapsed_ms / 1000,
+        series.durability,
     );
     for (seed, reasons) in series.invalid.iter().chain(&series.unknown) {
         put(

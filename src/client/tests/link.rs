@@ -177,6 +177,22 @@ async fn a_connection_that_was_closed_is_made_again() {
     }
 }
 
+/// What HTTP/2 refuses on this side, a connection that cannot take it or a header that must not be, never left.
+#[tokio::test]
+async fn what_http2_does_not_take_was_not_sent() {
+    let server = Server::start(|stream, _| echo(stream, usize::MAX)).await;
+    let link = server.link();
+    let request = Request::post(PATH)
+        .header("connection", "close")
+        .body(Body::empty())
+        .expect("it is well formed");
+    let error = link.clone().call(request).await;
+    let error = error.expect_err("HTTP/2 has no such header");
+    assert!(error.is::<ConnectError>(), "{error}");
+    let (data, _) = call(&link, &[b"mine"]).await.expect("the next is served");
+    assert_eq!((data.as_slice(), server.connections()), (&b"mine"[..], 1));
+}
+
 #[tokio::test]
 async fn nobody_listens() {
     let listener = TcpListener::bind("127.0.0.1:0")

@@ -1,9 +1,12 @@
 //! Adds that count exactly once, however often they are sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::Check;
-use crate::torture::record::Audit;
+use crate::torture::record::{Audit, NodeAudit};
 use crate::torture::workloads::carts::{Add, Added, Adds};
 
 /// All attempts of one add.
@@ -37,6 +40,59 @@ fn stories(adds: &[Adds]) -> BTreeMap<&str, Story<'_>> {
     stories
 }
 
+/// What became of adds that were acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Durability {
+    /// How many there were.
+    pub acknowledged: u64,
+    /// How many of them are certainly lost, on some node at least; `None` if no node could be read.
+    pub lost: Option<u64>,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acknowledged, lost } = self;
+        match lost {
+            Some(lost) => write!(
+                f,
+                "{acknowledged} adds were acknowledged, {lost} of them lost"
+            ),
+            None => write!(
+                f,
+                "{acknowledged} adds were acknowledged, and no node could be asked for them"
+            ),
+        }
+    }
+}
+
+/// Adds that were acknowledged, and how many of them are lost. Each left a line with a number of pieces that no other one left, and with
+/// no more than are there in the end: of those that share a number all but one are lost, and all beyond what is there.
+#[must_use]
+pub fn durability(adds: &[Adds], audit: &Audit) -> Durability {
+    let mut left: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
+    for story in stories(adds).values() {
+        let line = (story.add.cart.as_str(), story.add.sku.as_str());
+        let told = story.answers.first().map(|answer| answer.quantity);
+        left.entry(line).or_default().extend(told);
+    }
+    let kept = |line: &(&str, &str), told: &[u64]| {
+        let held = audit.nodes.iter().map(|node| held(node, *line)).min()?;
+        let kept: BTreeSet<_> = told.iter().filter(|quantity| **quantity <= held).collect();
+        Some(kept.len() as u64)
+    };
+    let acknowledged = left.values().map(|told| told.len() as u64).sum();
+    let kept: Option<u64> = left.iter().map(|(line, told)| kept(line, told)).sum();
+    Durability {
+        acknowledged,
+        lost: kept.map(|kept| acknowledged - kept),
+    }
+}
+
+fn held(node: &NodeAudit, (cart, sku): (&str, &str)) -> u64 {
+    let line = node.carts.get(cart).and_then(|cart| cart.get(sku));
+    line.copied().unwrap_or(0)
+}
+
 /// Every acknowledged add is in its cart once, every other one at most once; all attempts of one add have one answer; and the
 /// quantities that were told go up, one by one, in real time.
 #[must_use]
@@ -44,7 +100,6 @@ pub fn exactly_once(adds: &[Adds], audit: &Audit) -> Check {
     let mut check = Check::new("exactly once");
     let stories = stories(adds);
     let mut lines: BTreeMap<(&str, &str), Vec<&Story<'_>>> = BTreeMap::new();
-    let (mut acknowledged_in_all, mut lost) = (0, 0);
     for (id, story) in &stories {
         check.examined += 1;
         if story.answers.windows(2).any(|pair| pair[0] != pair[1]) {
@@ -58,12 +113,8 @@ pub fn exactly_once(adds: &[Adds], audit: &Audit) -> Check {
         in_sequence(&mut check, *line, stories);
         let acknowledged = stories.iter().filter(|it| !it.answers.is_empty());
         let acknowledged = acknowledged.count() as u64;
-        acknowledged_in_all += acknowledged;
-        let mut least = acknowledged;
         for node in &audit.nodes {
-            let held = node.carts.get(line.0).and_then(|cart| cart.get(line.1));
-            let held = held.copied().unwrap_or(0);
-            least = least.min(held);
+            let held = held(node, *line);
             let possible = stories.iter().filter(|it| it.may_have_happened).count() as u64;
             if held < acknowledged || held > possible {
                 let what = format!(
@@ -73,9 +124,8 @@ pub fn exactly_once(adds: &[Adds], audit: &Audit) -> Check {
                 check.violate_in(line.1, Some(audit.at_us), what);
             }
         }
-        lost += acknowledged - least;
     }
-    check.note = format!("{acknowledged_in_all} were acknowledged, {lost} of them lost");
+    check.note = durability(adds, audit).to_string();
     check.expect_facts()
 }
 
@@ -120,7 +170,6 @@ fn in_sequence(check: &mut Check, line: (&str, &str), stories: &[&Story<'_>]) {
 mod tests {
     use super::super::testing::{assert_invalid, assert_valid, lost, refused, told};
     use super::*;
-    use crate::torture::record::NodeAudit;
 
     fn add(id: &str) -> Add {
         Add {
@@ -164,6 +213,26 @@ mod tests {
         assert_invalid(&exactly_once(&adds, &holding(&[2, 1])), "node 2 holds 1");
         assert_invalid(&exactly_once(&adds, &holding(&[4, 3])), "node 1 holds 4");
         assert_invalid(&exactly_once(&adds, &holding(&[0])), "2 were acknowledged");
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_although_others_came_after_it() {
+        let adds = [
+            told(0, 5, add("a"), left(1)),
+            told(6, 9, add("b"), left(2)),
+            told(6, 9, add("b"), left(2)),
+            told(10, 12, add("c"), left(3)),
+            // Two and three were lost; one of nobody knows what was added, and another one.
+            lost(13, 20, add("d")),
+            told(21, 25, add("e"), left(3)),
+            told(26, 29, add("f"), left(4)),
+        ];
+        let counted = |held: &[u64]| durability(&adds, &holding(held)).lost;
+        assert_eq!(counted(&[4, 4]), Some(1));
+        assert_eq!(counted(&[4, 3]), Some(2));
+        assert_eq!(counted(&[]), None);
+        assert_eq!(durability(&adds, &holding(&[4])).acknowledged, 5);
+        assert_eq!(durability(&adds[..4], &holding(&[3, 3])).lost, Some(0));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod bank;
 pub mod carts;
 mod graph;
 pub mod lists;
+pub mod log_time;
 pub mod nodes;
 pub mod recovery;
 pub mod registers;
@@ -17,6 +18,7 @@ pub mod watch;
 
 use serde::{Deserialize, Serialize};
 
+use self::log_time::LogTime;
 use super::record::Record;
 
 /// Violations that a check shows; the others are counted.
@@ -123,10 +125,15 @@ pub fn all(record: &Record) -> Vec<Check> {
     }
     if ran("sessions") {
         let outages = recovery::outages(&record.probes);
+        let standstills = recovery::standstills(&record.chronicle, &outages, record.about.nodes);
         checks.push(sessions::ended(&record.sessions, audit));
         checks.push(sessions::alive(&record.sessions, audit));
         checks.push(sessions::contents(&record.sessions));
-        checks.push(sessions::expiry(&record.sessions, &outages));
+        checks.push(sessions::expiry(
+            &record.sessions,
+            &LogTime::of(&record.probes),
+            &standstills,
+        ));
     }
     if ran("watch") {
         checks.push(watch::complete(&record.feeds, &record.history, audit));

@@ -1,6 +1,6 @@
 //! How long it took until somebody was served again, from probes that do not wait for each other; and that it came to that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,27 @@ pub fn idle(outages: &[Outage], from_us: u64, until_us: u64) -> u64 {
         outage.until_us.min(until_us).saturating_sub(begin)
     });
     within.sum()
+}
+
+/// Outages in which log time may have stood still. It is forgotten where most nodes are down at the same moment; wall clocks count
+/// then, and where the earliest of them is behind, log time goes on from what was last applied.
+#[must_use]
+pub fn standstills(chronicle: &Chronicle, outages: &[Outage], nodes: u64) -> Vec<Outage> {
+    let forgot = |outage: &&Outage| {
+        let from_us = outage.from_us.saturating_sub(AFTERMATH_US);
+        let episodes = chronicle.episodes.iter();
+        let ended = episodes
+            .filter(|it| it.kind.ends_processes())
+            .filter(|it| it.begun_us <= outage.until_us && it.ended_us >= from_us)
+            .flat_map(|it| it.nodes.iter().copied());
+        let deaths = chronicle.deaths.iter();
+        let dead = deaths
+            .filter(|it| (from_us..=outage.until_us).contains(&it.at_us))
+            .map(|it| it.node);
+        let down: BTreeSet<u64> = ended.chain(dead).collect();
+        down.len() as u64 > nodes / 2
+    };
+    outages.iter().filter(forgot).copied().collect()
 }
 
 /// Times to recovery.
@@ -290,6 +311,38 @@ mod tests {
         assert_eq!(idle(&found, 0, 900_000), 800_000);
         assert_eq!(idle(&found, 1_000, 2_000), 1_000);
         assert_eq!(idle(&found, 801_000, 900_000), 0);
+    }
+
+    #[test]
+    fn log_time_stands_still_where_most_nodes_are_down_at_once() {
+        let outage = Outage {
+            from_us: 10_000_000,
+            until_us: 11_000_000,
+        };
+        let episode = |kind, nodes: &[u64], begun_us| Episode {
+            kind,
+            nodes: nodes.to_vec(),
+            leader: 1,
+            begun_us,
+            ended_us: begun_us + 500_000,
+            proof: Proof::Proven("seen".to_owned()),
+        };
+        let stand_still = |episodes: &[Episode]| {
+            let mut chronicle = chronicle(&[]);
+            chronicle.episodes = episodes.to_vec();
+            !standstills(&chronicle, &[outage], 3).is_empty()
+        };
+        let at = 10_100_000;
+        assert!(stand_still(&[episode(Kind::KillAll, &[1, 2, 3], at)]));
+        let two = [
+            episode(Kind::KillLeader, &[1], at),
+            episode(Kind::PowerCut, &[3], at),
+        ];
+        assert!(stand_still(&two));
+        assert!(!stand_still(&two[..1]));
+        assert!(!stand_still(&[episode(Kind::PauseMajority, &[1, 2], at)]));
+        let long_before = episode(Kind::KillAll, &[1, 2, 3], 1_000_000);
+        assert!(!stand_still(&[long_before]));
     }
 
     #[test]

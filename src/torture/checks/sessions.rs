@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 
 use super::Check;
+use super::log_time::LogTime;
 use super::recovery::{Outage, idle};
 use crate::torture::record::Audit;
 use crate::torture::tape::Entry;
 use crate::torture::workloads::sessions::{Calls, LONG_TTL_MS, Request};
 
-/// A session that has outlived its deadline may be read this much longer: a tick comes four times a second, and clients
-/// wait for a machine that is busy.
-const LATE_MS: u64 = 2_000;
+/// A session that has outlived its deadline by log time may be read this much longer: with a leader, clocks change hands.
+const LATE_MS: u64 = 1_000;
 /// A touch is stored if the last one is older than this part of the TTL.
 const TOUCH_PART: u64 = 10;
 
@@ -147,6 +147,17 @@ impl Life<'_> {
     fn ended(&self) -> Option<u64> {
         self.ends.iter().filter_map(|end| end.done).min()
     }
+
+    /// When its deadline was last moved, and the latest time that it may have been moved to; `None` if that is not known or does not
+    /// come while a run lasts.
+    fn due(&self) -> Option<(u64, u64)> {
+        if self.ttl_ms >= LONG_TTL_MS || self.refreshes.iter().any(|it| it.done.is_none()) {
+            return None;
+        }
+        let last = self.refreshes.iter().filter_map(|it| it.done).max()?;
+        let ttl = self.ttl_ms * 1000;
+        Some((last, last + ttl + ttl / TOUCH_PART))
+    }
 }
 
 /// After an acknowledged destroy, rotation or revocation no read returns the session, on no node, and no change succeeds.
@@ -247,29 +258,25 @@ pub fn contents(calls: &[Calls]) -> Check {
     check.expect_facts()
 }
 
-/// A session whose time is over is gone soon after. What nobody could serve counts as time that stood still; so does what
-/// nobody knows to have moved the deadline.
+/// A session whose time is over is gone soon after, in the time that writes had carried into the log when it was read. Times in
+/// which log time may have stood still do not count; sessions of which nobody knows whether their deadline was moved are left out.
 #[must_use]
-pub fn expiry(calls: &[Calls], outages: &[Outage]) -> Check {
+pub fn expiry(calls: &[Calls], log_time: &LogTime, standstills: &[Outage]) -> Check {
     let mut check = Check::new("expiry");
-    let mut latest = 0;
+    let (mut latest, mut held_up) = (0, 0);
     for (label, life) in lives(calls) {
-        if life.ttl_ms >= LONG_TTL_MS || life.refreshes.iter().any(|it| it.done.is_none()) {
+        let Some((last, due)) = life.due() else {
             continue;
-        }
-        let last = life.refreshes.iter().filter_map(|it| it.done).max();
-        let Some(last) = last else { continue };
-        let ttl = life.ttl_ms * 1000;
-        let due = last + ttl + ttl / TOUCH_PART;
-        for read in life.reads.iter().filter(|read| read.invoked > last) {
+        };
+        for read in life.reads.iter().filter(|read| read.invoked > due) {
             check.examined += 1;
             if read.found.is_none() {
                 continue;
             }
-            let late = read
-                .invoked
-                .saturating_sub(due + idle(outages, last, read.invoked));
+            let reached = log_time.reached(read.invoked);
+            let late = reached.saturating_sub(due + idle(standstills, last, reached));
             latest = latest.max(late);
+            held_up = held_up.max(read.invoked - due - late);
             if late > LATE_MS * 1000 {
                 let what = format!("{label} was read {} ms after its end", late / 1000);
                 check.violate_in(label, Some(read.returned), what);
@@ -277,8 +284,9 @@ pub fn expiry(calls: &[Calls], outages: &[Outage]) -> Check {
         }
     }
     check.note = format!(
-        "at most {} ms late; what is early is among those that stay in",
-        latest / 1000
+        "at most {} ms late, and {} ms where log time could not go on; what is early is among those that stay in",
+        latest / 1000,
+        held_up / 1000
     );
     check.expect_facts()
 }
@@ -488,13 +496,25 @@ mod tests {
                 told(us, us + 10, read(), Some(0)),
             ]
         };
-        assert_valid(&expiry(&at(1_050), &[]));
-        assert_valid(&expiry(&at(3_000), &[]));
-        assert_invalid(&expiry(&at(3_200), &[]), "after its end");
-        let outage = Outage {
+        // Writes go on all the time, and are acknowledged after ten milliseconds.
+        let writes = (0..400).map(|tenth| told(tenth * 10_000, tenth * 10_000 + 9_999, tenth, ()));
+        let writes: Vec<_> = writes.collect();
+        let log_time = LogTime::of(&writes);
+        let judge = |at_ms, standstills: &[Outage]| expiry(&at(at_ms), &log_time, standstills);
+        assert_valid(&judge(2_050, &[]));
+        assert_invalid(&judge(2_200, &[]), "after its end");
+        let stood_still = Outage {
             from_us: 500_000,
             until_us: 900_000,
         };
-        assert_valid(&expiry(&at(3_200), &[outage]));
+        assert_valid(&judge(2_200, &[stood_still]));
+        // Nothing is known to be late before a write has shown it.
+        let none_since = LogTime::of(&writes[..110]);
+        assert_valid(&expiry(&at(3_900), &none_since, &[]));
+        // What was read before its time was over proves nothing.
+        assert_eq!(
+            judge(1_050, &[]).judgement,
+            super::super::Judgement::Unknown
+        );
     }
 }

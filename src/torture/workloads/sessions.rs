@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(1_200);
 const PACE_MS: u64 = 14;
 /// Sessions that readers look at: the newest ones, ended or not.
 const BOARD: usize = 48;
+/// The same of those whose end is waited for: so many that they are looked at until it has come.
+const SHORT_LIVED: usize = 24;
 /// Tokens that are remembered, to look for them where none may be.
 const TOKENS: usize = 20_000;
 /// Of a session that must outlive the run.
@@ -91,6 +93,7 @@ pub struct Sessions {
     /// Calls.
     pub tape: Tape<Request, Sight>,
     board: Mutex<VecDeque<Card>>,
+    short_lived: Mutex<VecDeque<Card>>,
     tokens: Mutex<Vec<Card>>,
 }
 
@@ -117,6 +120,7 @@ impl Sessions {
         let sessions = Arc::new(Self {
             tape: Tape::new(context.stopwatch),
             board: Mutex::default(),
+            short_lived: Mutex::default(),
             tokens: Mutex::default(),
         });
         for process in 0..context.count(CLIENTS) {
@@ -146,12 +150,10 @@ impl Sessions {
     }
 
     fn show(&self, card: &Card) {
-        let mut board = lock(&self.board);
-        board.push_back(card.clone());
-        if board.len() > BOARD {
-            board.pop_front();
+        push(&self.board, BOARD, card);
+        if !card.lasts {
+            push(&self.short_lived, SHORT_LIVED, card);
         }
-        drop(board);
         let mut tokens = lock(&self.tokens);
         if tokens.len() < TOKENS {
             tokens.push(card.clone());
@@ -166,12 +168,12 @@ impl Sessions {
         mut random: Rng,
     ) {
         while context.pause(&mut random, PACE_MS).await {
-            let card = {
-                let board = lock(&self.board);
-                let at = random.usize(0..board.len().max(1));
-                board.get(at).cloned()
+            let board = if random.bool() {
+                &self.board
+            } else {
+                &self.short_lived
             };
-            if let Some(card) = card {
+            if let Some(card) = draw(board, &mut random) {
                 self.read(&client, process, &card).await;
             }
         }
@@ -194,6 +196,21 @@ impl Sessions {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Adds the newest, and drops the oldest beyond so many.
+fn push(board: &Mutex<VecDeque<Card>>, most: usize, card: &Card) {
+    let mut board = lock(board);
+    board.push_back(card.clone());
+    if board.len() > most {
+        board.pop_front();
+    }
+}
+
+fn draw(board: &Mutex<VecDeque<Card>>, random: &mut Rng) -> Option<Card> {
+    let board = lock(board);
+    let at = random.usize(0..board.len().max(1));
+    board.get(at).cloned()
 }
 
 fn count(session: &v1::Session) -> u64 {
