@@ -71,7 +71,7 @@ def print_fan_out(lines):
 
 
 def print_outages(lines):
-    for signal, what in (("KILL", "killed"), ("STOP", "stopped")):
+    for signal, what in (("KILL", "killed"), ("STOP", "stopped"), ("CUT", "cut off")):
         for system in ("trolley", "etcd"):
             found = [line for line in lines if line["system"] == system and line.get("signal") == signal]
             outages = [line["outage_ms"] for line in found]

@@ -18,6 +18,7 @@ CLIENTS=1,64,256,1024
 SYSTEMS=trolley,etcd,redis
 KILLS=10
 PAUSES=0
+ISOLATIONS=0
 # Both stand for election after 500 to 1,000 ms without a heartbeat, of which there is one every 100 ms.
 EQUAL_TIMERS=0
 HEARTBEAT_MS=100
@@ -49,6 +50,8 @@ every write on disk before it is acknowledged, and prints one table of medians.
   --watchers N        watchers of one Trolley node; 0 does not measure them ($WATCHERS)
   --kills N           kill the leader N times and take the median outage; 0 does not ($KILLS)
   --pauses N          the same with a leader that is stopped and goes on after it was replaced ($PAUSES)
+  --isolations N      the same with a leader that is cut off from the others, in network namespaces and with the timers of
+                      --equal-timers ($ISOLATIONS); needs root
   --equal-timers      Trolley and etcd with the same timers: an election after $ELECTION_MS to $((2 * ELECTION_MS)) ms of silence
   --with-memory       also: memory per node, idle and with a million sessions
   --with-endings      also: writes while a million sessions expire, and how long it takes to revoke 100,000
@@ -68,6 +71,7 @@ parse() {
             --systems) SYSTEMS=${2:?"--systems takes names"} && shift ;;
             --watchers) WATCHERS=${2:?"--watchers takes a number"} && shift ;;
             --pauses) PAUSES=${2:?"--pauses takes a number"} && shift ;;
+            --isolations) ISOLATIONS=${2:?"--isolations takes a number"} && shift ;;
             --equal-timers) EQUAL_TIMERS=1 ;;
             --kills) KILLS=${2:?"--kills takes a number"} && shift ;;
             --with-memory) MEMORY_SESSIONS=1000000 ;;
@@ -82,6 +86,7 @@ parse() {
     [[ $ROUNDS =~ ^[0-9]+$ ]] || die "--rounds '$ROUNDS' is not a number"
     [[ $WATCHERS =~ ^[0-9]+$ ]] || die "--watchers '$WATCHERS' is not a number"
     [[ $KILLS =~ ^[0-9]+$ ]] || die "--kills '$KILLS' is not a number"
+    [[ $ISOLATIONS =~ ^[0-9]+$ ]] || die "--isolations '$ISOLATIONS' is not a number"
     [[ $PAUSES =~ ^[0-9]+$ ]] || die "--pauses '$PAUSES' is not a number"
     [[ $CLIENTS =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--clients '$CLIENTS' is not a list of numbers"
 }
@@ -392,6 +397,12 @@ measure_outages() {
 }
 
 # Resident memory of every Trolley node, in MB.
+measure_isolations() {
+    local etcd=()
+    ! runs etcd || etcd=(--etcd "$(etcd_binary etcd)" --etcdctl "$(etcd_binary etcdctl)")
+    "$ROOT/scripts/isolation.py" --binary "$BINARY" "${etcd[@]}" --times "$1" --election-ms "$ELECTION_MS" >>"$RESULTS"
+}
+
 measure_memory() {
     local id
     for id in 1 2 3; do
@@ -470,6 +481,9 @@ main() {
     measure_all
     measure_outages KILL "$KILLS"
     measure_outages STOP "$PAUSES"
+    if ((ISOLATIONS > 0)); then
+        measure_isolations "$ISOLATIONS"
+    fi
     if ((MEMORY_SESSIONS > 0)) && runs trolley; then
         measure_full_memory
     fi
