@@ -396,13 +396,13 @@ measure_outages() {
     done
 }
 
-# Resident memory of every Trolley node, in MB.
 measure_isolations() {
     local etcd=()
     ! runs etcd || etcd=(--etcd "$(etcd_binary etcd)" --etcdctl "$(etcd_binary etcdctl)")
     "$ROOT/scripts/isolation.py" --binary "$BINARY" "${etcd[@]}" --times "$1" --election-ms "$ELECTION_MS" >>"$RESULTS"
 }
 
+# Resident memory of every Trolley node, in MB.
 measure_memory() {
     local id
     for id in 1 2 3; do
