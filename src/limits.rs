@@ -172,6 +172,12 @@ pub const FRAME_OPERATIONS: usize = 4096;
 pub const STREAM_IN_FLIGHT: usize = 8192;
 /// Bytes of writes under way on one exchange stream at which it is not read further.
 pub const STREAM_IN_FLIGHT_BYTES: usize = 16 << 20;
+/// An answer to a unary call that takes more is large: it needs a place until its caller has read it.
+pub const LARGE_ANSWER_BYTES: usize = 64 << 10;
+/// Such places of one connection; who has more to ask waits until some of it was read.
+pub const LARGE_ANSWERS_OF_CONNECTION: usize = 8;
+/// Such places of a node.
+pub const LARGE_ANSWERS: usize = 64;
 /// Concurrent HTTP/2 streams of one connection.
 pub const HTTP2_STREAMS: u32 = 1024;
 /// HTTP/2 header list of one request.
@@ -273,6 +279,10 @@ const _: () = {
     assert!(MIN_FREE_DISK_BYTES >= 8 * STATE_TABLE_BYTES as u64);
     assert!(TABLE_MIN_BYTES <= LOG_WRITE_BUFFER_BYTES);
     assert!(CLIENT_WINDOW <= STREAM_IN_FLIGHT);
+    assert!(LARGE_ANSWERS_OF_CONNECTION < LARGE_ANSWERS);
+    // What clients that do not read can make a node hold for them: answers to unary calls, large ones and all that are not.
+    assert!(LARGE_ANSWERS * MESSAGE_BYTES <= 256 << 20);
+    assert!(HTTP2_STREAMS as usize * LARGE_ANSWER_BYTES <= 64 << 20);
     // Many of the largest replies fit.
     assert!(16 * TXN_RESULT_BYTES <= CLIENT_WINDOW_BYTES);
     assert!(16 * CART_SNAPSHOT_BYTES <= CLIENT_WINDOW_BYTES);

@@ -6,7 +6,7 @@
 /// A bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
-    /// The log is written and not synced.
+    /// The log is written and not synced, once it has [`SYNCED_GROUPS`].
     UnsyncedLog,
     /// A leader answers linearizable reads without asking anybody whether it still leads.
     LeaderReads,
@@ -36,6 +36,10 @@ pub enum Bug {
     /// Where the log was applied up to is stored a moment before what was applied.
     AppliedApart,
 }
+
+/// So many groups of a log are synced even with [`Bug::UnsyncedLog`]: without any, there is no cluster to come back to, and nothing to
+/// count of what it has lost.
+pub const SYNCED_GROUPS: u64 = 100;
 
 /// Whether this process has it.
 #[cfg(feature = "planted-bugs")]

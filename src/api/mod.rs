@@ -36,6 +36,7 @@ mod shops;
 pub mod status;
 mod unary;
 mod watch;
+mod weight;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -59,6 +60,7 @@ use crate::proto::v1::namespace_service_server::NamespaceServiceServer;
 use crate::proto::v1::session_service_server::SessionServiceServer;
 use crate::proto::v1::txn_service_server::TxnServiceServer;
 use crate::proto::v1::watch_service_server::WatchServiceServer;
+use crate::transport::Places;
 
 /// Every public service over one node. Cloning shares it.
 #[derive(Clone)]
@@ -69,6 +71,8 @@ pub struct Api<B> {
     drain: CancellationToken,
     /// Holds a token for each call and stream under way, so that a drain can wait for them.
     under_way: TaskTracker,
+    /// For large answers that were not read yet.
+    places: Places,
 }
 
 /// The public services, ready for a server.
@@ -106,6 +110,7 @@ impl<B: Backend> Api<B> {
             leaders: forward::Leaders::default(),
             drain: CancellationToken::new(),
             under_way: TaskTracker::new(),
+            places: Places::of_node(),
         }
     }
 

@@ -1,15 +1,19 @@
 //! One call, one answer: what every unary method of sessions, carts and keys does.
 
+use futures::FutureExt as _;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use super::forward::{self, Method};
 use super::parse::{self, Origin, Parsed, Read, Write};
+use super::weight::weight;
 use super::{Api, Backend, Error, encode, read};
+use crate::limits;
 use crate::node::{self, Outcome};
 use crate::proto::v1::{self, operation, outcome};
 use crate::raft::Reply;
 use crate::state::Command;
+use crate::transport::{Place, Places, take_place};
 
 /// A method of the data services: one of the exchange stream's operations on its own.
 pub(crate) trait DataMethod: Method {
@@ -105,12 +109,19 @@ impl<B: Backend> Api<B> {
         let _under_way = self.under_way.token();
         let deadline = super::deadline::of(request.metadata());
         let is_allowed = forward::is_allowed(request.metadata());
+        let connection = request.extensions().get::<Places>().cloned();
         let message = request.into_inner();
         let may_forward = is_allowed && message.writes();
         // Kept only where it may be needed: the leader finds out too late that it leads no more.
         let spare = may_forward.then(|| message.clone());
-        match (self.answer(message, deadline).await, spare) {
-            (Ok(answer), _) => self.finish_unary::<M>(answer).map(Response::new),
+        match (self.answer(message, connection, deadline).await, spare) {
+            (Ok((answer, place)), _) => {
+                let mut response = self.finish_unary::<M>(answer).map(Response::new)?;
+                if let Some(place) = place {
+                    response.extensions_mut().insert(place);
+                }
+                Ok(response)
+            }
             (Err(Error::Node(node::Error::NotLeader(leader))), Some(message)) => {
                 let forwarded = self.leaders.forward(&leader, message, deadline).await;
                 forwarded.map(Response::new)
@@ -122,22 +133,38 @@ impl<B: Backend> Api<B> {
     async fn answer<M: DataMethod>(
         &self,
         message: M,
+        connection: Option<Places>,
         deadline: Instant,
-    ) -> Result<encode::Answer, Error> {
+    ) -> Result<(encode::Answer, Option<Place>), Error> {
         match parse::operation(message.into_operation(), Origin::Unary)? {
             Parsed::Write(Write { command, echo }) => {
                 let reply = self.propose(command, deadline).await?;
-                encode::write(echo, reply)
+                // Replies are kept for replays, so none of them is large.
+                Ok((encode::write(echo, reply)?, None))
             }
             Parsed::Read(Read { mode, query }) => {
                 self.node.read_barrier(mode, deadline).await?;
                 let answer = read::now(&self.node, &query)?;
                 let now = self.node.log_now();
-                let Some(touch) = read::owed_touch(&query, &answer.response, now) else {
-                    return Ok(answer);
-                };
-                read::check_touch(&self.propose(touch, deadline).await?)?;
-                read::now(&self.node, &query)
+                let touch = read::owed_touch(&query, &answer.response, now);
+                let is_large = weight(&answer.response) > limits::LARGE_ANSWER_BYTES;
+                let take = || take_place(connection.as_ref(), &self.places);
+                let mut place = is_large.then(|| take().now_or_never()).flatten();
+                if touch.is_none() && is_large == place.is_some() {
+                    return Ok((answer, place));
+                }
+                // It is read again, and nobody keeps it meanwhile.
+                drop(answer);
+                if is_large && place.is_none() {
+                    let late = |_| node::Error::Deadline {
+                        outcome: Outcome::NotApplied,
+                    };
+                    place = Some(timeout_at(deadline, take()).await.map_err(late)?);
+                }
+                if let Some(touch) = touch {
+                    read::check_touch(&self.propose(touch, deadline).await?)?;
+                }
+                Ok((read::now(&self.node, &query)?, place))
             }
         }
     }

@@ -8,7 +8,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::{BoxFuture, Either};
+use futures::TryFutureExt as _;
+use futures::future::{BoxFuture, Either, MapOk};
 use http::{Request, Response};
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -19,6 +20,7 @@ use crate::api::{Api, Backend};
 use crate::proto::v1::cart_service_server::CartServiceServer;
 use crate::proto::v1::kv_service_server::KvServiceServer;
 use crate::proto::v1::session_service_server::SessionServiceServer;
+use crate::transport::keep_place;
 
 /// Every service on the socket. Cloning shares them.
 pub(super) struct Dispatch<B: Backend>(Arc<Services<B>>);
@@ -61,9 +63,12 @@ fn service_of(path: &str) -> &str {
 impl<B: Backend> Service<Request<Body>> for Dispatch<B> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<
-        BoxFuture<'static, Result<Response<Body>, Infallible>>,
-        <Routes as Service<Request<Body>>>::Future,
+    type Future = MapOk<
+        Either<
+            BoxFuture<'static, Result<Response<Body>, Infallible>>,
+            <Routes as Service<Request<Body>>>::Future,
+        >,
+        fn(Response<Body>) -> Response<Body>,
     >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -73,14 +78,15 @@ impl<B: Backend> Service<Request<Body>> for Dispatch<B> {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let services = &*self.0;
-        match service_of(request.uri().path()) {
+        let answer = match service_of(request.uri().path()) {
             KvServiceServer::<Api<B>>::NAME => Either::Left(services.kv.clone().call(request)),
             CartServiceServer::<Api<B>>::NAME => Either::Left(services.cart.clone().call(request)),
             SessionServiceServer::<Api<B>>::NAME => {
                 Either::Left(services.session.clone().call(request))
             }
             _ => Either::Right(services.others.clone().call(request)),
-        }
+        };
+        answer.map_ok(keep_place)
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod dispatch;
 mod error;
+mod files;
 mod health;
 mod http2;
 mod listen;
@@ -240,6 +241,7 @@ async fn settle(
 pub fn serve(args: ServeArgs) -> Result<(), Error> {
     let config = NodeConfig::try_from(args)?;
     logging::start(&config.logging);
+    files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .thread_name("trolley")

@@ -162,7 +162,7 @@ pub(super) struct RocksSink {
 impl Sink for RocksSink {
     fn write(&mut self, changes: &[Change], durability: Durability) -> Result<(), Error> {
         let mut options = WriteOptions::default();
-        options.set_sync(durability == Durability::Synced && !planted::has(Bug::UnsyncedLog));
+        options.set_sync(durability == Durability::Synced);
         // Entries come in the order of their keys: each is found a place beside the one before.
         options.set_memtable_insert_hint_per_batch(true);
         let patience = Instant::now() + FLUSH_PATIENCE;
@@ -409,7 +409,9 @@ impl<S: Sink> Thread<S> {
             return Err(Error::Poisoned { first });
         }
         let number = self.group + 1;
-        let durability = if planted::has(Bug::UnsyncedVote) && changes.is_empty() {
+        let is_unsynced = planted::has(Bug::UnsyncedVote) && changes.is_empty()
+            || planted::has(Bug::UnsyncedLog) && number > planted::SYNCED_GROUPS;
+        let durability = if is_unsynced {
             Durability::UnsafeUnsynced
         } else {
             self.durability

@@ -22,6 +22,8 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
+use super::places::Places;
+
 /// A write that would make more of it goes out at once, together with what is kept.
 const KEPT_BYTES: usize = 16 << 10;
 /// So much does not wait for company.
@@ -143,11 +145,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalescing<T> {
     }
 }
 
-impl<T: Connected> Connected for Coalescing<T> {
-    type ConnectInfo = T::ConnectInfo;
+impl<T> Connected for Coalescing<T> {
+    type ConnectInfo = Places;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
+    /// What calls are told of their connection. It is asked once for each.
+    fn connect_info(&self) -> Places {
+        Places::of_connection()
     }
 }
 

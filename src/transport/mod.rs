@@ -2,11 +2,13 @@
 
 mod coalesce;
 mod connect;
+mod places;
 
 use std::error::Error as _;
 
 pub use coalesce::Coalescing;
 pub use connect::Connector;
+pub use places::{Place, Places, keep_place, take_place};
 
 /// Whether a call failed because no connection was made, so that nobody has seen it.
 #[must_use]

@@ -24,6 +24,7 @@ mod harness;
 mod linearizable;
 mod locks;
 mod logins;
+mod memory;
 mod pause;
 mod power_cut;
 mod reads;

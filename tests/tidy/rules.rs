@@ -56,7 +56,7 @@ pub const OPEN_TO_ALL: &[&str] = &["limits", "planted", "types"];
 /// Where a crate, and the crates whose names begin with its name, may be used.
 pub const CRATES: &[(&str, &[&str])] = &[
     ("rocksdb", &["src/storage"]),
-    ("rustix", &["src/storage", "src/torture"]),
+    ("rustix", &["src/storage", "src/torture", "src/server"]),
     (
         "openraft",
         &["src/raft", "src/storage", "src/network", "src/node"],

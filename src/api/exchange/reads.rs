@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::outbox::Outbox;
 use crate::api::parse::Query;
 use crate::api::read::{Found, answer, check_touch, look, owed_touch};
+use crate::api::weight::weight;
 use crate::api::{Backend, Error};
 use crate::node::{self, Outcome, ReadMode};
 use crate::raft::Reply;
@@ -179,7 +180,7 @@ impl<B: Backend> Reads<B> {
             let mut bytes = 0;
             for (_, query) in group.iter().take(VIEW_READS) {
                 let one = look(view, query)?;
-                bytes += one.as_ref().map_or(0, super::outbox::weight);
+                bytes += one.as_ref().map_or(0, weight);
                 found.push(one);
                 if bytes >= super::outbox::FULL_BYTES {
                     break;

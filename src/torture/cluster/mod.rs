@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use self::network::{Network, Processes};
-pub use self::node::Node;
+pub use self::node::{Node, serve};
 
 /// How long a node that was asked to stop may take.
 const FAREWELL: Duration = Duration::from_secs(20);

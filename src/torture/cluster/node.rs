@@ -1,6 +1,6 @@
 //! One node: a process that is started, killed, paused and started again over the same data.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -106,27 +106,12 @@ impl Node {
     }
 
     pub(super) fn start(&mut self) -> io::Result<u32> {
-        let log = self.open_log()?;
-        let errors = log.try_clone()?;
-        let mut command = Command::new(&self.binary);
-        command
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(&self.data)
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            // What a person types at the terminal is meant for the one who runs all this.
-            .process_group(0)
-            .kill_on_drop(true);
-        // Flags may also come from the environment, and a person's are not ours.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TROLLEY_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = serve(&self.binary, &self.data, &self.log)?;
+        command.args(&self.arguments);
         command.envs(self.environment.iter().cloned());
+        let mut command = Command::from(command);
+        // What a person types at the terminal is meant for the one who runs all this.
+        command.process_group(0).kill_on_drop(true);
         let child = command.spawn()?;
         let pid = child
             .id()
@@ -227,8 +212,20 @@ impl Node {
         let pid = pid.ok_or_else(|| io::Error::other("no pid of a process"))?;
         Ok(kill_process(pid, signal)?)
     }
+}
 
-    fn open_log(&self) -> io::Result<File> {
-        OpenOptions::new().create(true).append(true).open(&self.log)
+/// The command that starts a node over this data, with what it says going behind what is in `log`: flags come behind.
+pub fn serve(binary: &Path, data: &Path, log: &Path) -> io::Result<std::process::Command> {
+    let log = OpenOptions::new().create(true).append(true).open(log)?;
+    let errors = log.try_clone()?;
+    let mut command = std::process::Command::new(binary);
+    command.arg("serve").arg("--data-dir").arg(data);
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    // Flags may also come from the environment, and a person's are not ours.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TROLLEY_") {
+            command.env_remove(name);
+        }
     }
+    Ok(command)
 }

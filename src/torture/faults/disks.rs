@@ -26,7 +26,7 @@ const PLUG: &str = "
 ";
 
 /// Runs a command, which says why it failed.
-fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
+pub fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
     let output = Command::new(program).args(arguments).output();
     let output =
         output.map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
@@ -40,6 +40,38 @@ fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
 fn text(path: &Path) -> io::Result<&str> {
     path.to_str()
         .ok_or_else(|| io::Error::other("the directory's name is not text"))
+}
+
+/// Makes an ext4 file system of so many bytes in a file, and mounts it.
+pub fn make_ext4(image: &Path, bytes: u64, mounted: &Path) -> io::Result<()> {
+    File::create(image)?.set_len(bytes)?;
+    run("mkfs.ext4", &["-q", "-F", text(image)?])?;
+    fs::create_dir_all(mounted)?;
+    mount_ext4(image, mounted)
+}
+
+fn mount_ext4(image: &Path, mounted: &Path) -> io::Result<()> {
+    run("mount", &["-o", "loop", text(image)?, text(mounted)?])
+}
+
+/// Unmounts a file system. What is busy, because a process was killed a moment ago, goes as soon as nobody uses it.
+pub fn unmount(mounted: &Path) -> io::Result<()> {
+    let mounted = text(mounted)?;
+    run("umount", &[mounted]).or_else(|_| run("umount", &["--lazy", mounted]))
+}
+
+/// Has a file take all that is free on a disk of at most so many bytes. Others write meanwhile, and file systems keep some blocks:
+/// what cannot be had whole is had in pieces.
+pub fn take_all(file: &File, most: u64) -> io::Result<()> {
+    let (mut end, mut more) = (file.metadata()?.len(), most);
+    while more >= BLOCK {
+        match fallocate(file, FallocateFlags::empty(), end, more) {
+            Ok(()) => end += more,
+            Err(Errno::NOSPC) => more /= 2,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// One for each node, mounted until they are dropped.
@@ -56,11 +88,7 @@ impl Disks {
         fs::create_dir_all(&folder)?;
         let mut disks = Self { folder, count: 0 };
         for node in 1..=count {
-            let image = disks.image(node);
-            File::create(&image)?.set_len(BYTES)?;
-            run("mkfs.ext4", &["-q", "-F", text(&image)?])?;
-            fs::create_dir_all(disks.mounted(node))?;
-            disks.mount(node)?;
+            make_ext4(&disks.image(node), BYTES, &disks.mounted(node))?;
             disks.count = node;
         }
         Ok(disks)
@@ -91,7 +119,7 @@ impl Disks {
         let mut is_lost = true;
         for node in nodes {
             run("umount", &[text(&self.mounted(*node))?])?;
-            self.mount(*node)?;
+            mount_ext4(&self.image(*node), &self.mounted(*node))?;
             let marker = self.mounted(*node).join(MARKER);
             is_lost &= fs::read(&marker).map_or(true, |text| text.is_empty());
             fs::remove_file(&marker).ok();
@@ -102,14 +130,7 @@ impl Disks {
     /// Fills one. `true` once nothing more can be written to it.
     pub fn fill(&self, node: u64) -> io::Result<bool> {
         let ballast = File::create(self.mounted(node).join(BALLAST))?;
-        let (mut end, mut more) = (0, BYTES);
-        while more >= BLOCK {
-            match fallocate(&ballast, FallocateFlags::empty(), end, more) {
-                Ok(()) => end += more,
-                Err(Errno::NOSPC) => more /= 2,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        take_all(&ballast, BYTES)?;
         let marker = File::create(self.mounted(node).join(MARKER));
         let written = marker.and_then(|mut file| file.write_all(&[0; 1 << 13]));
         Ok(written.is_err_and(|error| error.kind() == ErrorKind::StorageFull))
@@ -121,11 +142,6 @@ impl Disks {
             // It may have been lost in a cut.
             fs::remove_file(self.mounted(node).join(name)).ok();
         }
-    }
-
-    fn mount(&self, node: u64) -> io::Result<()> {
-        let (image, mounted) = (self.image(node), self.mounted(node));
-        run("mount", &["-o", "loop", text(&image)?, text(&mounted)?])
     }
 
     fn image(&self, node: u64) -> PathBuf {
@@ -140,12 +156,8 @@ impl Disks {
 impl Drop for Disks {
     fn drop(&mut self) {
         for node in 1..=self.count {
-            if let Ok(mounted) = text(&self.mounted(node))
-                && run("umount", &[mounted]).is_err()
-            {
-                // Busy while a node runs, which is then killed with whoever dropped this.
-                run("umount", &["--lazy", mounted]).ok();
-            }
+            // Busy while a node runs, which is then killed with whoever dropped this.
+            unmount(&self.mounted(node)).ok();
         }
     }
 }

@@ -9,13 +9,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::statvfs;
+use trolley::torture::faults::disks::{make_ext4, run, take_all, unmount};
 
 /// Set in a namespace of ours, so that no namespace is opened in it.
 const INSIDE: &str = "TROLLEY_TEST_NAMESPACE";
 
-/// Blocks of a file system in memory.
-const PAGE_BYTES: u64 = 4096;
 /// Enough for a file system.
 const PROBE_BYTES: u64 = 4 << 20;
 
@@ -36,22 +35,15 @@ pub struct SmallDisk {
 impl SmallDisk {
     /// Mounts one of so many bytes.
     pub fn mount(kind: Kind, path: &Path, bytes: u64) -> io::Result<Self> {
-        fs::create_dir_all(path)?;
         match kind {
             Kind::Tmpfs => {
+                fs::create_dir_all(path)?;
+                let at = path.to_str();
+                let at = at.ok_or_else(|| io::Error::other("the folder's name is not text"))?;
                 let size = format!("size={bytes}");
-                let tmpfs = ["-t", "tmpfs", "-o", &size, "trolley-test"];
-                run(Command::new("mount").args(tmpfs).arg(path))?;
+                run("mount", &["-t", "tmpfs", "-o", &size, "trolley-test", at])?;
             }
-            Kind::Ext4 => {
-                let image = path.with_extension("img");
-                File::create(&image)?.set_len(bytes)?;
-                run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
-                run(Command::new("mount")
-                    .args(["-o", "loop"])
-                    .arg(&image)
-                    .arg(path))?;
-            }
+            Kind::Ext4 => make_ext4(&path.with_extension("img"), bytes, path)?,
         }
         Ok(Self {
             path: path.to_owned(),
@@ -72,14 +64,7 @@ impl SmallDisk {
             .append(true)
             .open(self.path.join("filler"));
         let file = file.expect("an empty file takes no block");
-        // The node writes meanwhile, and file systems keep some blocks: what cannot be had whole is had in pieces.
-        let mut piece = self.free();
-        while piece >= PAGE_BYTES {
-            let held = file.metadata().expect("it is open").len();
-            if fallocate(&file, FallocateFlags::empty(), held, piece).is_err() {
-                piece /= 2;
-            }
-        }
+        take_all(&file, self.free()).expect("it takes what there is");
     }
 
     /// Gives back what [`SmallDisk::fill`] took.
@@ -90,22 +75,10 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // A process that was just killed may hold on to it for a moment.
-        let unmounted = Command::new("umount").arg("-l").arg(&self.path).status();
-        if !unmounted.is_ok_and(|status| status.success()) {
-            println!("{} is still mounted", self.path.display());
+        if let Err(error) = unmount(&self.path) {
+            println!("{} is still mounted: {error}", self.path.display());
         }
     }
-}
-
-/// Runs a program to its end.
-fn run(command: &mut Command) -> io::Result<()> {
-    let ended = command.output()?;
-    if ended.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&ended.stderr);
-    Err(io::Error::other(said.trim().to_owned()))
 }
 
 /// Whether this process can mount what a test needs. If not, the test was run elsewhere, or cannot be run.
@@ -122,9 +95,8 @@ pub fn can_mount(kind: Kind, test: &str) -> bool {
     let mut inside = Command::new("unshare");
     inside.args(["--user", "--map-root-user", "--mount"]);
     inside.arg(this).args([test, "--exact", "--nocapture"]);
-    let mut possible = Command::new("unshare");
-    let possible = possible.args(["--user", "--map-root-user", "--mount", "true"]);
-    if kind != Kind::Tmpfs || run(possible).is_err() {
+    let possible = ["--user", "--map-root-user", "--mount", "true"];
+    if kind != Kind::Tmpfs || run("unshare", &possible).is_err() {
         // Written past the test's own output, which nobody sees of a test that passes.
         let skipped = format!("SKIPPED {test}: no {kind:?} can be mounted here ({error})\n");
         drop(io::stderr().write_all(skipped.as_bytes()));

@@ -1,8 +1,10 @@
 //! One node: a process that is started, killed, paused and started again over the same data.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
+
+use trolley::torture::cluster::serve;
 
 use super::eventually;
 
@@ -96,6 +98,14 @@ impl Node {
         self.child.is_some()
     }
 
+    /// The id of its process.
+    pub fn process(&self) -> u32 {
+        let child = self.child.as_ref();
+        child
+            .expect("a node that is asked for its process runs")
+            .id()
+    }
+
     /// The process's exit code, once it has ended by itself.
     pub fn exit_code(&mut self) -> Option<i32> {
         let child = self.child.as_mut()?;
@@ -108,24 +118,12 @@ impl Node {
     /// Starts the process, without waiting for anything.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "node {} runs already", self.id);
-        let log = self.open_log();
-        let errors = log.try_clone().expect("a file can be opened twice");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trolley"));
+        let binary = Path::new(env!("CARGO_BIN_EXE_trolley"));
+        let command = serve(binary, &self.data, &self.log);
+        let mut command = command.expect("the log can be written");
         command
-            .arg("serve")
-            .arg("--data-dir")
-            .arg(&self.data)
             .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors);
-        // Flags may also come from the environment, and a person's are not ours.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TROLLEY_") {
-                command.env_remove(name);
-            }
-        }
-        command.envs(self.environment.iter().cloned());
+            .envs(self.environment.iter().cloned());
         self.child = Some(command.spawn().expect("the node can be started"));
     }
 
@@ -198,11 +196,5 @@ impl Node {
         let status = Command::new("sh").arg("-c").arg(&command).status();
         let status = status.expect("there is a shell");
         assert!(status.success(), "{command}: {status}");
-    }
-
-    fn open_log(&self) -> File {
-        let mut options = OpenOptions::new();
-        let log = options.create(true).append(true).open(&self.log);
-        log.expect("the log can be written")
     }
 }
