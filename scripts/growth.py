@@ -389,4 +389,5 @@ def main():
         sys.exit(f"growth.py: {results.missing} measurements came to nothing, see above; the same call tries them again")
 
 
-main()
+if __name__ == "__main__":
+    main()
