@@ -22,7 +22,7 @@ from growth import Cluster
 
 # Where a sample belongs, and by which names of functions that is seen. The innermost frame that is named anywhere decides.
 PLACES = (
-    ("apply: find records", r"StateView as |storage::layer::Layer::get|storage::cache"),
+    ("apply: find records", r"StateView as |keys::Key as |Batch<S>::load|storage::layer::Layer::get|storage::cache"),
     ("apply: encode and hash what changed", r"Slot::take_encoding|state::record::|state::digest|xxh3|Batch<S>::finish"),
     ("apply: events", r"state::history|state::journal"),
     ("apply: replies that are kept", r"state::replies|state::window"),
