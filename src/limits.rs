@@ -231,6 +231,33 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Files of one snapshot.
 pub const SNAPSHOT_FILES: usize = 65_536;
 
+/// Largest body that a gateway takes: a value of a key in base64, and what stands around it.
+pub const HTTP_BODY_BYTES: usize = 2 << 20;
+/// Headers of one request to a gateway, together.
+pub const HTTP_HEADER_BYTES: usize = 32 << 10;
+/// And how many.
+pub const HTTP_HEADERS: usize = 64;
+/// Longest `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// Longest token that a gateway looks at.
+pub const JWT_BYTES: usize = 8 << 10;
+/// Furthest that a token issuer's clock and a gateway's may be apart.
+pub const JWT_LEEWAY_MAX_MS: u64 = 5 * 60 * 1000;
+/// Keys that tokens are checked with.
+pub const JWT_KEYS: usize = 64;
+/// Largest set of such keys, as it is read.
+pub const JWT_KEY_SET_BYTES: usize = 256 << 10;
+/// Shortest secret for HS256.
+pub const JWT_SECRET_MIN_BYTES: usize = 32;
+/// Shortest RSA modulus, 2048 bits.
+pub const JWT_RSA_MIN_BYTES: usize = 256;
+/// How long reading keys may take.
+pub const JWT_KEYS_DEADLINE_MS: u64 = 5_000;
+/// Tokens whose signature is known to be good.
+pub const JWT_REMEMBERED: usize = 4096;
+/// Callers whose rates are known; of those beyond, the ones that were seen least are forgotten.
+pub const RATES_REMEMBERED: usize = 65_536;
+
 /// Longest time that a request may ask for; a request without a deadline gets it.
 pub const REQUEST_DEADLINE_MS: u64 = 30_000;
 /// How long a drain waits for what is in flight.
@@ -239,6 +266,10 @@ pub const DRAIN_MS: u64 = 10_000;
 const _: () = {
     assert!(TOKEN_MIN_BYTES < TOKEN_MAX_BYTES);
     assert!(LIST_DEFAULT <= LIST_MAX);
+    // Base64 takes four bytes for three.
+    assert!(VALUE_BYTES / 3 * 4 + KEY_BYTES * 6 < HTTP_BODY_BYTES);
+    assert!(HTTP_BODY_BYTES < MESSAGE_BYTES);
+    assert!(JWT_BYTES < HTTP_HEADER_BYTES);
     assert!(LIST_MAX < LIST_SCAN);
     assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
     assert!(SESSION_BYTES < MESSAGE_BYTES);

@@ -13,9 +13,6 @@ mod dispatch;
 mod error;
 mod health;
 mod http2;
-mod listen;
-mod logging;
-mod signals;
 
 use std::future::Future;
 use std::pin::pin;
@@ -29,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use error::Error;
-pub use listen::listen;
 
 use self::dispatch::Dispatch;
 use self::health::Health;
@@ -38,6 +34,7 @@ use crate::clock::Clock;
 use crate::config::{NodeConfig, ServeArgs};
 use crate::network::GreetingEndpoint;
 use crate::node::{Node, Prepared, Settled, Stopped};
+use crate::process::{listen, shutdown_signal, start_logging};
 use crate::proto;
 
 /// After the last request was answered: longest wait for the connections to close.
@@ -239,7 +236,7 @@ async fn settle(
 /// Runs `trolley serve`: returns when the node was shut down by a signal, or failed.
 pub fn serve(args: ServeArgs) -> Result<(), Error> {
     let config = NodeConfig::try_from(args)?;
-    logging::start(&config.logging);
+    start_logging(&config.logging);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .thread_name("trolley")
@@ -247,7 +244,7 @@ pub fn serve(args: ServeArgs) -> Result<(), Error> {
         .build()
         .map_err(Error::Runtime)?;
     let outcome = runtime.block_on(async {
-        let shutdown = signals::shutdown().map_err(Error::Runtime)?;
+        let shutdown = shutdown_signal().map_err(Error::Runtime)?;
         let listener = listen(&config.listen).await?;
         run(listener, config, Clock::System, shutdown).await
     });

@@ -1,6 +1,7 @@
 //! A cluster under test: processes, faults, and what the cluster says of itself.
 
 mod disk;
+pub mod gateway;
 mod link;
 mod load;
 mod node;

@@ -1,0 +1,4 @@
+//! Gateways in front of a cluster.
+
+mod records;
+mod refusals;
