@@ -187,7 +187,9 @@ mod tests {
 
     #[test]
     fn a_token_is_given_once_and_as_a_bearer() {
-        let of = |headers| bearer(request(headers).headers()).map(str::to_owned);
+        let of = |headers: &[(&'static str, &'static str)]| {
+            bearer(request(headers).headers()).map(str::to_owned)
+        };
         assert_eq!(of(&[("authorization", "Bearer abc")]), Ok("abc".to_owned()));
         assert_eq!(of(&[("authorization", "bearer abc")]), Ok("abc".to_owned()));
         assert_eq!(of(&[]), Err(Refusal::Absent));
@@ -207,8 +209,9 @@ mod tests {
 
     #[test]
     fn only_the_load_balancer_says_where_a_request_comes_from() {
-        let of =
-            |headers, forwarded| address(&request(headers), forwarded).map(|ip| ip.to_string());
+        let of = |headers: &[(&'static str, &'static str)], forwarded| {
+            address(&request(headers), forwarded).map(|ip| ip.to_string())
+        };
         let spoofed = [("x-forwarded-for", "1.1.1.1, 2.2.2.2")];
         assert_eq!(of(&spoofed, false).as_deref(), Some("10.0.0.9"));
         assert_eq!(of(&spoofed, true).as_deref(), Some("2.2.2.2"));

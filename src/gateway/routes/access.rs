@@ -59,30 +59,30 @@ impl Owner {
     }
 }
 
-/// The token that the request names.
-pub fn session_token(call: &Call) -> Result<&str, Problem> {
-    let token = call.session.as_deref();
-    token.ok_or_else(|| Problem::malformed(format!("the header {SESSION} names no session")))
-}
-
-/// The token to use for the session that the request names.
-pub async fn session(call: &Call, admin: Scope) -> Result<String, Problem> {
-    own_session(call, session_token(call)?, admin).await
-}
-
-/// The token to use for a session: its own if the session is the caller's or a guest's, or is not there at all.
+/// The token to use for the session that the request names: its own if the session is the caller's or a guest's, or is
+/// not there at all.
 ///
 /// A session never changes hands under one token, so the answer holds for whatever is asked next. One that is not there
 /// may have been ended by this very request, which is sent again: the store knows that by its request id.
-pub async fn own_session(call: &Call, token: &str, admin: Scope) -> Result<String, Problem> {
+pub async fn session(call: &Call, admin: Scope) -> Result<String, Problem> {
+    let token = call.session.as_deref();
+    let token = token
+        .ok_or_else(|| Problem::malformed(format!("the header {SESSION} names no session")))?;
     if call.caller.scopes.has(admin) {
         return Ok(token.to_owned());
     }
-    let is_own = match call.client.sessions().get(token).send().await {
-        Ok(session) => session.user_id.is_empty() || session.user_id == call.caller.user.as_str(),
-        Err(error) if error.is_not_found() => true,
-        Err(error) => return Err(error.into()),
-    };
-    let token = if is_own { token } else { NO_SESSION };
+    let is_own = call.session_is_own.get_or_try_init(|| is_own(call, token));
+    let token = if *is_own.await? { token } else { NO_SESSION };
     Ok(token.to_owned())
+}
+
+async fn is_own(call: &Call, token: &str) -> Result<bool, Problem> {
+    match call.client.sessions().get(token).send().await {
+        Ok(session) => {
+            let user = session.user_id.as_str();
+            Ok(user.is_empty() || user == call.caller.user.as_str())
+        }
+        Err(error) if error.is_not_found() => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }

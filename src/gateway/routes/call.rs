@@ -21,10 +21,11 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::OnceCell;
 
 use crate::client::{Client, Consistency};
 use crate::gateway::App;
-use crate::gateway::auth::{Caller, Scope};
+use crate::gateway::auth::{Caller, Scope, Scopes};
 use crate::gateway::problem::Problem;
 use crate::limits;
 use crate::types::Revision;
@@ -44,6 +45,8 @@ pub struct Call {
     pub caller: Arc<Caller>,
     /// The session's token, if one is named.
     pub session: Option<String>,
+    /// Whether it is the caller's to use, once that was looked up.
+    pub session_is_own: OnceCell<bool>,
     /// The write's request id, if it has one.
     pub request_id: Option<String>,
     /// The record must be at this revision.
@@ -65,6 +68,14 @@ impl Call {
     /// Refuses a caller who lacks a right.
     pub fn allow(&self, scope: Scope) -> Result<(), Problem> {
         self.caller.allow(scope)
+    }
+
+    /// Refuses a caller who may do nothing at all, where what it may do depends on what it asks for.
+    pub fn allow_any(&self) -> Result<(), Problem> {
+        if self.caller.scopes == Scopes::default() {
+            return self.allow(Scope::KeyRead);
+        }
+        Ok(())
     }
 
     /// The condition of a write that must find a record.
@@ -141,6 +152,7 @@ impl FromRequestParts<Arc<App>> for Call {
         Ok(Self {
             client,
             session: text(headers, SESSION)?.map(str::to_owned),
+            session_is_own: OnceCell::new(),
             request_id: request_id(headers, &caller)?,
             if_match: if_match(headers)?,
             if_none_match: if_none_match(headers)?,
@@ -296,7 +308,6 @@ fn bad_body(rejection: JsonRejection) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::auth::Scopes;
     use crate::types::{Namespace, UserId};
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -15,7 +15,7 @@ use super::cart_views::{Cart, Line, Money};
 use super::documented::{
     Condition, ReadHeaders, ReadProblems, Seen, SessionHeader, WriteHeaders, WriteProblems,
 };
-use crate::client::LineRef;
+use crate::client::{self, CartOwner, LineRef};
 use crate::gateway::App;
 use crate::gateway::auth::Scope;
 use crate::gateway::problem::Problem;
@@ -46,12 +46,26 @@ pub struct AddLine {
     pub attributes: BTreeMap<String, String>,
 }
 
+impl AddLine {
+    /// The request that it stands for.
+    pub fn build<'c>(self, call: &'c Call, owner: &CartOwner) -> client::AddLine<'c> {
+        let mut add = call.client.carts().add(owner, self.sku, self.quantity);
+        if let Some(price) = self.unit_price {
+            add = add.unit_price(price.minor_units, price.currency);
+        }
+        for (name, value) in self.attributes {
+            add = add.attribute(name, value);
+        }
+        add
+    }
+}
+
 /// A line's new quantity.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SetQuantity {
+pub struct SetQuantity {
     #[schema(minimum = 1, maximum = 1_000_000)]
-    quantity: i64,
+    pub quantity: i64,
 }
 
 /// What became of a line.
@@ -65,7 +79,7 @@ pub struct LineChanged {
 }
 
 impl LineChanged {
-    fn new(line: Option<v1::CartLine>, mod_revision: u64) -> Self {
+    pub fn new(line: Option<v1::CartLine>, mod_revision: u64) -> Self {
         Self {
             line: line.map(Line::from),
             mod_revision,
@@ -79,6 +93,15 @@ pub struct Cleared {
     removed_lines: u32,
     /// The cart's revision, as in `ETag`.
     mod_revision: u64,
+}
+
+impl From<v1::ClearCartResponse> for Cleared {
+    fn from(cleared: v1::ClearCartResponse) -> Self {
+        Self {
+            removed_lines: cleared.removed_lines,
+            mod_revision: cleared.mod_revision,
+        }
+    }
 }
 
 /// A line: its number, or `sku:` and a SKU that one line has.
@@ -126,11 +149,7 @@ async fn clear(call: Call, At(owner): At<Owner>) -> Result<Answer<Cleared>, Prob
     );
     let cleared = clear.send().await?;
     let revision = Revision::new(cleared.mod_revision);
-    let answer = Answer::of(cleared, |cleared| Cleared {
-        removed_lines: cleared.removed_lines,
-        mod_revision: cleared.mod_revision,
-    });
-    Ok(answer.tagged(revision))
+    Ok(Answer::of(cleared, Cleared::from).tagged(revision))
 }
 
 /// Add pieces of a SKU: to the line with the same SKU and attributes, or to a new one. Scope `cart:write`.
@@ -144,17 +163,11 @@ async fn add(
 ) -> Result<Answer<LineChanged>, Problem> {
     call.allow(Scope::CartWrite)?;
     let owner = owner.resolve(&call).await?;
-    let mut add = call.client.carts().add(&owner, body.sku, body.quantity);
-    if let Some(price) = body.unit_price {
-        add = add.unit_price(price.minor_units, price.currency);
-    }
-    for (name, value) in body.attributes {
-        add = add.attribute(name, value);
-    }
+    let add = body.build(&call, &owner);
     let add = with!(
         add,
         if_revision(call.cart_condition()?),
-        request_id(call.request_id)
+        request_id(call.request_id.clone())
     );
     let added = add.send().await?;
     let revision = Revision::new(added.mod_revision);

@@ -16,6 +16,7 @@ use super::call::{Asked, At, Body, Call, with};
 use super::documented::{
     Absence, Condition, ReadHeaders, ReadProblems, Seen, WriteHeaders, WriteProblems,
 };
+use crate::client::{IncrementKey, PutKey as Put};
 use crate::gateway::App;
 use crate::gateway::auth::Scope;
 use crate::gateway::problem::Problem;
@@ -102,11 +103,20 @@ struct KeyQuery {
 /// A key's new value.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct PutKey {
+pub struct PutKey {
     value: Blob,
     /// How long it lives, in milliseconds; until it is deleted without.
     #[schema(value_type = Option<u64>, minimum = 1)]
     ttl_ms: Option<NonZeroU64>,
+}
+
+impl PutKey {
+    /// The request that it stands for.
+    pub fn build(self, call: &Call, key: String, if_absent: bool) -> Result<Put<'_>, Problem> {
+        let put = call.client.keys().put(key, Bytes::try_from(self.value)?);
+        let put = if if_absent { put.if_absent() } else { put };
+        Ok(with!(put, ttl(ttl(self.ttl_ms))))
+    }
 }
 
 /// What a write left.
@@ -131,7 +141,7 @@ impl From<v1::PutKeyResponse> for Written {
 /// What to add to a counter.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Increment {
+pub struct Increment {
     /// Negative to take away.
     delta: i64,
     /// The sum must not be below.
@@ -143,6 +153,19 @@ struct Increment {
     /// How long a counter that is not there will live, in milliseconds.
     #[schema(value_type = Option<u64>, minimum = 1)]
     ttl_ms: Option<NonZeroU64>,
+}
+
+impl Increment {
+    /// The request that it stands for.
+    pub fn build(self, call: &Call, key: String) -> IncrementKey<'_> {
+        with!(
+            call.client.keys().increment(key, self.delta),
+            min(self.min),
+            max(self.max),
+            initial(self.initial),
+            ttl(ttl(self.ttl_ms))
+        )
+    }
 }
 
 /// A counter's sum.
@@ -206,13 +229,10 @@ async fn put(
 ) -> Result<Answer<Written>, Problem> {
     call.allow(Scope::KeyWrite)?;
     let if_absent = call.if_absent()?;
-    let put = call.client.keys().put(key, Bytes::try_from(body.value)?);
-    let put = if if_absent { put.if_absent() } else { put };
     let put = with!(
-        put,
-        ttl(ttl(body.ttl_ms)),
+        body.build(&call, key, if_absent)?,
         if_revision(call.if_match),
-        request_id(call.request_id)
+        request_id(call.request_id.clone())
     );
     let written = put.send().await?;
     let revision = Revision::new(written.mod_revision);
@@ -245,15 +265,7 @@ async fn increment(
 ) -> Result<Answer<Counted>, Problem> {
     call.allow(Scope::KeyWrite)?;
     call.no_condition()?;
-    let increment = call.client.keys().increment(key, body.delta);
-    let increment = with!(
-        increment,
-        min(body.min),
-        max(body.max),
-        initial(body.initial),
-        ttl(ttl(body.ttl_ms)),
-        request_id(call.request_id)
-    );
+    let increment = with!(body.build(&call, key), request_id(call.request_id.clone()));
     let sum = increment.send().await?;
     let revision = Revision::new(sum.mod_revision);
     Ok(Answer::of(sum, Counted::from).tagged(revision))

@@ -9,10 +9,12 @@ mod blob;
 mod call;
 mod cart_views;
 mod carts;
+mod checkout;
 mod documented;
 mod keys;
 mod session_views;
 mod sessions;
+mod transactions;
 
 use std::sync::Arc;
 
@@ -57,7 +59,9 @@ pub fn api() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
         .merge(sessions::routes())
         .merge(carts::routes())
+        .merge(checkout::routes())
         .merge(keys::routes())
+        .merge(transactions::routes())
 }
 
 /// There is no such route.

@@ -85,6 +85,16 @@ impl From<CreatedSession> for Created {
     }
 }
 
+impl From<v1::CreateSessionResponse> for Created {
+    fn from(created: v1::CreateSessionResponse) -> Self {
+        Self {
+            token: created.token,
+            session: created.session.unwrap_or_default().into(),
+            ended: created.ended,
+        }
+    }
+}
+
 /// A session under its new token.
 #[derive(Serialize, ToSchema)]
 pub struct Rotated {
@@ -106,15 +116,21 @@ pub struct Rotated {
 
 impl From<RotatedSession> for Rotated {
     fn from(rotated: RotatedSession) -> Self {
+        (*rotated).clone().into()
+    }
+}
+
+impl From<v1::RotateSessionResponse> for Rotated {
+    fn from(rotated: v1::RotateSessionResponse) -> Self {
         Self {
-            token: rotated.token.clone(),
-            user_id: text(rotated.user_id.clone()),
-            handle: text(rotated.handle.clone()),
+            token: rotated.token,
+            user_id: text(rotated.user_id),
+            handle: text(rotated.handle),
             mod_revision: rotated.mod_revision,
             idle_deadline_ms: rotated.idle_deadline_ms,
             absolute_deadline_ms: rotated.absolute_deadline_ms,
             cart: rotated.cart.as_ref().map(CartMoved::from),
-            ended: rotated.ended.clone(),
+            ended: rotated.ended,
         }
     }
 }

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::access::{User, own_session, session};
+use super::access::{User, session};
 use super::answer::Answer;
 use super::blob::Blob;
 use super::call::{Asked, At, Body, Call, with};
@@ -405,8 +405,7 @@ async fn revoke_all(
     call.no_condition()?;
     let user = user.resolve(&call, Scope::SessionAdmin)?;
     let spared = if query.except_current {
-        let token = super::access::session_token(&call)?;
-        Some(own_session(&call, token, Scope::SessionAdmin).await?)
+        Some(session(&call, Scope::SessionAdmin).await?)
     } else {
         None
     };
