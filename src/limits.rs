@@ -258,6 +258,31 @@ pub const JWT_REMEMBERED: usize = 4096;
 /// Callers whose rates are known; of those beyond, the ones that were seen least are forgotten.
 pub const RATES_REMEMBERED: usize = 65_536;
 
+/// Longest e-mail address of an account.
+pub const ADDRESS_BYTES: usize = 254;
+/// Shortest password of an account, in characters.
+pub const PASSWORD_MIN_CHARS: usize = 10;
+/// Longest password, in bytes.
+pub const PASSWORD_BYTES: usize = 256;
+/// Memory that hashing a password takes.
+pub const PASSWORD_HASH_KIB: u32 = 19 << 10;
+/// And passes over it.
+pub const PASSWORD_HASH_PASSES: u32 = 2;
+/// Passwords that a gateway hashes at a time.
+pub const PASSWORD_HASHES: usize = 2;
+/// Passwords that wait for it.
+pub const PASSWORD_HASHES_WAITING: usize = 64;
+/// Attempts to register or log in as one user within a window.
+pub const ATTEMPTS_PER_ACCOUNT: i64 = 10;
+/// The same from one network address.
+pub const ATTEMPTS_PER_NETWORK: i64 = 100;
+/// That window, from its first attempt on.
+pub const ATTEMPTS_WINDOW_MS: u64 = 10 * 60 * 1000;
+/// Shortest name of a form.
+pub const NONCE_MIN_BYTES: usize = 16;
+/// What is kept of a browser's description of itself.
+pub const BROWSER_BYTES: usize = 160;
+
 /// Longest time that a request may ask for; a request without a deadline gets it.
 pub const REQUEST_DEADLINE_MS: u64 = 30_000;
 /// How long a drain waits for what is in flight.
@@ -270,6 +295,10 @@ const _: () = {
     assert!(VALUE_BYTES / 3 * 4 + KEY_BYTES * 6 < HTTP_BODY_BYTES);
     assert!(HTTP_BODY_BYTES < MESSAGE_BYTES);
     assert!(JWT_BYTES < HTTP_HEADER_BYTES);
+    assert!(ADDRESS_BYTES <= USER_ID_BYTES);
+    assert!(ADDRESS_BYTES + 64 < KEY_BYTES);
+    assert!(NONCE_MIN_BYTES <= IDEMPOTENCY_KEY_BYTES);
+    assert!(2 * BROWSER_BYTES < CLIENT_ATTRIBUTE_BYTES);
     assert!(LIST_MAX < LIST_SCAN);
     assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
     assert!(SESSION_BYTES < MESSAGE_BYTES);

@@ -139,7 +139,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
 }
 
 /// Where the request comes from. What a caller writes into the header stands before what the load balancer adds.
-fn address(request: &Request, forwarded: bool) -> Option<IpAddr> {
+pub fn address(request: &Request, forwarded: bool) -> Option<IpAddr> {
     if forwarded {
         let last = request.headers().get_all(FORWARDED_FOR).iter().next_back();
         let text = last.and_then(|value| value.to_str().ok());

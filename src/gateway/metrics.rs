@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::auth::Refusal;
 use super::protect::Class;
+use super::traffic::Traffic;
 
 /// Upper bounds of the classes of durations, in seconds.
 const SECONDS: [f64; 12] = [
@@ -51,6 +52,10 @@ pub struct Metrics {
     pub connections_refused: Counter,
     /// Event streams that are open.
     pub watches: Gauge,
+    /// Passwords that were hashed.
+    pub passwords_hashed: Counter,
+    /// The same as the console shows it.
+    pub traffic: Traffic,
 }
 
 impl Metrics {
@@ -66,6 +71,8 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             watches: Gauge::default(),
+            passwords_hashed: Counter::default(),
+            traffic: Traffic::default(),
             registry: Registry::default(),
         };
         let answers = metrics.answers.clone();
@@ -102,6 +109,8 @@ impl Metrics {
             "Event streams that are open",
             metrics.watches.clone(),
         );
+        let hashed = metrics.passwords_hashed.clone();
+        registry.register("passwords_hashed", "Passwords that were hashed", hashed);
         Self {
             registry,
             ..metrics
@@ -110,6 +119,7 @@ impl Metrics {
 
     /// A request was answered.
     pub fn answered(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        self.traffic.answered(method, route, took);
         let answered = Answered {
             method: known(method),
             route: route.to_owned(),

@@ -20,7 +20,10 @@
 //! 4. Whatever waits, queues or is remembered has a bound from [`crate::limits`] or the settings.
 //!
 //! Deliberately absent: TLS, which is the load balancer's; sessions of its own; caches of records.
+//!
+//! For browsers there is a [`shop`], with [`accounts`], if a gateway is told to have one.
 
+mod accounts;
 mod auth;
 mod error;
 mod front;
@@ -31,6 +34,8 @@ mod protect;
 mod ready;
 mod routes;
 mod serve;
+mod shop;
+mod traffic;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,16 +44,21 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use http::HeaderValue;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
 pub use error::Error;
 pub use problem::Problem;
 pub use serve::{run, serve};
 
+use self::accounts::Hashing;
 use self::auth::{Keyring, Verifier};
 use self::metrics::Metrics;
 use self::protect::{Admission, Rates};
 use self::ready::Readiness;
+use self::shop::Shop;
 use crate::client::{Client, ClientConfig};
 use crate::clock::Clock;
 use crate::config::{GatewayConfig, Protection};
@@ -68,7 +78,15 @@ pub(crate) struct App {
     namespace_rates: Rates<String>,
     refusal_rates: Rates<IpAddr>,
     readiness: Readiness,
+    /// Room for event streams.
+    watches: Arc<Semaphore>,
+    /// Cancelled when event streams must end.
+    going: CancellationToken,
     protection: Protection,
+    /// What answers call this front.
+    name: HeaderValue,
+    /// For browsers, if it is wanted.
+    shop: Option<Shop>,
 }
 
 impl App {
@@ -77,17 +95,27 @@ impl App {
         let keyring = auth::keyring(&config.tokens).await?;
         let timeout = protection.request_timeout.mul_f64(STORE_SHARE);
         let client = ClientConfig::new(&config.endpoints)?.timeout(timeout);
+        let client = Client::connect(client)?;
+        let metrics = Metrics::new();
+        let shop = config.shop.as_ref().map(|shop| {
+            let hashing = Hashing::new(metrics.passwords_hashed.clone());
+            Shop::new(&client, hashing, shop)
+        });
         Ok(Arc::new(Self {
-            client: Client::connect(client)?,
+            client,
             verifier: Verifier::new(Arc::clone(&keyring), config.tokens.clone(), clock),
             keyring,
-            metrics: Metrics::new(),
+            metrics,
             admission: Admission::new(protection.max_requests),
             user_rates: Rates::new(protection.rate_per_user),
             namespace_rates: Rates::new(protection.rate_per_namespace),
             refusal_rates: Rates::new(protection.rate_of_refusals),
             readiness: Readiness::default(),
+            watches: Arc::new(Semaphore::new(protection.max_watches)),
+            going: CancellationToken::new(),
             protection,
+            name: config.name.clone(),
+            shop,
         }))
     }
 
@@ -99,7 +127,9 @@ impl App {
             .fallback(routes::none)
             .method_not_allowed_fallback(routes::no_method)
             .layer(from_fn_with_state(Arc::clone(&self), front::guard));
+        let shop = self.shop.is_some().then(|| shop::routes(&self));
         guarded
+            .merge(shop.unwrap_or_default())
             .merge(ready::routes())
             .merge(openapi::routes(document))
             .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))

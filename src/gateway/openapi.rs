@@ -42,6 +42,7 @@ const START: &str = include_str!("docs/start.js");
         (name = "carts", description = "Carts of users and sessions, changed by deltas."),
         (name = "keys", description = "Plain keys and counters of the namespace."),
         (name = "transactions", description = "Several operations as one."),
+        (name = "cluster", description = "The nodes, and what goes on."),
         (name = "watch", description = "What happens, as it happens."),
     ),
     security(("token" = [])),

@@ -86,6 +86,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "src/torture",
         ],
     ),
+    ("argon2", &["src/gateway/accounts"]),
     ("axum", &["src/gateway"]),
     ("jsonwebtoken", &["src/gateway/auth"]),
     ("utoipa", &["src/gateway"]),

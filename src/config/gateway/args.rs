@@ -116,6 +116,19 @@ pub struct GatewayArgs {
     )]
     pub jwt_scope_claim: String,
 
+    /// Serve a shop for browsers at /shop, and a console at /console: accounts, sessions and carts are in this namespace,
+    /// which should be the shop's alone.
+    #[arg(long, env = "TROLLEY_GATEWAY_SHOP", value_name = "NAMESPACE")]
+    pub shop: Option<String>,
+
+    /// Let browsers send the shop's cookie without TLS: only for a demo, on a loopback address.
+    #[arg(long, env = "TROLLEY_GATEWAY_COOKIES_OVER_HTTP", value_parser = FalseyValueParser::new())]
+    pub cookies_over_http: bool,
+
+    /// What the shop's answers call this gateway [default: the address that it listens on].
+    #[arg(long, env = "TROLLEY_GATEWAY_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+
     /// Requests under way at which the last of them are refused: those that matter less are refused earlier.
     #[arg(
         long,

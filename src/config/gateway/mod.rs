@@ -4,6 +4,7 @@ mod args;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http::{HeaderValue, Uri};
 use super::node::{check_duration, drain_timeout, worker_threads};
 use super::{Error, Logging};
 use crate::limits;
+use crate::types::Namespace;
 
 pub use args::{GatewayArgs, JwtAlgorithm};
 
@@ -22,6 +24,10 @@ pub struct GatewayConfig {
     pub endpoints: Vec<String>,
     /// Where it accepts connections.
     pub listen: String,
+    /// What answers call it.
+    pub name: HeaderValue,
+    /// For browsers.
+    pub shop: Option<ShopConfig>,
     /// Whose tokens it takes.
     pub tokens: Tokens,
     /// What it does not let happen to itself.
@@ -32,6 +38,24 @@ pub struct GatewayConfig {
     pub worker_threads: usize,
     /// Log lines.
     pub logging: Logging,
+}
+
+/// A shop for browsers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShopConfig {
+    /// Where everything of it is.
+    pub namespace: String,
+    /// How browsers reach it.
+    pub cookies: CookieTransport,
+}
+
+/// What a browser may send a cookie over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CookieTransport {
+    /// TLS, up to the load balancer.
+    Tls,
+    /// Anything: for demos.
+    PlainHttp,
 }
 
 /// Which tokens are taken, and what is read out of them.
@@ -101,10 +125,56 @@ impl TryFrom<GatewayArgs> for GatewayConfig {
             drain_timeout: drain_timeout(args.drain_timeout)?,
             worker_threads: worker_threads(args.worker_threads)?,
             logging: Logging::new(args.log_format, &args.log_filter)?,
+            name: name(&args)?,
+            shop: shop(&args)?,
             endpoints: args.endpoints,
             listen: args.listen,
         })
     }
+}
+
+fn name(args: &GatewayArgs) -> Result<HeaderValue, Error> {
+    let name = args.name.as_ref().unwrap_or(&args.listen);
+    let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    let value = HeaderValue::from_str(name).ok().filter(|_| is_plain);
+    value.ok_or_else(|| Error::Malformed {
+        flag: "--name",
+        value: name.clone(),
+        expected: "expected visible ASCII without spaces".to_owned(),
+    })
+}
+
+fn shop(args: &GatewayArgs) -> Result<Option<ShopConfig>, Error> {
+    let cookies = if args.cookies_over_http {
+        if !is_loopback(&args.listen) {
+            return Err(Error::Malformed {
+                flag: "--cookies-over-http",
+                value: args.listen.clone(),
+                expected: "expected --listen to be a loopback address: elsewhere, who listens has everybody's session"
+                    .to_owned(),
+            });
+        }
+        CookieTransport::PlainHttp
+    } else {
+        CookieTransport::Tls
+    };
+    let Some(namespace) = &args.shop else {
+        return Ok(None);
+    };
+    let parsed = Namespace::parse(namespace.clone()).map_err(|problem| Error::Malformed {
+        flag: "--shop",
+        value: namespace.clone(),
+        expected: problem.to_string(),
+    })?;
+    Ok(Some(ShopConfig {
+        namespace: parsed.as_str().to_owned(),
+        cookies,
+    }))
+}
+
+fn is_loopback(listen: &str) -> bool {
+    let address = listen.parse::<SocketAddr>();
+    listen.starts_with("localhost:") || address.is_ok_and(|address| address.ip().is_loopback())
 }
 
 fn tokens(args: &GatewayArgs) -> Result<Tokens, Error> {

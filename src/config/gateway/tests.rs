@@ -58,10 +58,32 @@ fn each_setting_that_makes_no_sense_names_its_flag() {
         (&["--cors-origins", "*"], "--cors-origins"),
         (&["--cors-origins", "https://a.example/x"], "--cors-origins"),
         (&["--log-filter", "=="], "--log-filter"),
+        (&["--name", "a b"], "--name"),
+        (&["--shop", "no/namespace"], "--shop"),
+        (
+            &["--cookies-over-http", "--listen", "0.0.0.0:8080"],
+            "--cookies-over-http",
+        ),
+        (
+            &["--cookies-over-http", "--listen", "shop.example:8080"],
+            "--cookies-over-http",
+        ),
     ];
     for (flags, named) in table {
         let error = with(flags).expect_err("it makes no sense").to_string();
         assert!(error.contains(named), "{flags:?}: {error}");
+    }
+}
+
+#[test]
+fn a_shop_is_there_if_it_is_asked_for_and_its_cookies_need_tls() {
+    assert_eq!(with(&[]).expect("the defaults fit").shop, None);
+    let of = |flags| with(flags).expect("it fits").shop.expect("there is one");
+    assert_eq!(of(&["--shop", "tea"]).namespace, "tea");
+    assert_eq!(of(&["--shop", "tea"]).cookies, CookieTransport::Tls);
+    for listen in ["127.0.0.1:8080", "[::1]:8080", "localhost:8080"] {
+        let flags = ["--shop", "tea", "--cookies-over-http", "--listen", listen];
+        assert_eq!(of(&flags).cookies, CookieTransport::PlainHttp, "{listen}");
     }
 }
 

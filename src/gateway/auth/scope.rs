@@ -22,11 +22,13 @@ pub enum Scope {
     KeyRead,
     /// Change them.
     KeyWrite,
+    /// See the cluster: its nodes, and what goes on.
+    ClusterRead,
 }
 
 impl Scope {
     /// Every one.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CartRead,
         Self::CartWrite,
         Self::CartAdmin,
@@ -35,6 +37,7 @@ impl Scope {
         Self::SessionAdmin,
         Self::KeyRead,
         Self::KeyWrite,
+        Self::ClusterRead,
     ];
 
     /// The word.
@@ -49,6 +52,7 @@ impl Scope {
             Self::SessionAdmin => "session:admin",
             Self::KeyRead => "key:read",
             Self::KeyWrite => "key:write",
+            Self::ClusterRead => "cluster:read",
         }
     }
 

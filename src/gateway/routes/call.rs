@@ -249,7 +249,7 @@ macro_rules! with {
         builder
     }};
 }
-pub(super) use with;
+pub(in crate::gateway) use with;
 
 /// Parts of the path.
 pub struct At<T>(pub T);

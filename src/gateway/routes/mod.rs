@@ -6,9 +6,10 @@
 mod access;
 mod answer;
 mod blob;
-mod call;
+pub mod call;
 mod cart_views;
 mod carts;
+mod cluster;
 mod checkout;
 mod documented;
 mod keys;
@@ -23,6 +24,11 @@ use http::header::{
     AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER,
 };
 use utoipa_axum::router::OpenApiRouter;
+
+pub(super) use self::answer::Answer;
+pub(super) use self::call::{Body, IDEMPOTENCY_KEY};
+pub(super) use self::cart_views::Cart;
+pub(super) use self::session_views::Devices;
 
 pub use self::call::At;
 pub use self::documented::schemas;
@@ -60,6 +66,7 @@ pub fn api() -> OpenApiRouter<Arc<App>> {
         .merge(sessions::routes())
         .merge(carts::routes())
         .merge(checkout::routes())
+        .merge(cluster::routes())
         .merge(keys::routes())
         .merge(transactions::routes())
 }
