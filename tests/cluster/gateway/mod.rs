@@ -1,4 +1,6 @@
 //! Gateways in front of a cluster.
 
+mod accounts;
+mod cluster;
 mod records;
 mod refusals;

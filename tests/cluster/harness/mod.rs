@@ -1,5 +1,6 @@
 //! A cluster under test: processes, faults, and what the cluster says of itself.
 
+pub mod browser;
 mod disk;
 pub mod gateway;
 mod link;
