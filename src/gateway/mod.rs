@@ -39,6 +39,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
 pub use error::Error;
@@ -68,6 +70,10 @@ pub(crate) struct App {
     namespace_rates: Rates<String>,
     refusal_rates: Rates<IpAddr>,
     readiness: Readiness,
+    /// Room for event streams.
+    watches: Arc<Semaphore>,
+    /// Cancelled when event streams must end.
+    going: CancellationToken,
     protection: Protection,
 }
 
@@ -87,6 +93,8 @@ impl App {
             namespace_rates: Rates::new(protection.rate_per_namespace),
             refusal_rates: Rates::new(protection.rate_of_refusals),
             readiness: Readiness::default(),
+            watches: Arc::new(Semaphore::new(protection.max_watches)),
+            going: CancellationToken::new(),
             protection,
         }))
     }

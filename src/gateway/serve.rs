@@ -90,6 +90,7 @@ pub async fn run(
         () = going => {}
     }
     drop(listener);
+    app.going.cancel();
     connections.finish(config.drain_timeout).await;
     tasks.shutdown().await;
     app.client.clone().close().await;

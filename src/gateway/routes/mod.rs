@@ -15,6 +15,7 @@ mod keys;
 mod session_views;
 mod sessions;
 mod transactions;
+mod watch;
 
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ pub fn api() -> OpenApiRouter<Arc<App>> {
         .merge(checkout::routes())
         .merge(keys::routes())
         .merge(transactions::routes())
+        .merge(watch::routes())
 }
 
 /// There is no such route.
