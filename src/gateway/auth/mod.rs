@@ -28,7 +28,7 @@ use crate::config::Tokens;
 use crate::types::{Namespace, UserId};
 
 /// Whoever holds a good token.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Caller {
     /// Whose records the token is about.
     pub namespace: Namespace,
@@ -36,6 +36,8 @@ pub struct Caller {
     pub user: UserId,
     /// What the user may do.
     pub scopes: Scopes,
+    /// When the token expires, in seconds since 1970.
+    pub expires: f64,
 }
 
 /// The keys of these tokens. What cannot be read is an error if it must be mended; otherwise nobody is let in until it can.

@@ -3,6 +3,7 @@
 //! What a caller is told is always the same; why a token was refused is known here and in metrics alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use quick_cache::sync::Cache;
@@ -16,6 +17,9 @@ use crate::clock::Clock;
 use crate::config::{JwtAlgorithm, Tokens};
 use crate::limits;
 use crate::types::{Namespace, UserId};
+
+/// However long a token is good, whoever follows something comes back now and then, and is looked at again.
+const LONGEST_STREAM: Duration = Duration::from_secs(3600);
 
 /// Why a token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,7 +85,6 @@ struct Good {
     /// Of the keys that said so.
     generation: u64,
     not_before: Option<f64>,
-    expires: f64,
     caller: Arc<Caller>,
 }
 
@@ -188,23 +191,36 @@ impl Verifier {
             namespace: namespace(claims.others.get(&self.tokens.namespace_claim))?,
             user: UserId::parse(user).map_err(|_| Refusal::Subject)?,
             scopes: scopes(claims.others.get(&self.tokens.scope_claim))?,
+            expires: claims.exp.ok_or(Refusal::Expired)?,
         };
         Ok(Good {
             generation,
             not_before: claims.nbf,
-            expires: claims.exp.ok_or(Refusal::Expired)?,
             caller: Arc::new(caller),
         })
     }
 
-    fn check_time(&self, good: &Good) -> Result<(), Refusal> {
+    /// How long the caller's token is still good.
+    pub fn remaining(&self, caller: &Caller) -> Duration {
+        let left = caller.expires + self.tokens.leeway.as_secs_f64() - self.now();
+        // More than a duration holds is no less than the longest.
+        let left = left.clamp(0.0, LONGEST_STREAM.as_secs_f64());
+        Duration::from_secs_f64(left)
+    }
+
+    /// Seconds since 1970.
+    fn now(&self) -> f64 {
         #[expect(
             clippy::cast_precision_loss,
             reason = "milliseconds since 1970 have 41 bits"
         )]
-        let now = self.clock.now().as_millis() as f64 / 1000.0;
-        let leeway = self.tokens.leeway.as_secs_f64();
-        if now - leeway >= good.expires {
+        let millis = self.clock.now().as_millis() as f64;
+        millis / 1000.0
+    }
+
+    fn check_time(&self, good: &Good) -> Result<(), Refusal> {
+        let (now, leeway) = (self.now(), self.tokens.leeway.as_secs_f64());
+        if now - leeway >= good.caller.expires {
             return Err(Refusal::Expired);
         }
         if good.not_before.is_some_and(|early| now + leeway < early) {

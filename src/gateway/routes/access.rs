@@ -25,7 +25,15 @@ pub struct User(String);
 #[schema(example = "me", pattern = "^(me|session|user:.+)$")]
 pub struct Owner(String);
 
+/// Everybody's, of a watch.
+const ALL: &str = "all";
+
 impl User {
+    /// Everybody's sessions are asked for.
+    pub fn is_all(&self) -> bool {
+        self.0 == ALL
+    }
+
     /// The user's id, if the caller may ask for it.
     pub fn resolve(&self, call: &Call, admin: Scope) -> Result<String, Problem> {
         if self.0 == "me" {
@@ -42,6 +50,11 @@ impl User {
 }
 
 impl Owner {
+    /// Everybody's carts are asked for.
+    pub fn is_all(&self) -> bool {
+        self.0 == ALL
+    }
+
     /// The cart's owner, if the caller may ask for it.
     pub async fn resolve(&self, call: &Call) -> Result<CartOwner, Problem> {
         if self.0 == "session" {

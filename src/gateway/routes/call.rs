@@ -176,7 +176,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Probl
     Ok(Some(text))
 }
 
-fn number(headers: &HeaderMap, name: &str) -> Result<Option<Revision>, Problem> {
+pub fn number(headers: &HeaderMap, name: &str) -> Result<Option<Revision>, Problem> {
     let parse = |text: &str| {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse().ok().filter(|_| is_plain);
@@ -326,6 +326,7 @@ mod tests {
             namespace: Namespace::default(),
             user: UserId::parse(user).expect("a user"),
             scopes: Scopes::default(),
+            expires: 0.0,
         }
     }
 

@@ -16,6 +16,7 @@ mod keys;
 mod session_views;
 mod sessions;
 mod transactions;
+mod watch;
 
 use std::sync::Arc;
 
@@ -69,6 +70,7 @@ pub fn api() -> OpenApiRouter<Arc<App>> {
         .merge(cluster::routes())
         .merge(keys::routes())
         .merge(transactions::routes())
+        .merge(watch::routes())
 }
 
 /// There is no such route.

@@ -126,42 +126,109 @@ enum Operation {
     IncrementKey(OnKey<Increment>),
 }
 
-macro_rules! parameters {
-    ($($(#[$doc:meta])* $name:ident $(<$body:ident>)? { $($(#[$serde:meta])* $field:ident: $type:ty),* })*) => {
-        $($(#[$doc])*
-        #[derive(Deserialize, ToSchema)]
-        #[serde(deny_unknown_fields)]
-        struct $name $(<$body>)? { $($(#[$serde])* $field: $type),* })*
-    };
+/// `{}`
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// A body.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct With<T> {
+    body: T,
 }
 
-parameters! {
-    /// `{}`
-    Nothing {}
-    /// A body.
-    With<T> { body: T }
-    /// A body and a condition.
-    WithCondition<T> { body: T, if_match: Option<u64> }
-    /// A cart.
-    OfCart { owner: Owner }
-    /// A cart, and a condition.
-    OfCartIf { owner: Owner, if_match: Option<u64> }
-    /// A cart and a body.
-    OnCart<T> { owner: Owner, body: T }
-    /// A cart, a body and a condition.
-    OnCartIf<T> { owner: Owner, body: T, if_match: Option<u64> }
-    /// A line, and a condition.
-    OfLineIf { owner: Owner, line: LineName, if_match: Option<u64> }
-    /// A line, a body and a condition.
-    OnLineIf { owner: Owner, line: LineName, body: SetQuantity, if_match: Option<u64> }
-    /// A key.
-    OfKey { key: String }
-    /// A key, and a condition.
-    OfKeyIf { key: String, if_match: Option<u64> }
-    /// A key and a body.
-    OnKey<T> { key: String, body: T }
-    /// A key, a body and a condition.
-    OnKeyIf { key: String, body: PutKey, if_match: Option<u64>, #[serde(default)] if_absent: bool }
+/// A body and a condition.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct WithCondition<T> {
+    body: T,
+    if_match: Option<u64>,
+}
+
+/// A cart.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OfCart {
+    owner: Owner,
+}
+
+/// A cart, and a condition.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OfCartIf {
+    owner: Owner,
+    if_match: Option<u64>,
+}
+
+/// A cart and a body.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OnCart<T> {
+    owner: Owner,
+    body: T,
+}
+
+/// A cart, a body and a condition.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OnCartIf<T> {
+    owner: Owner,
+    body: T,
+    if_match: Option<u64>,
+}
+
+/// A line, and a condition.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OfLineIf {
+    owner: Owner,
+    line: LineName,
+    if_match: Option<u64>,
+}
+
+/// A line, a body and a condition.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OnLineIf {
+    owner: Owner,
+    line: LineName,
+    body: SetQuantity,
+    if_match: Option<u64>,
+}
+
+/// A key.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OfKey {
+    key: String,
+}
+
+/// A key, and a condition.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OfKeyIf {
+    key: String,
+    if_match: Option<u64>,
+}
+
+/// A key and a body.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OnKey<T> {
+    key: String,
+    body: T,
+}
+
+/// A key, a body and a condition.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct OnKeyIf {
+    key: String,
+    body: PutKey,
+    if_match: Option<u64>,
+    #[serde(default)]
+    if_absent: bool,
 }
 
 /// What was done.
