@@ -26,13 +26,19 @@ function answered(headers) {
 const send = (method, path, body) =>
   ask(method, API + path, { body, answered, headers: method === "GET" ? {} : { "X-CSRF-Token": visitor.csrf } });
 
+/**
+ * One window of this browser at a time: while one logs in, no other may find the old session gone and begin a new one, whose
+ * cookie would take the place of the user's.
+ */
+const alone = (work) => navigator.locks.request("trolley-session", work);
+
 /** Sends a change. A session that has ended meanwhile makes room for another, and the change is made there. */
-async function change(method, path, body) {
+async function change(method, path, body, renew = () => alone(begin)) {
   try {
     return await send(method, path, body);
   } catch (error) {
     if (!(error instanceof Refused && error.reason === "SESSION_ENDED")) throw error;
-    await begin();
+    await renew();
     return send(method, path, body);
   }
 }
@@ -142,7 +148,7 @@ function follow() {
 function again() {
   stream.close();
   stream = undefined;
-  setTimeout(() => { if (!stream) attempt(begin); }, RECONNECT_MS);
+  setTimeout(() => { if (!stream) attempt(() => alone(begin)); }, RECONNECT_MS);
 }
 
 // ---- coming and going ---------------------------------------------------------------------------------------------
@@ -162,7 +168,7 @@ async function enter() {
   const credentials = { address: at("address").value, password: at("password").value };
   at("submit").disabled = true;
   try {
-    take(await change("POST", `/${at("enter").dataset.way}`, credentials));
+    await alone(async () => take(await change("POST", `/${at("enter").dataset.way}`, credentials, begin)));
     at("enter").close();
     at("password").value = "";
     say(`Welcome, ${visitor.user}.`);
@@ -177,10 +183,12 @@ async function enter() {
 }
 
 const leave = (path) => attempt(async () => {
-  await send("POST", path);
+  await alone(async () => {
+    await send("POST", path);
+    visitor = { user: undefined, csrf: "" };
+    await begin();
+  });
   windows.postMessage("other session");
-  visitor = { user: undefined, csrf: "" };
-  await begin();
   say("You are logged out.");
 });
 
@@ -207,7 +215,7 @@ at("log-out").addEventListener("click", () => leave("/log-out"));
 at("open-devices").addEventListener("click", () => attempt(async () => { await showDevices(); at("devices").showModal(); }));
 at("close-devices").addEventListener("click", () => at("devices").close());
 at("everywhere").addEventListener("click", () => { at("devices").close(); leave("/log-out-everywhere"); });
-windows.addEventListener("message", () => attempt(begin));
+windows.addEventListener("message", () => attempt(() => alone(begin)));
 
 await attempt(showCatalogue);
-await attempt(begin);
+await attempt(() => alone(begin));

@@ -120,18 +120,17 @@ fn until_ended(
     place: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     app.metrics.watches.inc();
-    let open = Open { app: Arc::clone(&app), _place: place };
-    let mut has_ended = false;
-    told.take_while(move |told| {
-        let goes_on = !has_ended;
-        has_ended = matches!(told, Told::Ended);
-        future::ready(goes_on)
-    })
-    .map(move |told| {
+    let over = app.going.child_token();
+    let ended = over.clone().cancelled_owned();
+    let open = Open { app, _place: place };
+    told.map(move |told| {
         let _open = &open;
+        if matches!(told, Told::Ended) {
+            over.cancel();
+        }
         Ok(event(told))
     })
-    .take_until(app.going.clone().cancelled_owned())
+    .take_until(ended)
 }
 
 fn place(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
