@@ -6,6 +6,8 @@
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=scripts/web.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/web.sh"
 
 DIR=$(realpath -m -- "${TROLLEY_DIR:-${XDG_STATE_HOME:-$HOME/.local/state}/trolley}")
 # Which ports and how many nodes; written once, by the first `up`, and the mark of a folder that is ours.
@@ -28,6 +30,7 @@ usage() {
 A Trolley cluster on loopback.
 
   scripts/cluster.sh demo          build, start three nodes, kill the leader under load, report
+  scripts/cluster.sh demo --web    three nodes, two gateways and haproxy: a shop and a console for browsers
   scripts/cluster.sh up [N]        start N nodes (3, or as many as there were) and wait for a leader
   scripts/cluster.sh down          stop all nodes gracefully
   scripts/cluster.sh status        processes, and what the cluster says of itself
@@ -157,15 +160,19 @@ proc_state() {
 # Prints the pid of a node that runs; fails when it does not. The pid file may outlive its process, and
 # its pid may have been given to another since.
 running() {
-    local file pid exe now
-    file=$(pid_file "$1")
+    alive "$(pid_file "$1")" "$(data_dir "$1")"
+}
+
+# The same of any process: its pid file, and an argument that no other process of this binary has.
+alive() {
+    local file=$1 mark=$2 pid exe now
     [[ -f $file ]] || return 1
     { read -r pid && read -r exe; } <"$file" || return 1
     [[ $pid =~ ^[1-9][0-9]*$ ]] || return 1
     now=$(readlink -- "/proc/$pid/exe" 2>/dev/null) || return 1
     # A binary that was rebuilt since reads as deleted.
     [[ ${now% (deleted)} == "$exe" ]] || return 1
-    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -Fxq -- "$(data_dir "$1")" || return 1
+    tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -Fxq -- "$mark" || return 1
     [[ $(proc_state "$pid") != Z ]] || return 1
     printf '%s' "$pid"
 }
@@ -318,6 +325,7 @@ cmd_up() {
 
 cmd_down() {
     load_shape
+    web_down
     local id
     for id in $(ids); do
         ask_to_stop "$id"
@@ -418,6 +426,7 @@ cmd_endpoints() {
 
 cmd_wipe() {
     load_shape
+    web_wipe
     local id pid
     for id in $(ids); do
         if pid=$(running "$id"); then
@@ -434,7 +443,13 @@ cmd_wipe() {
 }
 
 cmd_demo() {
-    (($# == 0)) || die "demo takes no arguments"
+    if [[ ${1-} == --web ]] && (($# == 1)); then
+        "$ROOT/scripts/setup.sh" --web
+        cmd_up ""
+        web_up
+        return
+    fi
+    (($# == 0)) || die "demo takes --web or nothing"
     "$ROOT/scripts/setup.sh"
     cmd_up ""
     ((NODES >= 3)) || die "a leader can be killed without harm only from three nodes up: this cluster has $NODES"

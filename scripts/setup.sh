@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the build needs and the machine lacks: a C++ compiler and libclang (for RocksDB and its
 # bindings) and make (for jemalloc), through apt. Silent and quick when everything is there. Rust itself is only checked.
+#
+#   --web      what the demo for browsers needs besides: haproxy, curl, openssl
+#   --browser  what the test with a real browser needs besides: chromium and its driver
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -55,7 +58,21 @@ install_packages() {
 
 main() {
     check_rust
-    local missing=()
+    local missing=() name
+    for name in "$@"; do
+        case $name in
+            --web)
+                have haproxy || missing+=(haproxy)
+                have curl || missing+=(curl)
+                have openssl || missing+=(openssl)
+                ;;
+            --browser)
+                have chromium || missing+=(chromium)
+                have chromedriver || missing+=(chromium-driver)
+                ;;
+            *) die "unknown argument '$name'" ;;
+        esac
+    done
     has_compiler || missing+=(g++)
     has_libclang || missing+=(libclang-dev)
     have make || missing+=(make)
@@ -66,4 +83,4 @@ main() {
     fi
 }
 
-main
+main "$@"

@@ -69,10 +69,12 @@ pub mod clock;
 pub mod config;
 #[cfg(test)]
 mod foreign;
+pub mod gateway;
 pub mod limits;
 pub mod network;
 pub mod node;
 pub mod planted;
+pub mod process;
 pub mod proto;
 pub mod raft;
 pub mod server;

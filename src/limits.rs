@@ -237,6 +237,58 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Files of one snapshot.
 pub const SNAPSHOT_FILES: usize = 65_536;
 
+/// Largest body that a gateway takes: a value of a key in base64, and what stands around it.
+pub const HTTP_BODY_BYTES: usize = 2 << 20;
+/// Headers of one request to a gateway, together.
+pub const HTTP_HEADER_BYTES: usize = 32 << 10;
+/// And how many.
+pub const HTTP_HEADERS: usize = 64;
+/// Longest `Idempotency-Key`.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// Longest token that a gateway looks at.
+pub const JWT_BYTES: usize = 8 << 10;
+/// Furthest that a token issuer's clock and a gateway's may be apart.
+pub const JWT_LEEWAY_MAX_MS: u64 = 5 * 60 * 1000;
+/// Keys that tokens are checked with.
+pub const JWT_KEYS: usize = 64;
+/// Largest set of such keys, as it is read.
+pub const JWT_KEY_SET_BYTES: usize = 256 << 10;
+/// Shortest secret for HS256.
+pub const JWT_SECRET_MIN_BYTES: usize = 32;
+/// Shortest RSA modulus, 2048 bits.
+pub const JWT_RSA_MIN_BYTES: usize = 256;
+/// How long reading keys may take.
+pub const JWT_KEYS_DEADLINE_MS: u64 = 5_000;
+/// Tokens whose signature is known to be good.
+pub const JWT_REMEMBERED: usize = 4096;
+/// Callers whose rates are known; of those beyond, the ones that were seen least are forgotten.
+pub const RATES_REMEMBERED: usize = 65_536;
+
+/// Longest e-mail address of an account.
+pub const ADDRESS_BYTES: usize = 254;
+/// Shortest password of an account, in characters.
+pub const PASSWORD_MIN_CHARS: usize = 10;
+/// Longest password, in bytes.
+pub const PASSWORD_BYTES: usize = 256;
+/// Memory that hashing a password takes.
+pub const PASSWORD_HASH_KIB: u32 = 19 << 10;
+/// And passes over it.
+pub const PASSWORD_HASH_PASSES: u32 = 2;
+/// Passwords that a gateway hashes at a time.
+pub const PASSWORD_HASHES: usize = 2;
+/// Passwords that wait for it.
+pub const PASSWORD_HASHES_WAITING: usize = 64;
+/// Attempts to register or log in as one user within a window.
+pub const ATTEMPTS_PER_ACCOUNT: i64 = 10;
+/// The same from one network address.
+pub const ATTEMPTS_PER_NETWORK: i64 = 100;
+/// That window, from its first attempt on.
+pub const ATTEMPTS_WINDOW_MS: u64 = 10 * 60 * 1000;
+/// Shortest name of a form.
+pub const NONCE_MIN_BYTES: usize = 16;
+/// What is kept of a browser's description of itself.
+pub const BROWSER_BYTES: usize = 160;
+
 /// Longest time that a request may ask for; a request without a deadline gets it.
 pub const REQUEST_DEADLINE_MS: u64 = 30_000;
 /// How long a drain waits for what is in flight.
@@ -245,6 +297,14 @@ pub const DRAIN_MS: u64 = 10_000;
 const _: () = {
     assert!(TOKEN_MIN_BYTES < TOKEN_MAX_BYTES);
     assert!(LIST_DEFAULT <= LIST_MAX);
+    // Base64 takes four bytes for three.
+    assert!(VALUE_BYTES / 3 * 4 + KEY_BYTES * 6 < HTTP_BODY_BYTES);
+    assert!(HTTP_BODY_BYTES < MESSAGE_BYTES);
+    assert!(JWT_BYTES < HTTP_HEADER_BYTES);
+    assert!(ADDRESS_BYTES <= USER_ID_BYTES);
+    assert!(ADDRESS_BYTES + 64 < KEY_BYTES);
+    assert!(NONCE_MIN_BYTES <= IDEMPOTENCY_KEY_BYTES);
+    assert!(2 * BROWSER_BYTES < CLIENT_ATTRIBUTE_BYTES);
     assert!(LIST_MAX < LIST_SCAN);
     assert!(LIST_PAGE_BYTES + VALUE_BYTES + KEY_BYTES < MESSAGE_BYTES);
     assert!(SESSION_BYTES < MESSAGE_BYTES);

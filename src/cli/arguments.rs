@@ -20,7 +20,7 @@ Examples:
   trolley watch --user ada
   trolley --help, trolley cart add --help
 
-Exit codes of every verb but `serve`:
+Exit codes of every verb but `serve` and `gateway`:
   0  done
   1  something else went wrong
   2  usage, or a request that is invalid or beyond a limit
@@ -40,6 +40,7 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     Serve(Box<crate::config::ServeArgs>),
+    Gateway(Box<crate::config::GatewayArgs>),
     #[command(flatten)]
     Client(Box<ClientVerb>),
     /// Print a completion script for a shell

@@ -1,8 +1,8 @@
 //! The command line: arguments, verbs, output.
 //!
 //! `arguments` is what a person typed, each verb's module turns its part into calls of [`crate::client`], `output` shows what
-//! came back, and `failure` maps what went wrong to an exit code. Nothing here knows how a node works: `trolley serve` only
-//! hands its flags to [`crate::server`].
+//! came back, and `failure` maps what went wrong to an exit code. Nothing here knows how a node or a gateway works: `trolley
+//! serve` only hands its flags to [`crate::server`], `trolley gateway` to [`crate::gateway`].
 //!
 //! Deliberately absent: configuration files and prompts. A verb reads flags, environment and, where `-` says so, standard
 //! input.
@@ -41,7 +41,18 @@ pub fn main() -> ExitCode {
         Verb::Serve(args) => match crate::server::serve(*args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                output::unlogged(&error);
+                if let crate::server::Error::Config(problem) = &error {
+                    output::unlogged("serve", problem);
+                }
+                ExitCode::from(error.exit_code())
+            }
+        },
+        Verb::Gateway(args) => match crate::gateway::serve(*args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                if let crate::gateway::Error::Config(problem) = &error {
+                    output::unlogged("gateway", problem);
+                }
                 ExitCode::from(error.exit_code())
             }
         },

@@ -65,11 +65,9 @@ pub(super) fn failure(form: Form, failure: &Failure) {
 }
 
 /// Prints why a node did not start, unless its log says so: settings are refused before there is a log.
-pub(super) fn unlogged(error: &crate::server::Error) {
-    if matches!(error, crate::server::Error::Config(_)) {
-        // There is nowhere left to complain to.
-        writeln!(std::io::stderr(), "trolley serve: {error}").ok();
-    }
+pub(super) fn unlogged(verb: &str, error: &crate::config::Error) {
+    // There is nowhere left to complain to.
+    writeln!(std::io::stderr(), "trolley {verb}: {error}").ok();
 }
 
 fn failure_text(failure: &Failure) -> String {

@@ -92,6 +92,23 @@ pub struct Logging {
     pub filter: String,
 }
 
+impl Logging {
+    /// Checks the filter.
+    pub(super) fn new(format: LogFormat, filter: &str) -> Result<Self, Error> {
+        if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
+            return Err(Error::Malformed {
+                flag: "--log-filter",
+                value: filter.to_owned(),
+                expected: format!("a level or module=level pairs separated by commas ({error})"),
+            });
+        }
+        Ok(Self {
+            format,
+            filter: filter.to_owned(),
+        })
+    }
+}
+
 impl TryFrom<ServeArgs> for NodeConfig {
     type Error = Error;
 
@@ -120,7 +137,7 @@ impl TryFrom<ServeArgs> for NodeConfig {
             message_bytes: message_bytes(args.max_message_bytes)?,
             drain_timeout: drain_timeout(args.drain_timeout)?,
             worker_threads: worker_threads(args.worker_threads)?,
-            logging: logging(&args)?,
+            logging: Logging::new(args.log_format, &args.log_filter)?,
             data_dir: args.data_dir,
         })
     }
@@ -368,7 +385,7 @@ fn message_bytes(size: ByteSize) -> Result<usize, Error> {
     Ok(usize::try_from(bytes).unwrap_or(limits::MESSAGE_BYTES))
 }
 
-fn drain_timeout(timeout: Duration) -> Result<Duration, Error> {
+pub(super) fn drain_timeout(timeout: Duration) -> Result<Duration, Error> {
     check_duration(
         "--drain-timeout",
         timeout,
@@ -378,7 +395,7 @@ fn drain_timeout(timeout: Duration) -> Result<Duration, Error> {
     Ok(timeout)
 }
 
-fn worker_threads(wanted: Option<usize>) -> Result<usize, Error> {
+pub(super) fn worker_threads(wanted: Option<usize>) -> Result<usize, Error> {
     const MOST: usize = 1024;
     match wanted {
         None => Ok(std::thread::available_parallelism().map_or(1, NonZero::get)),
@@ -390,21 +407,6 @@ fn worker_threads(wanted: Option<usize>) -> Result<usize, Error> {
             max: MOST.to_string(),
         }),
     }
-}
-
-fn logging(args: &ServeArgs) -> Result<Logging, Error> {
-    let filter = &args.log_filter;
-    if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
-        return Err(Error::Malformed {
-            flag: "--log-filter",
-            value: filter.clone(),
-            expected: format!("a level or module=level pairs separated by commas ({error})"),
-        });
-    }
-    Ok(Logging {
-        format: args.log_format,
-        filter: filter.clone(),
-    })
 }
 
 fn size_in(flag: &'static str, size: ByteSize, min: u64, max: u64) -> Result<u64, Error> {
@@ -419,7 +421,7 @@ fn size_in(flag: &'static str, size: ByteSize, min: u64, max: u64) -> Result<u64
     })
 }
 
-fn check_duration(
+pub(super) fn check_duration(
     flag: &'static str,
     duration: Duration,
     min: Duration,

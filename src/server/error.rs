@@ -4,6 +4,7 @@ use std::io;
 
 use crate::config;
 use crate::node::{BootstrapError, OpenError, Stopped};
+use crate::process::ListenError;
 
 /// A node that cannot start, or that stopped by itself.
 ///
@@ -26,13 +27,8 @@ pub enum Error {
     #[error("cannot use the data directory: {0}")]
     DataDirectory(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {}", listen_advice(source))]
-    Listen {
-        /// The address.
-        address: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The node is no member of its cluster.
     #[error("cannot join the cluster: {0}")]
     Membership(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -91,26 +87,11 @@ impl Error {
             Self::Runtime(_) | Self::Transport(_) | Self::Reflection(_) => 1,
             Self::Config(_) => 2,
             Self::DataDirectory(_) => 3,
-            Self::Listen { .. } => 4,
+            Self::Listen(_) => 4,
             Self::Stopped(_) => 5,
             Self::Membership(_) => 6,
             Self::ForeignCluster(_) => 7,
             Self::NoSpace(_) => 8,
         }
-    }
-}
-
-fn listen_advice(source: &io::Error) -> String {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another process listens there; stop it or choose another --listen".to_owned()
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address; choose another --listen".to_owned()
-        }
-        io::ErrorKind::PermissionDenied => {
-            "it takes more rights; choose a port from 1024".to_owned()
-        }
-        _ => source.to_string(),
     }
 }

@@ -11,12 +11,8 @@
 
 mod dispatch;
 mod error;
-mod files;
 mod health;
 mod http2;
-mod listen;
-mod logging;
-mod signals;
 
 use std::future::Future;
 use std::pin::pin;
@@ -30,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use error::Error;
-pub use listen::listen;
 
 use self::dispatch::Dispatch;
 use self::health::Health;
@@ -39,6 +34,7 @@ use crate::clock::Clock;
 use crate::config::{NodeConfig, ServeArgs};
 use crate::network::GreetingEndpoint;
 use crate::node::{Node, Prepared, Settled, Stopped};
+use crate::process::{listen, raise_file_limit, shutdown_signal, start_logging};
 use crate::proto;
 
 /// After the last request was answered: longest wait for the connections to close.
@@ -240,8 +236,8 @@ async fn settle(
 /// Runs `trolley serve`: returns when the node was shut down by a signal, or failed.
 pub fn serve(args: ServeArgs) -> Result<(), Error> {
     let config = NodeConfig::try_from(args)?;
-    logging::start(&config.logging);
-    files::raise_limit();
+    start_logging(&config.logging);
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .thread_name("trolley")
@@ -249,7 +245,7 @@ pub fn serve(args: ServeArgs) -> Result<(), Error> {
         .build()
         .map_err(Error::Runtime)?;
     let outcome = runtime.block_on(async {
-        let shutdown = signals::shutdown().map_err(Error::Runtime)?;
+        let shutdown = shutdown_signal().map_err(Error::Runtime)?;
         let listener = listen(&config.listen).await?;
         run(listener, config, Clock::System, shutdown).await
     });

@@ -15,7 +15,7 @@ use trolley::client::Client;
 use trolley::clock::Clock;
 use trolley::config::{NodeConfig, ServeArgs};
 use trolley::proto::v1::{NodeStatus, Role};
-use trolley::server;
+use trolley::{process, server};
 
 use crate::harness::{Random, connect, eventually, unused_port};
 
@@ -76,7 +76,7 @@ impl Node {
         let clock = Clock::Manual(Arc::clone(&self.hand));
         let address = self.address.clone();
         threads.spawn(async move {
-            let listener = server::listen(&address).await.expect("the port is free");
+            let listener = process::listen(&address).await.expect("the port is free");
             let ended = server::run(listener, config, clock, std::future::pending()).await;
             panic!("the node at {address} ended: {ended:?}");
         });

@@ -20,6 +20,7 @@ mod exactly_once;
 mod expiry;
 mod failover;
 mod full_disk;
+mod gateway;
 mod harness;
 mod linearizable;
 mod locks;

@@ -13,6 +13,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("transport", &[]),
     ("config", &[]),
+    ("process", &["config"]),
     ("proto", &[]),
     ("state", &["proto"]),
     ("raft", &["state", "proto"]),
@@ -35,6 +36,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "network",
             "config",
             "clock",
+            "process",
             "proto",
             "transport",
         ],
@@ -42,8 +44,16 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("client", &["proto", "transport"]),
     // An expiry is a time on the web server's own clock.
     ("tower_sessions", &["client", "proto", "clock"]),
-    // `trolley serve` hands over to the server, `bench` and `demo` to the workloads.
-    ("cli", &["client", "proto", "config", "server", "torture"]),
+    // What the client answers with are messages.
+    (
+        "gateway",
+        &["client", "proto", "config", "clock", "process"],
+    ),
+    // `trolley serve` hands over to the server, `gateway` to that, `bench` and `demo` to the workloads.
+    (
+        "cli",
+        &["client", "proto", "config", "server", "gateway", "torture"],
+    ),
     // The messages of other stores are generated in `proto` too.
     ("torture", &["client", "proto"]),
     ("bin", &[]),
@@ -56,7 +66,7 @@ pub const OPEN_TO_ALL: &[&str] = &["limits", "planted", "types"];
 /// Where a crate, and the crates whose names begin with its name, may be used.
 pub const CRATES: &[(&str, &[&str])] = &[
     ("rocksdb", &["src/storage"]),
-    ("rustix", &["src/storage", "src/torture", "src/server"]),
+    ("rustix", &["src/storage", "src/torture", "src/process"]),
     (
         "openraft",
         &["src/raft", "src/storage", "src/network", "src/node"],
@@ -71,9 +81,15 @@ pub const CRATES: &[(&str, &[&str])] = &[
             "src/api",
             "src/server",
             "src/client",
+            // The codes of refusals.
+            "src/gateway/problem.rs",
             "src/torture",
         ],
     ),
+    ("argon2", &["src/gateway/accounts"]),
+    ("axum", &["src/gateway"]),
+    ("jsonwebtoken", &["src/gateway/auth"]),
+    ("utoipa", &["src/gateway"]),
 ];
 
 /// Where a ban holds.

@@ -1,6 +1,10 @@
 //! A cluster under test: processes, faults, and what the cluster says of itself.
 
+pub mod balancer;
+pub mod browser;
 mod disk;
+pub mod driver;
+pub mod gateway;
 mod link;
 mod load;
 mod node;

@@ -1,19 +1,29 @@
 //! The socket.
 
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use std::io;
 
-use super::Error;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
+/// Why nobody can be listened to on an address, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {}", advice(source))]
+pub struct ListenError {
+    /// The address.
+    pub address: String,
+    /// What the system said.
+    pub source: io::Error,
+}
+
 /// Listens on `HOST:PORT`, on the first of the host's addresses that can be bound.
-pub async fn listen(address: &str) -> Result<TcpListener, Error> {
-    let failed = |source| Error::Listen {
+pub async fn listen(address: &str) -> Result<TcpListener, ListenError> {
+    let failed = |source| ListenError {
         address: address.to_owned(),
         source,
     };
-    let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for candidate in lookup_host(address).await.map_err(failed)? {
         let bound = (|| {
             let socket = if candidate.is_ipv4() {
@@ -34,6 +44,21 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     Err(failed(last))
 }
 
+fn advice(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there; stop it or choose another --listen".to_owned()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine does not have that address; choose another --listen".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "it takes more rights; choose a port from 1024".to_owned()
+        }
+        _ => source.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,7 +68,6 @@ mod tests {
         let first = listen("127.0.0.1:0").await.expect("some port is free");
         let address = first.local_addr().expect("it is bound").to_string();
         let error = listen(&address).await.expect_err("it is taken");
-        assert_eq!(error.exit_code(), 4);
         assert!(error.to_string().contains(&address), "{error}");
         assert!(
             error.to_string().contains("another process listens there"),

@@ -1,0 +1,74 @@
+//! How often somebody may try: counters in the store, which end by themselves.
+//!
+//! A window begins with its first attempt. Both counters go up in one transaction, or neither does, and a form that is sent
+//! again is counted once. One with another password is another attempt, whatever it says of itself.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{Form, derive};
+use crate::gateway::problem::Problem;
+use crate::limits;
+
+/// Counts this form's attempt, unless there were too many.
+pub async fn count(form: &Form<'_>) -> Result<(), Problem> {
+    let address = form.address.as_str();
+    let window = Duration::from_millis(limits::ATTEMPTS_WINDOW_MS);
+    let counter = |kind: &str, of: &str, most| {
+        let key = format!("attempts/{kind}/{of}");
+        form.client.keys().increment(key, 1).max(most).ttl(window)
+    };
+    // The token is a secret of the browser's: of the password, nothing can be read out of this.
+    let parts = [form.token, form.nonce, address, form.password.expose()];
+    let counted = form
+        .client
+        .txn()
+        .then(counter("account", address, limits::ATTEMPTS_PER_ACCOUNT))
+        .then(counter("network", form.network, limits::ATTEMPTS_PER_NETWORK))
+        .request_id(derive("attempt", &parts))
+        .send()
+        .await;
+    match counted {
+        Ok(_) => Ok(()),
+        Err(error) if error.reason() == Some("COUNTER_ABOVE_MAX") => Err(too_many()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn too_many() -> Problem {
+    let minutes = limits::ATTEMPTS_WINDOW_MS / 60_000;
+    let detail = format!("too many attempts: wait {minutes} minutes");
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_ATTEMPTS", detail)
+}
+
+/// Whoever has one address of IPv6 has as many as there are in its network.
+pub fn network(address: Option<IpAddr>) -> String {
+    match address {
+        None => "unknown".to_owned(),
+        Some(IpAddr::V4(address)) => address.to_string(),
+        Some(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+            Some(mapped) => mapped.to_string(),
+            None => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_counted_as_one() {
+        let of = |text: &str| network(text.parse().ok());
+        assert_eq!(of("10.0.0.9"), "10.0.0.9");
+        assert_eq!(of("::ffff:10.0.0.9"), "10.0.0.9");
+        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+        assert_eq!(of("2001:db8:1:2::7"), of("2001:db8:1:2:3:4:5:6"));
+        assert_eq!(of(""), "unknown");
+    }
+}

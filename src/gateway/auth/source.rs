@@ -1,0 +1,155 @@
+//! Reads keys from where they are, in bounded time and space.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::AsyncReadExt as _;
+
+use super::keys::{BadKeys, KeySet, Origin};
+use crate::config::KeyPlace;
+use crate::limits;
+
+const DEADLINE: Duration = Duration::from_millis(limits::JWT_KEYS_DEADLINE_MS);
+
+/// Why keys could not be read. The text is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file.
+    #[error("cannot read {file}: {source}")]
+    File {
+        /// Its path.
+        file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The URL.
+    #[error("cannot fetch {url}: {problem}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// What was read.
+    #[error("{place} has no keys to check tokens with: {problem}")]
+    Keys {
+        /// The file or URL.
+        place: String,
+        /// What is wrong with it.
+        problem: BadKeys,
+    },
+    /// This machine trusts nobody, so that no https URL can be fetched.
+    #[error("no certificate authorities are installed here: {0}")]
+    Authorities(std::io::Error),
+}
+
+impl ReadError {
+    /// Whoever runs the gateway must change something: waiting does not help.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self, Self::Url { .. })
+    }
+}
+
+type Fetcher = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
+
+/// Where keys are, and how to get them.
+pub struct Source {
+    place: KeyPlace,
+    /// For URLs.
+    fetcher: Option<Fetcher>,
+}
+
+impl Source {
+    pub fn new(place: KeyPlace) -> Result<Self, ReadError> {
+        let fetcher = match &place {
+            KeyPlace::File(_) => None,
+            KeyPlace::Url(_) => Some(fetcher()?),
+        };
+        Ok(Self { place, fetcher })
+    }
+
+    pub async fn read(&self) -> Result<KeySet, ReadError> {
+        let place = match &self.place {
+            KeyPlace::File(path) => path.display().to_string(),
+            KeyPlace::Url(url) => url.to_string(),
+        };
+        let (bytes, origin) = match (&self.place, &self.fetcher) {
+            (KeyPlace::Url(url), Some(fetcher)) => {
+                let fetched = tokio::time::timeout(DEADLINE, fetch(fetcher, url)).await;
+                let problem = |problem| ReadError::Url {
+                    url: url.to_string(),
+                    problem,
+                };
+                let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer in {DEADLINE:?}")));
+                (fetched.map_err(problem)?, Origin::Url)
+            }
+            _ => {
+                let read = read_file(&place).await;
+                let failed = |source| ReadError::File {
+                    file: place.clone(),
+                    source,
+                };
+                (read.map_err(failed)?, Origin::File)
+            }
+        };
+        KeySet::parse(&bytes, origin).map_err(|problem| match origin {
+            // What stands behind a URL may be right the next time.
+            Origin::Url => ReadError::Url {
+                url: place,
+                problem: problem.to_string(),
+            },
+            Origin::File => ReadError::Keys { place, problem },
+        })
+    }
+}
+
+fn fetcher() -> Result<Fetcher, ReadError> {
+    let connector = HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .map_err(ReadError::Authorities)?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    // A connection is used once in minutes: none is kept.
+    let client = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(0)
+        .build(connector);
+    Ok(client)
+}
+
+/// Redirections are not followed: the key set is where it was said to be.
+async fn fetch(fetcher: &Fetcher, url: &http::Uri) -> Result<Bytes, String> {
+    let answer = fetcher
+        .get(url.clone())
+        .await
+        .map_err(|error| reasons(&error))?;
+    if answer.status() != http::StatusCode::OK {
+        return Err(format!("it answered {}", answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), limits::JWT_KEY_SET_BYTES);
+    let body = body.collect().await.map_err(|error| reasons(&*error))?;
+    Ok(body.to_bytes())
+}
+
+/// An error and what caused it: the outermost says only that something failed.
+fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+async fn read_file(path: &str) -> Result<Bytes, std::io::Error> {
+    let file = tokio::fs::File::open(path).await?;
+    let mut bytes = Vec::new();
+    // One more than is allowed shows that it is too large.
+    let most = limits::JWT_KEY_SET_BYTES as u64 + 1;
+    file.take(most).read_to_end(&mut bytes).await?;
+    Ok(bytes.into())
+}

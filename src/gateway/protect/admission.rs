@@ -1,0 +1,135 @@
+//! How many requests are worked on at a time, and which are refused first when there are too many.
+//!
+//! Nothing queues: whoever is beyond the bound is told at once, and may come back or ask another front. The last
+//! places are kept for what matters most, so that a shop that is overrun still takes orders.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::Method;
+
+/// What a request is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Touches, and reads that keep nobody from buying: they have the first three fifths of the places.
+    Touch,
+    /// Carts, sessions and keys: the first four fifths.
+    Cart,
+    /// Orders and transactions: all of them.
+    Checkout,
+}
+
+impl Class {
+    /// Of a request to a route.
+    pub fn of(method: &Method, route: &str) -> Self {
+        let last = route.rsplit('/').next().unwrap_or_default();
+        match last {
+            "freeze" | "release" | "orders" | "transactions" => Self::Checkout,
+            "touch" | "watch" => Self::Touch,
+            "keys" | "sessions" if method == Method::GET => Self::Touch,
+            _ => Self::Cart,
+        }
+    }
+
+    /// Its part of the places, in fifths.
+    fn fifths(self) -> usize {
+        match self {
+            Self::Touch => 3,
+            Self::Cart => 4,
+            Self::Checkout => 5,
+        }
+    }
+
+    /// For metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Touch => "touch",
+            Self::Cart => "cart",
+            Self::Checkout => "checkout",
+        }
+    }
+}
+
+/// Places for requests.
+pub struct Admission {
+    places: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+/// A place, until it is dropped.
+pub struct Place(Arc<AtomicUsize>);
+
+impl Admission {
+    pub fn new(places: usize) -> Self {
+        Self {
+            places,
+            taken: Arc::default(),
+        }
+    }
+
+    /// A place for a request of this class, if there is one.
+    pub fn admit(&self, class: Class) -> Option<Place> {
+        // A gateway with very few places has one for everybody.
+        let bound = (self.places * class.fifths() / 5).max(1);
+        let more = |taken| (taken < bound).then_some(taken + 1);
+        let taken = self
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.ok().map(|_| Place(Arc::clone(&self.taken)))
+    }
+
+    /// Requests under way.
+    #[cfg(test)]
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_matters_less_is_refused_earlier() {
+        let admission = Admission::new(10);
+        let admit = |class| admission.admit(class);
+        let mut places: Vec<_> = (0..6).map(|_| admit(Class::Touch).expect("room")).collect();
+        assert!(admit(Class::Touch).is_none());
+        places.extend((0..2).map(|_| admit(Class::Cart).expect("room")));
+        assert!(admit(Class::Cart).is_none());
+        places.extend((0..2).map(|_| admit(Class::Checkout).expect("room")));
+        assert!(admit(Class::Checkout).is_none());
+        assert_eq!(admission.taken(), 10);
+        places.truncate(5);
+        assert!(admit(Class::Touch).is_some());
+        drop(places);
+        assert_eq!(admission.taken(), 0);
+    }
+
+    #[test]
+    fn each_route_has_its_class() {
+        let table = [
+            (Method::POST, "/v1/carts/{owner}/freeze", Class::Checkout),
+            (Method::POST, "/v1/carts/{owner}/release", Class::Checkout),
+            (Method::POST, "/v1/carts/{owner}/orders", Class::Checkout),
+            (Method::POST, "/v1/transactions", Class::Checkout),
+            (Method::POST, "/v1/carts/{owner}/lines", Class::Cart),
+            (Method::GET, "/v1/carts/{owner}", Class::Cart),
+            (Method::POST, "/v1/sessions", Class::Cart),
+            (Method::GET, "/v1/keys/{key}", Class::Cart),
+            (Method::GET, "/v1/keys", Class::Touch),
+            (Method::GET, "/v1/users/{user}/sessions", Class::Touch),
+            (Method::POST, "/v1/sessions/current/touch", Class::Touch),
+            (Method::GET, "/v1/watch", Class::Touch),
+        ];
+        for (method, route, class) in table {
+            assert_eq!(Class::of(&method, route), class, "{method} {route}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A gateway: a process in front of a cluster, whoever signs its tokens, and whoever calls it.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use super::{Cluster, eventually, ports};
+
+/// What the tokens of tests are signed with.
+pub const SECRET: &str = "a secret that every test of a gateway knows";
+/// Whom they are for, and from.
+pub const AUDIENCE: &str = "shop";
+pub const ISSUER: &str = "https://issuer.example";
+/// Every right.
+pub const EVERYTHING: &str =
+    "cart:read cart:write cart:admin session:read session:write session:admin key:read key:write";
+
+/// Long after any test.
+const NEVER: u64 = 4_000_000_000;
+
+/// A gateway that runs.
+pub struct Gateway {
+    address: String,
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Gateway {
+    /// Starts one with these flags beside the necessary ones, and waits until it is ready.
+    pub async fn start(cluster: &Cluster, flags: &[&str]) -> Self {
+        let keys = cluster.folder().join("gateway-secret");
+        fs::write(&keys, SECRET).expect("the folder can be written");
+        let keys = keys.display().to_string();
+        let own = ["--jwt-keys", &keys, "--jwt-algorithms", "HS256"];
+        Self::start_with_keys(cluster, &[&own, flags].concat()).await
+    }
+
+    /// The same, with flags that say where keys are.
+    pub async fn start_with_keys(cluster: &Cluster, flags: &[&str]) -> Self {
+        let gateway = Self::spawn(cluster, flags);
+        let caller = gateway.caller("");
+        eventually("a gateway that is ready", async || {
+            let ready = caller.try_send(Method::GET, "/readyz", &[], None).await;
+            ready.is_some_and(|ready| ready.status == StatusCode::OK)
+        })
+        .await;
+        gateway
+    }
+
+    /// The same without waiting.
+    pub fn spawn(cluster: &Cluster, flags: &[&str]) -> Self {
+        let port = ports::unused();
+        let address = format!("127.0.0.1:{port}");
+        let log = cluster.folder().join(format!("gateway-{port}.log"));
+        let errors = File::create(&log).expect("the log can be written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trolley"));
+        command
+            .args(["gateway", "--listen", &address])
+            .args(["--endpoints", &cluster.endpoints().join(",")])
+            .args(["--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER])
+            .args(["--log-filter", "trolley=debug"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TROLLEY_") {
+                command.env_remove(name);
+            }
+        }
+        let child = command.spawn().expect("the gateway can be started");
+        Self {
+            address,
+            child: Some(child),
+            log,
+        }
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Everything that it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("it was made")
+    }
+
+    /// Somebody who shows this token; nobody in particular if it is empty.
+    pub fn caller(&self, token: &str) -> Caller {
+        Caller {
+            address: self.address.clone(),
+            token: token.to_owned(),
+            http: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    /// A user with these scopes, in the namespace `default`.
+    pub fn user(&self, user: &str, scopes: &str) -> Caller {
+        self.caller(&token(json!({ "sub": user, "scope": scopes })))
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
+        let command = format!("kill -TERM {}", self.pid());
+        let status = Command::new("sh").arg("-c").arg(&command).status();
+        assert!(status.expect("there is a shell").success(), "{command}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("a process of our own can be killed");
+        child
+            .wait()
+            .expect("a process of our own can be waited for");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn wait_for_exit(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("it runs");
+        let mut status = None;
+        eventually("the end of a gateway", async || {
+            let ended = child.try_wait();
+            status = ended.expect("a process of our own can be waited for");
+            status.is_some()
+        })
+        .await;
+        status.expect("it was just found")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a process of our own can be killed");
+            child
+                .wait()
+                .expect("a process of our own can be waited for");
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(25)..].join("\n");
+            println!(
+                "--- the end of the log of gateway {} ---\n{end}",
+                self.address
+            );
+        }
+    }
+}
+
+/// A token with these claims beside, or instead of, the usual ones; `null` takes one away.
+pub fn token(claims: Value) -> String {
+    token_of(claims, SECRET)
+}
+
+/// The same, signed with another secret.
+pub fn token_of(claims: Value, secret: &str) -> String {
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    let header = Header::new(Algorithm::HS256);
+    encode(&header, &full_claims(claims), &key).expect("a secret signs everything")
+}
+
+/// The claims of a good token, with these beside or instead of the usual ones.
+pub fn full_claims(claims: Value) -> Value {
+    let mut full = json!({ "sub": "ada", "aud": AUDIENCE, "iss": ISSUER, "exp": NEVER });
+    let all = full.as_object_mut().expect("claims are an object");
+    let Value::Object(claims) = claims else {
+        panic!("claims are an object");
+    };
+    all.extend(claims);
+    all.retain(|_, value| !value.is_null());
+    full
+}
+
+/// Somebody who calls a gateway.
+#[derive(Clone)]
+pub struct Caller {
+    address: String,
+    token: String,
+    http: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// What a gateway answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// `null` if it is no JSON.
+    pub body: Value,
+    /// As it is.
+    pub text: String,
+}
+
+impl Answer {
+    /// A header's text.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name);
+        let value = value.unwrap_or_else(|| panic!("no {name} in {self:?}"));
+        value.to_str().expect("headers of a gateway are ASCII")
+    }
+
+    /// The reason of a problem.
+    pub fn reason(&self) -> &str {
+        self.body["reason"].as_str().unwrap_or_default()
+    }
+
+    /// The same, after checking that it was done.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert!(self.status.is_success(), "{self:?}");
+        self
+    }
+}
+
+impl Caller {
+    /// The same at another gateway.
+    pub fn at(&self, gateway: &Gateway) -> Self {
+        Self {
+            address: gateway.address.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(Method::GET, path, headers, None).await
+    }
+
+    /// POST.
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+        self.send(Method::POST, path, headers, Some(body)).await
+    }
+
+    /// PUT.
+    pub async fn put(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+        self.send(Method::PUT, path, headers, Some(body)).await
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(Method::DELETE, path, headers, None).await
+    }
+
+    /// Any request, which is answered.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let answer = self.try_send(method.clone(), path, headers, body).await;
+        answer.unwrap_or_else(|| panic!("{method} {path} was not answered"))
+    }
+
+    /// Any request; `None` if it is not answered.
+    pub async fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Option<Answer> {
+        let uri = format!("http://{}{path}", self.address);
+        let mut request = Request::builder().method(method).uri(uri);
+        if !self.token.is_empty() {
+            request = request.header("authorization", format!("Bearer {}", self.token));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = request.body(Full::from(body)).expect("it is well formed");
+        let response = self.http.request(request).await.ok()?;
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.ok()?.to_bytes();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Some(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        })
+    }
+}
