@@ -284,7 +284,14 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        let body = axum::Json::<T>::from_request(request, app).await;
+        // Less than the whole request may take, so that whoever sends slowly is told that, and not that the store is slow.
+        let patience = app.protection.request_timeout / 2;
+        let body = axum::Json::<T>::from_request(request, app);
+        let body = tokio::time::timeout(patience, body).await;
+        let body = body.map_err(|_| {
+            let detail = "the body took too long to arrive";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail).retryable()
+        })?;
         body.map(|body| Self(body.0)).map_err(bad_body)
     }
 }

@@ -1,4 +1,9 @@
 //! Gateways in front of a cluster.
 
+mod drain;
+mod keys;
+mod orders;
+mod protection;
 mod records;
 mod refusals;
+mod streams;
