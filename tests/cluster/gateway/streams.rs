@@ -1,6 +1,7 @@
 //! Events over HTTP: in order, without gaps, and of nobody else.
 
 use serde_json::{Value, json};
+use trolley::clock::Clock;
 
 use crate::harness::gateway::{EVERYTHING, Gateway, token};
 use crate::harness::{Cluster, eventually};
@@ -136,8 +137,7 @@ async fn nobody_is_told_of_somebody_elses() {
 async fn a_stream_ends_with_its_token() {
     let cluster = Cluster::start(1, &[]).await;
     let gateway = Gateway::start(&cluster, &["--jwt-leeway", "0s", "--max-watches", "1"]).await;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let soon = now.expect("it is after 1970").as_secs() + 4;
+    let soon = Clock::System.now().as_millis() / 1000 + 4;
     let short = gateway.caller(&token(json!({"scope": "key:read", "exp": soon})));
     let mut events = short.follow("/v1/watch?keys=", &[]).await;
     let long = gateway.user("bob", "key:read");
