@@ -31,7 +31,7 @@ use super::{App, Error};
 use crate::clock::Clock;
 use crate::config::{GatewayArgs, GatewayConfig};
 use crate::limits;
-use crate::process::{listen, shutdown_signal, start_logging};
+use crate::process::{listen, raise_file_limit, shutdown_signal, start_logging};
 
 /// How long a load balancer may take to notice that the gateway is going. At most a part of the drain.
 const NOTICE: Duration = Duration::from_secs(1);
@@ -45,6 +45,7 @@ const END_GRACE: Duration = Duration::from_secs(1);
 pub fn serve(args: GatewayArgs) -> Result<(), Error> {
     let config = GatewayConfig::try_from(args)?;
     start_logging(&config.logging);
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads)
         .thread_name("gateway")
