@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -256,9 +255,9 @@ impl Nemesis {
         }
         cluster.start(id)?;
         cluster.set_paused(id, false)?;
-        while begun.elapsed() < PATIENCE && cluster.node(id).is_running() {
-            let listening = cluster.node(id).listening();
-            if TcpStream::connect(listening).await.is_ok() {
+        while begun.elapsed() < RECOVERY && cluster.node(id).is_running() {
+            // It listens before it has looked at its data, and answers afterwards.
+            if self.view(id).header().await.is_some() {
                 break;
             }
             sleep(Duration::from_millis(20)).await;
