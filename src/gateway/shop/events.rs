@@ -159,8 +159,8 @@ fn event(told: Told) -> Event {
             let json = serde_json::json!(Cart::from(*cart)).to_string();
             Event::default().event("cart").data(json)
         }
-        Told::Stale => Event::default().event("stale").data(""),
-        Told::Ended => Event::default().event("ended").data(""),
+        Told::Stale => Event::default().event("stale").data("{}"),
+        Told::Ended => Event::default().event("ended").data("{}"),
         Told::Nothing => Event::default().comment(""),
     }
 }

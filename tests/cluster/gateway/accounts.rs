@@ -242,11 +242,11 @@ async fn two_windows_see_one_cart_and_everywhere_is_everywhere() {
     assert_eq!(third.get("/session").await.reason(), "SESSION_ENDED");
     there.get("/session").await.ok();
 
+    let mut old = here.clone();
     here.post("/log-out-everywhere", json!({})).await.ok();
     events.wait_for("ended", "").await;
     events.wait_for_end().await;
     assert_eq!(there.get("/session").await.reason(), "SESSION_ENDED");
-    let mut old = here.clone();
     assert_eq!(old.get("/session").await.reason(), "SESSION_ENDED");
     assert!(here.cookie.ends_with('='), "the cookie is gone");
 

@@ -166,7 +166,8 @@ impl Events {
         let found = tokio::time::timeout(DEADLINE, async {
             loop {
                 let event = self.next().await?;
-                if event.starts_with(&format!("event: {name}\n")) && event.contains(data) {
+                let is_named = event.lines().any(|line| line == format!("event: {name}"));
+                if is_named && event.contains(data) {
                     return Some(());
                 }
             }
