@@ -47,6 +47,8 @@
 //! | gRPC services and error reasons | [`api`] |
 //! | flags, start, shutdown | [`config`], [`server`] |
 //! | retries, leader hints | [`client`] |
+//! | HTTP: routes, tokens, limits | [`gateway`] |
+//! | log lines, signals, sockets | [`process`] |
 //! | sessions of web frameworks | `tower_sessions`, behind a feature |
 //! | verbs and output | [`cli`] |
 //! | faults, workloads, checkers, benchmarks | [`torture`] |

@@ -89,15 +89,17 @@ async fn identify(
     address: Option<IpAddr>,
     token: Result<&str, Refusal>,
 ) -> Result<Arc<Caller>, Problem> {
-    // Whoever keeps trying bad tokens waits, whatever the next one is.
-    if let Some(address) = &address
-        && !app.refusal_rates.has(address)
-    {
-        app.metrics.limited();
-        return Err(limited());
-    }
     let caller = match token {
-        Ok(token) => app.verifier.caller(token).await,
+        Ok(token) => match app.verifier.remembered(token) {
+            Some(known) => known,
+            // Whoever keeps trying bad tokens waits, whatever the next one is. Others with the same address go on, with
+            // tokens that were good before.
+            None if address.is_some_and(|address| !app.refusal_rates.has(&address)) => {
+                app.metrics.limited();
+                return Err(limited());
+            }
+            None => app.verifier.caller(token).await,
+        },
         Err(refusal) => Err(refusal),
     };
     let caller = caller.map_err(|refusal| {

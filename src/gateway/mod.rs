@@ -47,6 +47,7 @@ use axum::middleware::from_fn_with_state;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tower::util::option_layer;
 use tower_http::cors::CorsLayer;
 
 pub use error::Error;
@@ -133,22 +134,23 @@ impl App {
             .merge(ready::routes())
             .merge(openapi::routes(document))
             .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))
-            .layer(cors(&self.protection))
+            .layer(option_layer(cors(&self.protection)))
             .layer(from_fn_with_state(Arc::clone(&self), front::observe))
             .with_state(self)
     }
 }
 
 /// Pages of these origins may call, with their own tokens: no cookie is sent.
-fn cors(protection: &Protection) -> CorsLayer {
+fn cors(protection: &Protection) -> Option<CorsLayer> {
     const PREFLIGHT: Duration = Duration::from_secs(600);
     if protection.cors_origins.is_empty() {
-        return CorsLayer::new();
+        return None;
     }
-    CorsLayer::new()
+    let layer = CorsLayer::new()
         .allow_origin(protection.cors_origins.clone())
         .allow_methods(routes::METHODS)
         .allow_headers(routes::request_headers())
         .expose_headers(routes::response_headers())
-        .max_age(PREFLIGHT)
+        .max_age(PREFLIGHT);
+    Some(layer)
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `Authorization: Bearer …` | who calls |
 //! | `X-Trolley-Session` | the token of the session that the request is about |
-//! | `X-Trolley-Revision` | a read sees at least this revision, on any node, and need not be linearizable |
+//! | `X-Trolley-Revision` | a read sees at least this revision; any node that has it may answer |
 //! | `Idempotency-Key` | a later request with the same key, and otherwise the same, gets the first answer |
 //! | `If-Match: "7"` | only if the record is at revision 7 |
 //! | `If-None-Match: *` | only if there is no such record; `"7"`, of a read: only if it is at another revision |
@@ -145,9 +145,13 @@ impl FromRequestParts<Arc<App>> for Call {
         let caller = caller.ok_or_else(Problem::unauthenticated)?;
         let headers = &parts.headers;
         let client = app.client.namespace(caller.namespace.as_str());
+        // One that this gateway has not heard of may be another's newest, or nonsense that no node will ever reach: a
+        // linearizable read sees the former, and does not wait for the latter.
         let client = match number(headers, REVISION)? {
-            Some(revision) => client.consistency(Consistency::AtLeast(revision)),
-            None => client,
+            Some(revision) if revision <= client.revision() => {
+                client.consistency(Consistency::AtLeast(revision))
+            }
+            Some(_) | None => client,
         };
         Ok(Self {
             client,
@@ -284,7 +288,14 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        let body = axum::Json::<T>::from_request(request, app).await;
+        // Less than the whole request may take, so that whoever sends slowly is told that, and not that the store is slow.
+        let patience = app.protection.request_timeout / 2;
+        let body = axum::Json::<T>::from_request(request, app);
+        let body = tokio::time::timeout(patience, body).await;
+        let body = body.map_err(|_| {
+            let detail = "the body took too long to arrive";
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail).retryable()
+        })?;
         body.map(|body| Self(body.0)).map_err(bad_body)
     }
 }

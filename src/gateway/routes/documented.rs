@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use utoipa::openapi::{ContentBuilder, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoParams, IntoResponses, PartialSchema as _, ToSchema};
+use utoipa::openapi::{ContentBuilder, RefOr, Response, ResponseBuilder, Schema};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
+use super::access::{Owner, User};
+use super::carts::LineName;
 use crate::gateway::problem::ProblemDetails;
 
 /// Of requests that read.
@@ -14,8 +16,8 @@ use crate::gateway::problem::ProblemDetails;
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it is read by the document")]
 pub struct ReadHeaders {
-    /// The answer sees at least this revision, which an earlier answer named; whichever node has it may give it. Without,
-    /// reads are linearizable.
+    /// The answer sees at least this revision, which an earlier answer named, and any node that has it may give it. Without
+    /// it, or if this gateway has not heard of it, the read is linearizable.
     #[param(rename = "X-Trolley-Revision")]
     revision: Option<u64>,
 }
@@ -36,7 +38,7 @@ pub struct Seen {
 #[expect(dead_code, reason = "it is read by the document")]
 pub struct WriteHeaders {
     /// Names this write: a request that is sent again under the same key, by any front, gets the first answer, for a day.
-    #[param(rename = "Idempotency-Key", max_length = 255)]
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255)]
     idempotency_key: Option<String>,
 }
 
@@ -46,7 +48,7 @@ pub struct WriteHeaders {
 #[expect(dead_code, reason = "it is read by the document")]
 pub struct Condition {
     /// The entity tag that the record must have.
-    #[param(rename = "If-Match", example = "\"7\"")]
+    #[param(rename = "If-Match", example = "\"7\"", pattern = r#"^"[0-9]{1,19}"$"#)]
     if_match: Option<String>,
 }
 
@@ -131,9 +133,17 @@ impl IntoResponses for WriteProblems {
     }
 }
 
-/// The schemas that the responses above refer to.
-pub fn schemas() -> Vec<(String, RefOr<utoipa::openapi::Schema>)> {
-    let mut schemas = vec![("Problem".to_owned(), ProblemDetails::schema())];
-    ProblemDetails::schemas(&mut schemas);
+/// The schemas that are referred to by name: by the responses above, and by parameters.
+pub fn schemas() -> Vec<(String, RefOr<Schema>)> {
+    let mut schemas = Vec::new();
+    add::<ProblemDetails>(&mut schemas);
+    add::<User>(&mut schemas);
+    add::<Owner>(&mut schemas);
+    add::<LineName>(&mut schemas);
     schemas
+}
+
+fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    schemas.push((T::name().into_owned(), T::schema()));
+    T::schemas(schemas);
 }

@@ -1,6 +1,6 @@
 //! `/v1/keys`: plain keys and counters.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,8 +94,8 @@ struct KeyQuery {
     /// Only keys that begin so.
     prefix: Option<String>,
     /// Keys in one page: 100 unless said, at most 1000.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Option<NonZeroU32>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
 }
@@ -198,7 +198,7 @@ async fn list(call: Call, Asked(query): Asked<KeyQuery>) -> Result<Answer<KeyPag
     let list = with!(
         list,
         prefix(query.prefix),
-        limit(query.limit),
+        limit(query.limit.map(NonZeroU32::get)),
         cursor(query.cursor)
     );
     let page = list.send().await?;

@@ -1,7 +1,7 @@
 //! `/v1/sessions`, by token, and `/v1/users/{user}/sessions`, by user.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -221,8 +221,8 @@ struct GetQuery {
 #[into_params(parameter_in = Query)]
 struct ListQuery {
     /// Sessions in one page: 100 unless said, at most 1000.
-    #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u32>,
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    limit: Option<NonZeroU32>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
 }
@@ -373,7 +373,7 @@ async fn list(
     let list = with!(
         list,
         current(call.session.clone()),
-        limit(query.limit),
+        limit(query.limit.map(NonZeroU32::get)),
         cursor(query.cursor)
     );
     Ok(Answer::of(list.send().await?, Devices::from))

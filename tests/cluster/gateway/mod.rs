@@ -3,5 +3,10 @@
 mod accounts;
 mod browser;
 mod cluster;
+mod drain;
+mod keys;
+mod orders;
+mod protection;
 mod records;
 mod refusals;
+mod streams;

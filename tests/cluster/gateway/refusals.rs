@@ -29,7 +29,8 @@ async fn operations(caller: &Caller, user: &str) -> Vec<Operation> {
             .replace("{owner}", user)
             .replace("{user}", user)
             .replace("{handle}", "AAAA")
-            .replace("{line}", "1");
+            .replace("{line}", "1")
+            .replace("/v1/watch", "/v1/watch?keys=");
         assert!(
             !filled.contains('{'),
             "{path} has a parameter that this test does not know"
@@ -61,6 +62,11 @@ fn body(name: &str) -> Value {
         "increment_key" => json!({"delta": 1}),
         "add_cart_line" => json!({"sku": "tea", "quantity": 1}),
         "set_cart_line_quantity" => json!({"quantity": 1}),
+        "update_cart" => json!({"actions": [{"set_note": "x"}]}),
+        "merge_carts" => json!({"into": "me", "policy": "sum"}),
+        "freeze_cart" | "release_cart" => json!({"holder": "till"}),
+        "complete_order" => json!({"holder": "till", "revision": 1, "order_id": "1"}),
+        "transact" => json!({"then": [{"get_key": {"key": "secret"}}]}),
         other => panic!("{other} has a body that this test does not know"),
     }
 }

@@ -7,13 +7,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use super::{Cluster, eventually, ports};
+use super::{Cluster, DEADLINE, eventually, ports};
+
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// What the tokens of tests are signed with.
 pub const SECRET: &str = "a secret that every test of a gateway knows";
@@ -114,20 +117,21 @@ impl Gateway {
         self.caller(&token(json!({ "sub": user, "scope": scopes })))
     }
 
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a process of our own can be killed");
+            child
+                .wait()
+                .expect("a process of our own can be waited for");
+        }
+    }
+
     /// SIGTERM.
     pub fn ask_to_stop(&self) {
         let command = format!("kill -TERM {}", self.pid());
         let status = Command::new("sh").arg("-c").arg(&command).status();
         assert!(status.expect("there is a shell").success(), "{command}");
-    }
-
-    /// SIGKILL.
-    pub fn kill(mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("a process of our own can be killed");
-        child
-            .wait()
-            .expect("a process of our own can be waited for");
     }
 
     /// Waits until the process has ended by itself.
@@ -146,12 +150,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("a process of our own can be killed");
-            child
-                .wait()
-                .expect("a process of our own can be waited for");
-        }
+        self.kill();
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
@@ -278,6 +277,44 @@ impl Caller {
         headers: &[(&str, &str)],
         body: Option<Value>,
     ) -> Option<Answer> {
+        let response = self.begin(method, path, headers, body).await?;
+        let (head, body) = response.into_parts();
+        let kind = head.headers.get("content-type");
+        let is_stream = kind.is_some_and(|kind| kind == EVENT_STREAM);
+        // A stream has no end.
+        let bytes = if is_stream {
+            Bytes::new()
+        } else {
+            body.collect().await.ok()?.to_bytes()
+        };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Some(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        })
+    }
+
+    /// Follows events.
+    pub async fn follow(&self, path: &str, headers: &[(&str, &str)]) -> Events {
+        let response = self.begin(Method::GET, path, headers, None).await;
+        let response = response.expect("it is answered");
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        assert_eq!(response.headers()["content-type"], EVENT_STREAM);
+        Events {
+            body: response.into_body(),
+            read: String::new(),
+        }
+    }
+
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Option<http::Response<Incoming>> {
         let uri = format!("http://{}{path}", self.address);
         let mut request = Request::builder().method(method).uri(uri);
         if !self.token.is_empty() {
@@ -291,15 +328,62 @@ impl Caller {
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = request.body(Full::from(body)).expect("it is well formed");
-        let response = self.http.request(request).await.ok()?;
-        let (head, body) = response.into_parts();
-        let bytes = body.collect().await.ok()?.to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Some(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: serde_json::from_str(&text).unwrap_or_default(),
-            text,
-        })
+        self.http.request(request).await.ok()
+    }
+}
+
+/// What is followed.
+pub struct Events {
+    body: Incoming,
+    read: String,
+}
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub name: String,
+    pub id: String,
+    pub data: Value,
+}
+
+impl Events {
+    /// The next one that is no progress; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            let event = self.next_of_all().await?;
+            if event.name != "progress" {
+                return Some(event);
+            }
+        }
+    }
+
+    /// The next one, whatever it is.
+    pub async fn next_of_all(&mut self) -> Option<Event> {
+        loop {
+            if let Some((event, rest)) = self.read.split_once("\n\n") {
+                let field = |name: &str| {
+                    let mut lines = event.lines();
+                    let value = lines.find_map(|line| line.strip_prefix(name));
+                    value.map(str::trim).unwrap_or_default().to_owned()
+                };
+                let found = Event {
+                    name: field("event:"),
+                    id: field("id:"),
+                    data: serde_json::from_str(&field("data:")).unwrap_or_default(),
+                };
+                let rest = rest.to_owned();
+                self.read = rest;
+                // A comment that keeps the connection alive.
+                if !found.name.is_empty() {
+                    return Some(found);
+                }
+                continue;
+            }
+            let frame = tokio::time::timeout(DEADLINE, self.body.frame()).await;
+            let frame = frame.expect("something is said in time")?.ok()?;
+            let data = frame.into_data().unwrap_or_default();
+            self.read
+                .push_str(std::str::from_utf8(&data).expect("events are text"));
+        }
     }
 }

@@ -1,0 +1,254 @@
+//! What callers cannot do to a gateway.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::harness::Cluster;
+use crate::harness::gateway::{Caller, EVERYTHING, Gateway};
+
+/// Resident memory of a process, in MiB, without what it has in common with its file.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.expect("the process runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kilobytes: u64 = kilobytes
+        .and_then(|text| text.parse().ok())
+        .expect("a number");
+    kilobytes >> 10
+}
+
+/// The slowest of some requests of somebody who behaves.
+async fn slowest(caller: &Caller) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..100 {
+        let started = Instant::now();
+        caller.get("/v1/carts/me", &[]).await.ok();
+        slowest = slowest.max(started.elapsed());
+    }
+    slowest
+}
+
+/// Everything that a connection says until it is closed.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    let read = tokio::time::timeout(crate::harness::DEADLINE, read).await;
+    // A connection that is reset says what it said before.
+    read.expect("it is closed in time").ok();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_and_headers_have_bounds() {
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &[]).await;
+    let ada = gateway.user("ada", EVERYTHING);
+    let large = json!({"value": "x".repeat(3 << 20)});
+    let refused = ada.put("/v1/keys/k", &[], large).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.reason()),
+        (413, "BODY_TOO_LARGE")
+    );
+    let beyond = json!({"value": "x".repeat((1 << 20) + 1)});
+    let beyond = ada.put("/v1/keys/k", &[], beyond).await;
+    assert_eq!(
+        (beyond.status.as_u16(), beyond.reason()),
+        (400, "FIELD_TOO_LONG")
+    );
+    let text = ada
+        .send(
+            http::Method::PUT,
+            "/v1/keys/k",
+            &[("content-type", "text/plain")],
+            None,
+        )
+        .await;
+    assert_eq!(
+        (text.status.as_u16(), text.reason()),
+        (415, "UNSUPPORTED_MEDIA_TYPE")
+    );
+    let typo = ada
+        .put("/v1/keys/k", &[], json!({"value": "", "ttl": 7}))
+        .await;
+    assert_eq!((typo.status.as_u16(), typo.reason()), (400, "MALFORMED"));
+    let wrong = ada.send(http::Method::POST, "/v1/keys/k", &[], None).await;
+    assert_eq!(
+        (wrong.status.as_u16(), wrong.reason()),
+        (405, "METHOD_NOT_ALLOWED")
+    );
+
+    let before = memory(gateway.pid());
+    for flood in [
+        format!("x: {}\r\n", "y".repeat(64 << 10)),
+        "x: y\r\n".repeat(1000),
+    ] {
+        let mut stream = TcpStream::connect(gateway.address())
+            .await
+            .expect("it listens");
+        let request = format!("GET /livez HTTP/1.1\r\nhost: x\r\n{flood}");
+        // It may be refused before it was written.
+        stream.write_all(request.as_bytes()).await.ok();
+        let answer = rest(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer:.100}");
+    }
+    let after = memory(gateway.pid());
+    assert!(after < before + 20, "{before} MiB became {after} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_and_silent_callers_hold_up_nobody() {
+    let cluster = Cluster::start(1, &[]).await;
+    let flags = [
+        "--header-timeout",
+        "1s",
+        "--request-timeout",
+        "2s",
+        "--rate-per-user",
+        "0",
+    ];
+    let gateway = Gateway::start(&cluster, &flags).await;
+    let ada = gateway.user("ada", EVERYTHING);
+    slowest(&ada).await;
+    let alone = slowest(&ada).await;
+    let mut silent = Vec::new();
+    for index in 0..500 {
+        let mut stream = TcpStream::connect(gateway.address())
+            .await
+            .expect("it listens");
+        // Some say nothing, some begin and never end.
+        if index % 2 == 0 {
+            stream
+                .write_all(b"GET /livez HTTP/1.1\r\nho")
+                .await
+                .expect("it is taken");
+        }
+        silent.push(stream);
+    }
+    let beside = slowest(&ada).await;
+    assert!(
+        beside < alone * 10 + Duration::from_millis(200),
+        "{alone:?} became {beside:?}"
+    );
+    for mut stream in silent {
+        rest(&mut stream).await;
+    }
+
+    // A body that never comes is not waited for without end.
+    let token = crate::harness::gateway::token(json!({ "scope": EVERYTHING }));
+    let mut stream = TcpStream::connect(gateway.address())
+        .await
+        .expect("it listens");
+    let head = format!(
+        "PUT /v1/keys/k HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: 100\r\n\r\n{{"
+    );
+    stream
+        .write_all(head.as_bytes())
+        .await
+        .expect("it is taken");
+    let mut start = [0; 12];
+    let answered = tokio::time::timeout(crate::harness::DEADLINE, stream.read_exact(&mut start));
+    answered
+        .await
+        .expect("it is answered in time")
+        .expect("it is answered");
+    assert_eq!(&start, b"HTTP/1.1 408");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_connections_are_closed_and_the_others_served() {
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &["--max-connections", "50"]).await;
+    let ada = gateway.user("ada", EVERYTHING);
+    ada.get("/v1/carts/me", &[]).await.ok();
+    let mut open = Vec::new();
+    for _ in 0..100 {
+        open.push(
+            TcpStream::connect(gateway.address())
+                .await
+                .expect("it listens"),
+        );
+    }
+    ada.get("/v1/carts/me", &[]).await.ok();
+    let metrics = ada.get("/metrics", &[]).await.ok().text;
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("trolley_gateway_connections_refused_total"));
+    let refused: u64 = line
+        .and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .expect("it is counted");
+    assert!(refused >= 50, "{refused} were refused");
+    drop(open);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_too_often_waits_and_nobody_else_does() {
+    let cluster = Cluster::start(1, &[]).await;
+    let flags = ["--rate-per-user", "5", "--rate-of-refusals", "3"];
+    let gateway = Gateway::start(&cluster, &flags).await;
+    let (ada, bob) = (
+        gateway.user("ada", EVERYTHING),
+        gateway.user("bob", EVERYTHING),
+    );
+    let mut limited = None;
+    for _ in 0..50 {
+        let answer = ada.get("/v1/carts/me", &[]).await;
+        if answer.status == 429 {
+            limited = Some(answer);
+        }
+    }
+    let limited = limited.expect("fifty are more than five");
+    assert_eq!(limited.reason(), "RATE_LIMITED");
+    assert_eq!(limited.header("retry-after"), "1");
+    bob.get("/v1/carts/me", &[]).await.ok();
+    let guesser = gateway.caller("guess");
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(guesser.get("/v1/carts/me", &[]).await.status.as_u16());
+    }
+    assert_eq!(statuses[..3], [401, 401, 401]);
+    assert!(statuses[3..].contains(&429), "{statuses:?}");
+    // Whoever was let in before is, from the same address too.
+    bob.get("/v1/carts/me", &[]).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_may_call_only_if_they_are_named() {
+    let cluster = Cluster::start(1, &[]).await;
+    let shop = "https://shop.example";
+    let (closed, open) = (
+        Gateway::start(&cluster, &[]).await,
+        Gateway::start(&cluster, &["--cors-origins", shop]).await,
+    );
+    for (gateway, origin, allowed) in [
+        (&closed, shop, false),
+        (&open, shop, true),
+        (&open, "https://x.example", false),
+    ] {
+        let headers = [("origin", origin), ("access-control-request-method", "PUT")];
+        let preflight = gateway.caller("");
+        let preflight = preflight
+            .send(http::Method::OPTIONS, "/v1/keys/k", &headers, None)
+            .await;
+        let allows = preflight.headers.get("access-control-allow-origin");
+        assert_eq!(allows.is_some(), allowed, "{origin}: {preflight:?}");
+        let read = gateway
+            .user("ada", EVERYTHING)
+            .get("/v1/keys", &headers[..1])
+            .await;
+        let allows = read.headers.get("access-control-allow-origin");
+        assert_eq!(allows.is_some(), allowed, "{origin}: {read:?}");
+        assert!(
+            read.headers
+                .get("access-control-allow-credentials")
+                .is_none()
+        );
+    }
+}
