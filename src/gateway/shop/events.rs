@@ -233,7 +233,10 @@ mod tests {
         };
         let ada = Some("ada");
         assert_eq!(told(ada, session(MINE, None)), "ended");
-        assert_eq!(told(ada, session(MINE, Some(v1::Session::default()))), "nobody");
+        assert_eq!(
+            told(ada, session(MINE, Some(v1::Session::default()))),
+            "nobody"
+        );
         assert_eq!(told(ada, session(&[2; 32], None)), "nobody");
         assert_eq!(told(ada, everywhere(&[])), "ended");
         assert_eq!(told(ada, everywhere(&[2; 32])), "ended");

@@ -98,7 +98,11 @@ impl Browser {
         body: Value,
     ) -> Answer {
         let (head, body) = self.open(method, path, headers, body).await.into_parts();
-        let bytes = body.collect().await.expect("the answer is whole").to_bytes();
+        let bytes = body
+            .collect()
+            .await
+            .expect("the answer is whole")
+            .to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let answer = Answer {
             status: head.status,
