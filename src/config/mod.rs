@@ -15,7 +15,8 @@ mod size;
 pub use args::{LogFormat, ServeArgs};
 pub use error::Error;
 pub use gateway::{
-    CookieTransport, GatewayArgs, GatewayConfig, JwtAlgorithm, KeyPlace, Protection, ShopConfig, Tokens,
+    CookieTransport, GatewayArgs, GatewayConfig, JwtAlgorithm, KeyPlace, Protection, ShopConfig,
+    Tokens,
 };
 pub use node::{Logging, Memory, NodeConfig, Snapshots, Timers};
 pub use size::ByteSize;

@@ -70,7 +70,11 @@ mod tests {
         let traffic = Traffic::default();
         let mut expected = traffic.seen();
         traffic.answered(&Method::GET, "/v1/keys/{key}", Duration::from_micros(250));
-        traffic.answered(&Method::POST, "/shop/api/cart/lines", Duration::from_micros(251));
+        traffic.answered(
+            &Method::POST,
+            "/shop/api/cart/lines",
+            Duration::from_micros(251),
+        );
         traffic.answered(&Method::PUT, "/v1/keys/{key}", Duration::from_secs(60));
         for route in ["/readyz", "/v1/cluster", "none", "/shop"] {
             traffic.answered(&Method::GET, route, Duration::ZERO);

@@ -26,7 +26,11 @@ pub async fn count(form: &Form<'_>) -> Result<(), Problem> {
         .client
         .txn()
         .then(counter("account", address, limits::ATTEMPTS_PER_ACCOUNT))
-        .then(counter("network", form.network, limits::ATTEMPTS_PER_NETWORK))
+        .then(counter(
+            "network",
+            form.network,
+            limits::ATTEMPTS_PER_NETWORK,
+        ))
         .request_id(derive("attempt", &parts))
         .send()
         .await;

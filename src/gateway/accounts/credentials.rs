@@ -57,7 +57,9 @@ fn is_address(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._%+-".contains(&byte);
     let labels: Vec<&str> = domain.split('.').collect();
     let is_label = |label: &&str| {
-        let is_plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let is_plain = label
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-');
         !label.is_empty() && is_plain
     };
     text.len() <= limits::ADDRESS_BYTES

@@ -40,7 +40,11 @@ impl Hash {
     /// They are the same. How many bytes are says the time it takes to nobody.
     pub fn is(&self, other: Option<&Self>) -> bool {
         let other = other.map_or([!0; HASH_BYTES], |hash| hash.0);
-        let differing = self.0.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
+        let differing = self
+            .0
+            .iter()
+            .zip(other)
+            .fold(0, |all, (a, b)| all | (a ^ b));
         differing == 0
     }
 }
@@ -99,11 +103,7 @@ fn busy() -> Problem {
 fn failed(error: &dyn std::error::Error) -> Problem {
     tracing::error!(%error, "a password could not be hashed");
     let detail = "the gateway failed; its operators find the reason in the log";
-    Problem::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "GATEWAY_FAILED",
-        detail,
-    )
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "GATEWAY_FAILED", detail)
 }
 
 #[cfg(test)]

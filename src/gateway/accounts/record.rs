@@ -116,6 +116,11 @@ mod tests {
             assert!(Account::parse(text.as_bytes()).is_err(), "{text}");
         }
         let short = STORED.replace("AQEBAQ\"", "\"");
-        assert!(Account::parse(short.as_bytes()).expect("JSON").salt().is_err());
+        assert!(
+            Account::parse(short.as_bytes())
+                .expect("JSON")
+                .salt()
+                .is_err()
+        );
     }
 }

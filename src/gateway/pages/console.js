@@ -11,6 +11,7 @@ let token = "";
 let looking;
 /** What was seen last: of nodes by id, of fronts by name and process. */
 let leader = null;
+let hasLooked = false;
 const silent = new Set();
 const broken = new Set();
 const fronts = new Map();
@@ -70,9 +71,11 @@ function compare(nodes, now) {
   if (leader && !found) { tell("Nobody leads."); mark(); }
   if (found && (!leader || leader.node_id !== found.node_id || leader.term !== found.term)) {
     tell(`Node ${found.node_id} leads, in term ${found.term}.`);
-    mark();
+    // The first look finds a leader, and no election.
+    if (hasLooked) mark();
   }
   leader = found;
+  hasLooked = true;
   for (const node of nodes) {
     const isSilent = Boolean(node.error);
     if (isSilent !== silent.has(node.node_id)) tell(isSilent ? `Node ${node.node_id} does not answer.` : `Node ${node.node_id} answers again.`);

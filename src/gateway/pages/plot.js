@@ -49,7 +49,7 @@ export class Plot {
       let isDrawing = false;
       for (const { time, values } of this.points) {
         const value = values[line];
-        if (value !== null) path += `${isDrawing ? "L" : "M"}${x(time)} ${y(value)}`;
+        if (value !== null) path += isDrawing ? `L${x(time)} ${y(value)}` : `M${x(time)} ${y(value)}h0`;
         isDrawing = value !== null;
       }
       shapes.push(shape("path", { class: line ? "second" : "first", d: path }));

@@ -92,7 +92,10 @@ mod tests {
         let plain = Cookies::new(CookieTransport::PlainHttp).forget();
         let text = plain.to_str().expect("it is ASCII");
         assert!(text.starts_with("trolley=; "), "{text}");
-        assert!(text.contains("Max-Age=0") && !text.contains("Secure"), "{text}");
+        assert!(
+            text.contains("Max-Age=0") && !text.contains("Secure"),
+            "{text}"
+        );
     }
 
     #[test]

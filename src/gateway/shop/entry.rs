@@ -54,8 +54,17 @@ pub async fn begin(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Resp
     }
     let create = sessions.create().client("browser", &visitor.browser);
     let created = create.client("network", &visitor.network).send().await?;
-    let answer = view(&visitor.client, &created.token, None, Some(created.revision)).await?;
-    Ok(with_cookie(shop(&app)?.cookies.keep(&created.token), answer))
+    let answer = view(
+        &visitor.client,
+        &created.token,
+        None,
+        Some(created.revision),
+    )
+    .await?;
+    Ok(with_cookie(
+        shop(&app)?.cookies.keep(&created.token),
+        answer,
+    ))
 }
 
 /// Creates an account and logs in.
@@ -106,7 +115,12 @@ async fn enter(
 
 /// Ends this session.
 pub async fn log_out(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Response, Problem> {
-    let ended = visitor.client.sessions().destroy(visitor.token()?).send().await;
+    let ended = visitor
+        .client
+        .sessions()
+        .destroy(visitor.token()?)
+        .send()
+        .await;
     gone(&app, ended.map(|_| ()))
 }
 

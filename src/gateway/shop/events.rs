@@ -159,8 +159,8 @@ fn event(told: Told) -> Event {
             let json = serde_json::json!(Cart::from(*cart)).to_string();
             Event::default().event("cart").data(json)
         }
-        Told::Stale => Event::default().event("stale").data(""),
-        Told::Ended => Event::default().event("ended").data(""),
+        Told::Stale => Event::default().event("stale").data("{}"),
+        Told::Ended => Event::default().event("ended").data("{}"),
         Told::Nothing => Event::default().comment(""),
     }
 }
@@ -233,7 +233,10 @@ mod tests {
         };
         let ada = Some("ada");
         assert_eq!(told(ada, session(MINE, None)), "ended");
-        assert_eq!(told(ada, session(MINE, Some(v1::Session::default()))), "nobody");
+        assert_eq!(
+            told(ada, session(MINE, Some(v1::Session::default()))),
+            "nobody"
+        );
         assert_eq!(told(ada, session(&[2; 32], None)), "nobody");
         assert_eq!(told(ada, everywhere(&[])), "ended");
         assert_eq!(told(ada, everywhere(&[2; 32])), "ended");

@@ -26,7 +26,11 @@ const FILES: [(&str, &str, &str); 7] = [
     ("/shop/api.js", SCRIPT, include_str!("../pages/api.js")),
     ("/shop/style.css", STYLE, include_str!("../pages/style.css")),
     ("/console", HTML, include_str!("../pages/console.html")),
-    ("/console/console.js", SCRIPT, include_str!("../pages/console.js")),
+    (
+        "/console/console.js",
+        SCRIPT,
+        include_str!("../pages/console.js"),
+    ),
     ("/console/plot.js", SCRIPT, include_str!("../pages/plot.js")),
 ];
 
@@ -78,13 +82,30 @@ mod tests {
     #[test]
     fn pages_keep_to_their_policy() {
         for (path, text) in of_kind(HTML) {
-            for banned in ["<style", " style=", " onclick=", " onsubmit=", "javascript:", "http:"] {
+            for banned in [
+                "<style",
+                " style=",
+                " onclick=",
+                " onsubmit=",
+                "javascript:",
+                "http:",
+            ] {
                 assert!(!text.contains(banned), "{path}: {banned}");
             }
-            assert_eq!(text.matches("<script").count(), text.matches("src=\"").count(), "{path}");
+            assert_eq!(
+                text.matches("<script").count(),
+                text.matches("src=\"").count(),
+                "{path}"
+            );
         }
         for (path, text) in of_kind(SCRIPT) {
-            for banned in ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "document.write"] {
+            for banned in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "eval(",
+                "document.write",
+            ] {
                 assert!(!text.contains(banned), "{path}: {banned}");
             }
         }

@@ -64,7 +64,9 @@ impl Visitor {
         let nonce = nonce.filter(|nonce| nonce.len() >= limits::NONCE_MIN_BYTES);
         nonce.ok_or_else(|| {
             let least = limits::NONCE_MIN_BYTES;
-            Problem::malformed(format!("a form needs an {IDEMPOTENCY_KEY} of {least} bytes"))
+            Problem::malformed(format!(
+                "a form needs an {IDEMPOTENCY_KEY} of {least} bytes"
+            ))
         })
     }
 }
@@ -145,14 +147,20 @@ fn nonce(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let nonce = value.to_str().ok();
     let nonce = nonce.filter(|nonce| (1..=limits::IDEMPOTENCY_KEY_BYTES).contains(&nonce.len()));
     let malformed = || Problem::malformed(format!("{IDEMPOTENCY_KEY} must be visible ASCII"));
-    nonce.map(|nonce| Some(nonce.to_owned())).ok_or_else(malformed)
+    nonce
+        .map(|nonce| Some(nonce.to_owned()))
+        .ok_or_else(malformed)
 }
 
 fn check(request: &Request, token: Option<&str>) -> Result<(), Problem> {
     let headers = request.headers();
     if !is_same_origin(headers) {
         let detail = "the request does not come from a page of this shop";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "FOREIGN_ORIGIN", detail));
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "FOREIGN_ORIGIN",
+            detail,
+        ));
     }
     if request.uri().path() == BEGIN {
         return Ok(());
@@ -254,10 +262,17 @@ mod tests {
             &[ours, (FETCH_SITE, "cross-site")],
             &[("origin", "null")],
             &[("origin", "https://shop.example.evil.example")],
-            &[("origin", "https://evil.example"), (FETCH_SITE, "same-origin")],
+            &[
+                ("origin", "https://evil.example"),
+                (FETCH_SITE, "same-origin"),
+            ],
             &[("origin", "ftp://shop.example")],
         ] {
-            assert_eq!(of(foreign).as_deref(), Some("FOREIGN_ORIGIN"), "{foreign:?}");
+            assert_eq!(
+                of(foreign).as_deref(),
+                Some("FOREIGN_ORIGIN"),
+                "{foreign:?}"
+            );
         }
     }
 

@@ -27,7 +27,9 @@ async fn add(browser: &mut Browser, sku: &str, quantity: u32) -> Answer {
 /// SKU and quantity of each line of the answer's cart.
 fn lines(answer: &Answer) -> Vec<(&str, u64)> {
     let lines = answer.body["cart"]["lines"].as_array();
-    let lines = lines.unwrap_or_else(|| panic!("no cart in {answer:?}")).iter();
+    let lines = lines
+        .unwrap_or_else(|| panic!("no cart in {answer:?}"))
+        .iter();
     lines
         .map(|line| (line["sku"].as_str(), line["quantity"].as_u64()))
         .map(|(sku, quantity)| (sku.expect("a SKU"), quantity.expect("a quantity")))
@@ -53,7 +55,10 @@ async fn a_guest_who_registers_keeps_the_cart_and_gets_another_token() {
     assert_eq!(line["unit_price"]["minor_units"], 1290, "the catalogue's");
 
     let mut user = guest.at(&gateways[1]);
-    let registered = user.enter("/register", "Ada@Example.com", PASSWORD).await.ok();
+    let registered = user
+        .enter("/register", "Ada@Example.com", PASSWORD)
+        .await
+        .ok();
     assert_eq!(registered.body["user"], ADA);
     assert_eq!(lines(&registered), [("MUG-01", 2)]);
     assert_ne!(user.cookie, guest.cookie, "the token was rotated");
@@ -84,7 +89,10 @@ async fn a_registration_whose_answer_was_lost_is_sent_again_and_answered_alike()
     let (mut first, mut again) = (guest.clone(), guest.at(&gateways[1]));
     let credentials = json!({ "address": ADA, "password": PASSWORD });
     let nonce = Browser::nonce();
-    let answered = first.form("/register", &nonce, credentials.clone()).await.ok();
+    let answered = first
+        .form("/register", &nonce, credentials.clone())
+        .await
+        .ok();
     add(&mut first, "TEA-02", 1).await;
     let repeated = again.form("/register", &nonce, credentials).await.ok();
     assert_eq!(first.cookie, again.cookie, "the same session");
@@ -99,8 +107,14 @@ async fn a_registration_whose_answer_was_lost_is_sent_again_and_answered_alike()
     );
     let mut stranger = Browser::guest(&gateways[1]).await;
     let taken = stranger.post("/register", other).await;
-    assert_eq!((taken.status.as_u16(), taken.reason()), (409, "ACCOUNT_EXISTS"));
-    assert_eq!(stranger.get("/session").await.ok().body["user"], Value::Null);
+    assert_eq!(
+        (taken.status.as_u16(), taken.reason()),
+        (409, "ACCOUNT_EXISTS")
+    );
+    assert_eq!(
+        stranger.get("/session").await.ok().body["user"],
+        Value::Null
+    );
 
     // So is a log-in.
     let mut guest = Browser::guest(&gateways[0]).await;
@@ -108,7 +122,10 @@ async fn a_registration_whose_answer_was_lost_is_sent_again_and_answered_alike()
     let (mut first, mut again) = (guest.clone(), guest.at(&gateways[1]));
     let credentials = json!({ "address": ADA, "password": PASSWORD });
     let nonce = Browser::nonce();
-    let answered = first.form("/log-in", &nonce, credentials.clone()).await.ok();
+    let answered = first
+        .form("/log-in", &nonce, credentials.clone())
+        .await
+        .ok();
     let repeated = again.form("/log-in", &nonce, credentials).await.ok();
     assert_eq!(first.cookie, again.cookie, "the same session");
     assert_eq!(lines(&answered), lines(&repeated), "merged once");
@@ -143,7 +160,11 @@ async fn a_stranger_and_a_wrong_password_are_the_same_work_and_the_same_words() 
         assert_eq!((refused.status.as_u16(), refused.reason()), (422, reason));
         assert_eq!(hashed(&gateways[0]).await, before, "nothing was hashed");
     }
-    for secret in ["not this password", PASSWORD, &ada.cookie["trolley=".len()..]] {
+    for secret in [
+        "not this password",
+        PASSWORD,
+        &ada.cookie["trolley=".len()..],
+    ] {
         assert!(!gateways[0].log().contains(secret), "a secret in the log");
     }
 }
@@ -157,7 +178,9 @@ async fn attempts_are_limited_across_fronts() {
     let credentials = json!({ "address": ADA, "password": PASSWORD });
     // A form that is sent again is one attempt.
     let mut again = ada.at(&gateways[1]);
-    ada.form("/register", &nonce, credentials.clone()).await.ok();
+    ada.form("/register", &nonce, credentials.clone())
+        .await
+        .ok();
     again.form("/register", &nonce, credentials).await.ok();
 
     let mut guest = Browser::guest(&gateways[0]).await;
@@ -167,7 +190,11 @@ async fn attempts_are_limited_across_fronts() {
         // Under one name, too: each password is another attempt.
         let guess = json!({ "address": ADA, "password": format!("guess number {attempt}") });
         let refused = here.form("/log-in", &nonce, guess).await;
-        assert_eq!(refused.reason(), "WRONG_CREDENTIALS", "{attempt}: {refused:?}");
+        assert_eq!(
+            refused.reason(),
+            "WRONG_CREDENTIALS",
+            "{attempt}: {refused:?}"
+        );
     }
     for gateway in &gateways {
         let before = hashed(gateway).await;
@@ -193,7 +220,11 @@ async fn what_no_page_of_the_shop_has_sent_changes_nothing() {
         &[("x-csrf-token", &csrf)],
         &[("origin", "https://evil.example"), ("x-csrf-token", &csrf)],
         &[("origin", "null"), ("x-csrf-token", &csrf)],
-        &[("origin", &own), ("sec-fetch-site", "cross-site"), ("x-csrf-token", &csrf)],
+        &[
+            ("origin", &own),
+            ("sec-fetch-site", "cross-site"),
+            ("x-csrf-token", &csrf),
+        ],
         &[("origin", &own)],
         &[("origin", &own), ("x-csrf-token", "AAAA")],
     ];
@@ -242,11 +273,11 @@ async fn two_windows_see_one_cart_and_everywhere_is_everywhere() {
     assert_eq!(third.get("/session").await.reason(), "SESSION_ENDED");
     there.get("/session").await.ok();
 
+    let mut old = here.clone();
     here.post("/log-out-everywhere", json!({})).await.ok();
     events.wait_for("ended", "").await;
     events.wait_for_end().await;
     assert_eq!(there.get("/session").await.reason(), "SESSION_ENDED");
-    let mut old = here.clone();
     assert_eq!(old.get("/session").await.reason(), "SESSION_ENDED");
     assert!(here.cookie.ends_with('='), "the cookie is gone");
 
@@ -257,7 +288,10 @@ async fn two_windows_see_one_cart_and_everywhere_is_everywhere() {
     gateways[0].ask_to_stop();
     events.wait_for_end().await;
     assert!(gateways[0].wait_for_exit().await.success());
-    assert_eq!(guest.at(&gateways[1]).get("/session").await.ok().status, 200);
+    assert_eq!(
+        guest.at(&gateways[1]).get("/session").await.ok().status,
+        200
+    );
     let out = guest.at(&gateways[1]).post("/log-out", json!({})).await;
     assert_eq!(out.ok().status, 204);
     guest = guest.at(&gateways[1]);

@@ -131,7 +131,9 @@ async fn pages_are_used_without_a_mouse_on_a_phone_in_the_dark() {
     let driver = Driver::start().await;
     let window = driver.open("phone").await;
     window.pretend(390, 844, "dark").await;
-    window.visit(&format!("http://{}/shop", gateways[0].address())).await;
+    window
+        .visit(&format!("http://{}/shop", gateways[0].address()))
+        .await;
     window.wait_for("#who", "Guest").await;
     press_until(&window, TAB, "add-TEA-02").await;
     window.press(ENTER).await;
@@ -144,10 +146,15 @@ async fn pages_are_used_without_a_mouse_on_a_phone_in_the_dark() {
     }
     window.photograph("7-phone-dark").await;
     for page in ["shop", "console"] {
-        window.visit(&format!("http://{}/{page}", gateways[0].address())).await;
+        window
+            .visit(&format!("http://{}/{page}", gateways[0].address()))
+            .await;
         let overflow = "return document.documentElement.scrollWidth - window.innerWidth";
         let overflow = window.evaluate(overflow).await;
-        assert!(overflow.as_i64() <= Some(0), "{page} is {overflow} too wide");
+        assert!(
+            overflow.as_i64() <= Some(0),
+            "{page} is {overflow} too wide"
+        );
         let paper = "return getComputedStyle(document.body).backgroundColor";
         let dark = window.evaluate(paper).await;
         window.pretend(390, 844, "light").await;
@@ -180,15 +187,21 @@ async fn the_console_shows_a_failover_and_ends_a_session() {
     console.type_into("#token", &token(operator)).await;
     console.press(ENTER).await;
     let leader = cluster.wait_for_leader().await;
-    console.wait_for("#story", &format!("Node {leader} leads")).await;
-    console.wait_for("#nodes .leader", &leader.to_string()).await;
+    console
+        .wait_for("#story", &format!("Node {leader} leads"))
+        .await;
+    console
+        .wait_for("#nodes .leader", &leader.to_string())
+        .await;
     // Two looks make a rate.
     console.wait_for("#requests output", "/").await;
     console.photograph("8-console").await;
 
     cluster.node(leader).kill();
     let next = cluster.wait_for_leader_beside(leader).await;
-    console.wait_for("#story", &format!("Node {next} leads")).await;
+    console
+        .wait_for("#story", &format!("Node {next} leads"))
+        .await;
     console.wait_for("#nodes .silent", "no answer").await;
     console.type_into("#user", ADA).await;
     console.press(ENTER).await;

@@ -10,7 +10,10 @@ async fn the_cluster_is_shown_to_whoever_may_see_it() {
     let mut cluster = Cluster::start(3, &[]).await;
     let leader = cluster.wait_for_leader().await;
     let gateway = Gateway::start(&cluster, &["--name", "front-a"]).await;
-    let refused = gateway.user("ada", EVERYTHING).get("/v1/cluster", &[]).await;
+    let refused = gateway
+        .user("ada", EVERYTHING)
+        .get("/v1/cluster", &[])
+        .await;
     assert_eq!(refused.status, 403, "{refused:?}");
     assert_eq!(refused.body["metadata"]["scope"], "cluster:read");
 

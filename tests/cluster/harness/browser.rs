@@ -98,7 +98,11 @@ impl Browser {
         body: Value,
     ) -> Answer {
         let (head, body) = self.open(method, path, headers, body).await.into_parts();
-        let bytes = body.collect().await.expect("the answer is whole").to_bytes();
+        let bytes = body
+            .collect()
+            .await
+            .expect("the answer is whole")
+            .to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let answer = Answer {
             status: head.status,
@@ -166,7 +170,8 @@ impl Events {
         let found = tokio::time::timeout(DEADLINE, async {
             loop {
                 let event = self.next().await?;
-                if event.starts_with(&format!("event: {name}\n")) && event.contains(data) {
+                let is_named = event.lines().any(|line| line == format!("event: {name}"));
+                if is_named && event.contains(data) {
                     return Some(());
                 }
             }

@@ -26,8 +26,12 @@ pub const ENTER: &str = "\u{e007}";
 /// Whether there is a browser, and a driver for it.
 pub fn is_installed() -> bool {
     let is_there = |name: &str| {
-        let version = Command::new(name).arg("--version").stdout(Stdio::null());
-        version.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        let mut version = Command::new(name);
+        version
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        version.status().is_ok_and(|status| status.success())
     };
     is_there("chromedriver") && is_there("chromium")
 }
@@ -76,7 +80,8 @@ impl Driver {
             &format!("--user-data-dir={}", profile.display()),
         ];
         let options = json!({ "args": arguments });
-        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
+        let wanted =
+            json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": options } } });
         let http = Client::builder(TokioExecutor::new()).build_http();
         let opened = send(&http, Method::POST, &self.address, "/session", &wanted).await;
         let opened = opened.unwrap_or_else(|problem| panic!("no browser: {problem}"));
@@ -94,9 +99,13 @@ impl Drop for Driver {
     fn drop(&mut self) {
         // SIGTERM, which it passes on.
         let pid = self.child.id();
-        let asked = Command::new("kill").args(["-TERM", &pid.to_string()]).status();
+        let asked = Command::new("kill")
+            .args(["-TERM", &pid.to_string()])
+            .status();
         assert!(asked.is_ok(), "there is a kill");
-        self.child.wait().expect("a process of our own can be waited for");
+        self.child
+            .wait()
+            .expect("a process of our own can be waited for");
     }
 }
 
@@ -147,7 +156,8 @@ impl Window {
     /// Clicks as a person would: it must be there, and visible.
     pub async fn click(&self, selector: &str) {
         let element = self.find(selector).await;
-        self.post(&format!("/element/{element}/click"), json!({})).await;
+        self.post(&format!("/element/{element}/click"), json!({}))
+            .await;
     }
 
     /// Types into an element.
@@ -159,7 +169,8 @@ impl Window {
 
     /// Presses a key, wherever the focus is.
     pub async fn press(&self, key: &str) {
-        let actions = json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
+        let actions =
+            json!([{ "type": "keyDown", "value": key }, { "type": "keyUp", "value": key }]);
         let keyboard = json!([{ "type": "key", "id": "keyboard", "actions": actions }]);
         self.post("/actions", json!({ "actions": keyboard })).await;
     }
@@ -168,9 +179,13 @@ impl Window {
     pub async fn pretend(&self, width: u32, height: u32, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
-        self.command("Emulation.setDeviceMetricsOverride", size).await;
-        self.command("Emulation.setEmulatedMedia", json!({ "features": features }))
+        self.command("Emulation.setDeviceMetricsOverride", size)
             .await;
+        self.command(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": features }),
+        )
+        .await;
     }
 
     /// Keeps a picture of it.
@@ -188,7 +203,9 @@ impl Window {
         let wanted = json!({ "using": "css selector", "value": selector });
         let found = self.post("/element", wanted).await;
         let element = found[ELEMENT].as_str();
-        element.unwrap_or_else(|| panic!("no {selector}")).to_owned()
+        element
+            .unwrap_or_else(|| panic!("no {selector}"))
+            .to_owned()
     }
 
     async fn command(&self, command: &str, parameters: Value) {
@@ -231,7 +248,11 @@ async fn send(
     let request = request.body(Full::from(body)).expect("it is well formed");
     let response = http.request(request).await;
     let (head, body) = response.map_err(|error| error.to_string())?.into_parts();
-    let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let bytes = body
+        .collect()
+        .await
+        .map_err(|error| error.to_string())?
+        .to_bytes();
     let mut answer: Value = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
     if head.status.is_success() {
         Ok(answer["value"].take())

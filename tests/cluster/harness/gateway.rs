@@ -134,15 +134,6 @@ impl Gateway {
         assert!(status.expect("there is a shell").success(), "{command}");
     }
 
-    /// SIGKILL.
-    pub fn kill(mut self) {
-        let mut child = self.child.take().expect("it runs");
-        child.kill().expect("a process of our own can be killed");
-        child
-            .wait()
-            .expect("a process of our own can be waited for");
-    }
-
     /// Waits until the process has ended by itself.
     pub async fn wait_for_exit(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("it runs");
