@@ -111,7 +111,7 @@ mod tests {
         let take = || take_place(Some(&connection), &node).now_or_never();
         let mut answers: Vec<_> = std::iter::from_fn(take)
             .map(|place| {
-                let mut answer = Response::new(Body::empty());
+                let mut answer = Response::new(Body::new("much".to_owned()));
                 answer.extensions_mut().insert(place);
                 keep_place(answer)
             })

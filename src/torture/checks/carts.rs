@@ -45,7 +45,7 @@ fn stories(adds: &[Adds]) -> BTreeMap<&str, Story<'_>> {
 pub struct Durability {
     /// How many there were.
     pub acknowledged: u64,
-    /// How many of them are certainly lost, on some node at least; `None` if no node could be read.
+    /// How many of them are certainly lost, on some node at least; `None` if no node could be read and answers alone show none.
     pub lost: Option<u64>,
 }
 
@@ -75,16 +75,17 @@ pub fn durability(adds: &[Adds], audit: &Audit) -> Durability {
         let told = story.answers.first().map(|answer| answer.quantity);
         left.entry(line).or_default().extend(told);
     }
-    let kept = |line: &(&str, &str), told: &[u64]| {
-        let held = audit.nodes.iter().map(|node| held(node, *line)).min()?;
+    let kept = |(line, told): (&(&str, &str), &Vec<u64>)| {
+        let held = audit.nodes.iter().map(|node| held(node, *line)).min();
+        let held = held.unwrap_or(u64::MAX);
         let kept: BTreeSet<_> = told.iter().filter(|quantity| **quantity <= held).collect();
-        Some(kept.len() as u64)
+        kept.len() as u64
     };
     let acknowledged = left.values().map(|told| told.len() as u64).sum();
-    let kept: Option<u64> = left.iter().map(|(line, told)| kept(line, told)).sum();
+    let lost = acknowledged - left.iter().map(kept).sum::<u64>();
     Durability {
         acknowledged,
-        lost: kept.map(|kept| acknowledged - kept),
+        lost: (lost > 0 || !audit.nodes.is_empty()).then_some(lost),
     }
 }
 
@@ -230,7 +231,8 @@ mod tests {
         let counted = |held: &[u64]| durability(&adds, &holding(held)).lost;
         assert_eq!(counted(&[4, 4]), Some(1));
         assert_eq!(counted(&[4, 3]), Some(2));
-        assert_eq!(counted(&[]), None);
+        assert_eq!(counted(&[]), Some(1), "two adds left three pieces");
+        assert_eq!(durability(&adds[..4], &holding(&[])).lost, None);
         assert_eq!(durability(&adds, &holding(&[4])).acknowledged, 5);
         assert_eq!(durability(&adds[..4], &holding(&[3, 3])).lost, Some(0));
     }
