@@ -8,7 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::call::{Call, SESSION};
-use crate::client::CartOwner;
+use crate::client::{CartOwner, Consistency};
 use crate::gateway::auth::Scope;
 use crate::gateway::problem::Problem;
 
@@ -90,7 +90,13 @@ pub async fn session(call: &Call, admin: Scope) -> Result<String, Problem> {
 }
 
 async fn is_own(call: &Call, token: &str) -> Result<bool, Problem> {
-    match call.client.sessions().get(token).send().await {
+    // However fresh the caller wants its answer: a node that is behind would take a new session for one that is not there.
+    let get = call
+        .client
+        .sessions()
+        .get(token)
+        .consistency(Consistency::Linearizable);
+    match get.send().await {
         Ok(session) => {
             let user = session.user_id.as_str();
             Ok(user.is_empty() || user == call.caller.user.as_str())

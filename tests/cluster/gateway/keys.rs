@@ -119,9 +119,8 @@ async fn keys_are_introduced_and_withdrawn_and_outlive_their_issuer() {
     let (old, new) = (Key::new("old"), Key::new("new"));
     let flags = ["--jwt-jwks-url", &issuer.url, "--jwt-algorithms", "EdDSA"];
     let ages = ["--jwt-keys-min-age", "100ms", "--jwt-keys-max-age", "1s"];
-    let refusals = ["--rate-of-refusals", "0"];
     // Without an issuer it starts, and lets nobody in.
-    let gateway = Gateway::spawn(&cluster, &[&flags[..], &ages, &refusals].concat());
+    let gateway = Gateway::spawn(&cluster, &[flags, ages].concat());
     let (with_old, with_new) = (old.caller(&gateway), new.caller(&gateway));
     eventually("a gateway that answers", async || {
         let live = with_old
@@ -159,9 +158,7 @@ async fn unknown_keys_do_not_make_a_gateway_ask_without_end() {
     issuer.show(Some(&[&old]));
     let flags = ["--jwt-jwks-url", &issuer.url, "--jwt-algorithms", "EdDSA"];
     let ages = ["--jwt-keys-min-age", "1h", "--jwt-keys-max-age", "1h"];
-    let refusals = ["--rate-of-refusals", "0"];
-    let gateway =
-        Gateway::start_with_keys(&cluster, &[&flags[..], &ages, &refusals].concat()).await;
+    let gateway = Gateway::start_with_keys(&cluster, &[flags, ages].concat()).await;
     for _ in 0..50 {
         assert_eq!(status(&new.caller(&gateway)).await, 401);
     }

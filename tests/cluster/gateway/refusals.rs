@@ -119,7 +119,7 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_route_opens_to_a_bad_token_and_all_are_refused_alike() {
     let cluster = Cluster::start(1, &[]).await;
-    let gateway = Gateway::start(&cluster, &["--rate-of-refusals", "0"]).await;
+    let gateway = Gateway::start(&cluster, &[]).await;
     let operations = operations(&gateway.caller(""), "me").await;
     let unknown = Operation {
         name: "no such route".to_owned(),

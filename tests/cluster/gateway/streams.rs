@@ -137,7 +137,7 @@ async fn nobody_is_told_of_somebody_elses() {
 async fn a_stream_ends_with_its_token() {
     let cluster = Cluster::start(1, &[]).await;
     let gateway = Gateway::start(&cluster, &["--jwt-leeway", "0s", "--max-watches", "1"]).await;
-    let soon = Clock::System.now().as_millis() / 1000 + 4;
+    let soon = Clock::System.now().as_millis() / 1000 + 8;
     let short = gateway.caller(&token(json!({"scope": "key:read", "exp": soon})));
     let mut events = short.follow("/v1/watch?keys=", &[]).await;
     let long = gateway.user("bob", "key:read");
