@@ -13,6 +13,8 @@ pub const CLIENT_ID_BYTES: usize = 16;
 pub const TOKEN_MIN_BYTES: usize = 16;
 /// Longest session token, decoded.
 pub const TOKEN_MAX_BYTES: usize = 128;
+/// The same as text, in base64url.
+pub const TOKEN_TEXT_BYTES: usize = TOKEN_MAX_BYTES.div_ceil(3) * 4;
 /// Longest user id.
 pub const USER_ID_BYTES: usize = 256;
 /// Longest key of the key space.

@@ -119,7 +119,8 @@ async fn identify(
     Ok(caller)
 }
 
-fn limited() -> Problem {
+/// Whoever calls too often is told so.
+pub fn limited() -> Problem {
     let detail = "too many requests of this caller: wait";
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail).retryable()
 }

@@ -100,7 +100,7 @@ impl App {
         let metrics = Metrics::new();
         let shop = config.shop.as_ref().map(|shop| {
             let hashing = Hashing::new(metrics.passwords_hashed.clone());
-            Shop::new(&client, hashing, shop)
+            Shop::new(&client, hashing, shop, protection.rate_per_user)
         });
         Ok(Arc::new(Self {
             client,

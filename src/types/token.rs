@@ -35,7 +35,7 @@ impl SessionToken {
             field: "token",
             expected: "base64url of 16 to 128 bytes",
         };
-        if text.len() > limits::TOKEN_MAX_BYTES.div_ceil(3) * 4 {
+        if text.len() > limits::TOKEN_TEXT_BYTES {
             return Err(MALFORMED);
         }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| MALFORMED)?;

@@ -22,7 +22,7 @@ pub async fn count(form: &Form<'_>) -> Result<(), Problem> {
     };
     // The token is a secret of the browser's: of the password, nothing can be read out of this.
     let parts = [form.token, form.nonce, address, form.password.expose()];
-    let counted = form
+    let attempt = form
         .client
         .txn()
         .then(counter("account", address, limits::ATTEMPTS_PER_ACCOUNT))
@@ -34,7 +34,7 @@ pub async fn count(form: &Form<'_>) -> Result<(), Problem> {
         .request_id(derive("attempt", &parts))
         .send()
         .await;
-    match counted {
+    match attempt {
         Ok(_) => Ok(()),
         Err(error) if error.reason() == Some("COUNTER_ABOVE_MAX") => Err(too_many()),
         Err(error) => Err(error.into()),
@@ -52,13 +52,13 @@ pub fn network(address: Option<IpAddr>) -> String {
     match address {
         None => "unknown".to_owned(),
         Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
-            Some(mapped) => mapped.to_string(),
-            None => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        Some(IpAddr::V6(address)) => {
+            if let Some(mapped) = address.to_ipv4_mapped() {
+                return mapped.to_string();
             }
-        },
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+        }
     }
 }
 

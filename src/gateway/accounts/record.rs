@@ -94,7 +94,10 @@ mod tests {
     use super::*;
 
     /// Accounts of this format are stored somewhere.
-    const STORED: &str = r#"{"format":1,"hash":"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI","memory_kib":19456,"passes":2,"salt":"AQEBAQEBAQEBAQEBAQEBAQ"}"#;
+    const STORED: &str = concat!(
+        r#"{"format":1,"hash":"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI","#,
+        r#""memory_kib":19456,"passes":2,"salt":"AQEBAQEBAQEBAQEBAQEBAQ"}"#
+    );
 
     #[test]
     fn yesterdays_account_is_read_today() {

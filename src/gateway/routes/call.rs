@@ -155,7 +155,7 @@ impl FromRequestParts<Arc<App>> for Call {
         };
         Ok(Self {
             client,
-            session: text(headers, SESSION)?.map(str::to_owned),
+            session: session(headers)?,
             session_is_own: OnceCell::new(),
             request_id: request_id(headers, &caller)?,
             if_match: if_match(headers)?,
@@ -178,6 +178,17 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Probl
     let text = value.to_str().ok().filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| Problem::malformed(format!("{name} must be visible ASCII")))?;
     Ok(Some(text))
+}
+
+/// A text of that length may be a token; which ones are is the store's to say.
+fn session(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let token = text(headers, SESSION)?;
+    if token.is_some_and(|token| token.len() > limits::TOKEN_TEXT_BYTES) {
+        return Err(Problem::malformed(format!(
+            "{SESSION} is too long for a token"
+        )));
+    }
+    Ok(token.map(str::to_owned))
 }
 
 pub fn number(headers: &HeaderMap, name: &str) -> Result<Option<Revision>, Problem> {
@@ -385,6 +396,15 @@ mod tests {
         }
         let long = "k".repeat(limits::IDEMPOTENCY_KEY_BYTES + 1);
         assert!(of("ada", &long).is_err());
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_no_sessions_token() {
+        let longest = "A".repeat(limits::TOKEN_TEXT_BYTES);
+        let of = |text: &str| session(&headers(&[(SESSION, text)]));
+        assert_eq!(of(&longest), Ok(Some(longest.clone())));
+        assert!(of(&format!("{longest}A")).is_err());
+        assert_eq!(session(&HeaderMap::new()), Ok(None));
     }
 
     #[test]

@@ -31,6 +31,9 @@ use crate::types::{Revision, SessionToken};
 /// So often a word comes over a stream on which nothing happens: a proxy would cut it off.
 const WORD: Duration = Duration::from_secs(10);
 
+/// How soon a browser comes back whose stream has broken off: another front has it at once.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// What a page is told.
 #[derive(Debug)]
 enum Told {
@@ -157,7 +160,7 @@ fn event(told: Told) -> Event {
     match told {
         Told::Cart(cart) => {
             let json = serde_json::json!(Cart::from(*cart)).to_string();
-            Event::default().event("cart").data(json)
+            Event::default().event("cart").retry(RETRY).data(json)
         }
         Told::Stale => Event::default().event("stale").data("{}"),
         Told::Ended => Event::default().event("ended").data("{}"),

@@ -114,6 +114,10 @@ pub async fn protect(State(app): State<Arc<App>>, mut request: Request, next: Ne
         Ok(visitor) => visitor,
         Err(problem) => return problem.into_response(),
     };
+    if !shop.rates.take(&visitor.network) {
+        app.metrics.limited();
+        return front::limited().into_response();
+    }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if changes && let Err(problem) = check(&request, visitor.token.as_deref()) {
         return problem.into_response();
