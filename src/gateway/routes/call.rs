@@ -314,7 +314,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
             let detail = "the body took too long to arrive";
             Problem::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail).retryable()
         })?;
-        body.map(|body| Self(body.0)).map_err(bad_body)
+        body.map(|body| Self(body.0))
+            .map_err(|rejection| bad_body(&rejection))
     }
 }
 
@@ -324,7 +325,7 @@ fn too_large() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail)
 }
 
-fn bad_body(rejection: JsonRejection) -> Problem {
+fn bad_body(rejection: &JsonRejection) -> Problem {
     let status = rejection.status();
     match status {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
