@@ -142,7 +142,7 @@ impl Standing {
         let before = voters.filter(|id| *id != first && distance(*id) < distance(own));
         let place = before.count().min(LAST_PLACE);
         Self {
-            vote: metrics.vote.clone(),
+            vote: metrics.vote,
             leader,
             leads: metrics.state.is_leader(),
             turn: STAGGER * u32::try_from(place).unwrap_or_default(),

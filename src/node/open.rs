@@ -330,7 +330,7 @@ fn state_config(config: &NodeConfig, table_limit: usize) -> StateConfig {
 #[must_use]
 pub fn election_timers(timers: Timers) -> ElectionTimers {
     ElectionTimers {
-        lease: (timers.election_min - timers.election_min / 5).min(timers.election_max / 2),
+        lease: (timers.election_min * 4 / 5).min(timers.election_max / 2),
         silence: timers.election_min,
     }
 }

@@ -78,7 +78,10 @@ fn each_setting_that_makes_no_sense_names_its_flag() {
 #[test]
 fn a_shop_is_there_if_it_is_asked_for_and_its_cookies_need_tls() {
     assert_eq!(with(&[]).expect("the defaults fit").shop, None);
-    let of = |flags| with(flags).expect("it fits").shop.expect("there is one");
+    let of = |flags: &[&str]| {
+        let config = with(flags).expect("it fits");
+        config.shop.expect("there is one")
+    };
     assert_eq!(of(&["--shop", "tea"]).namespace, "tea");
     assert_eq!(of(&["--shop", "tea"]).cookies, CookieTransport::Tls);
     for listen in ["127.0.0.1:8080", "[::1]:8080", "localhost:8080"] {

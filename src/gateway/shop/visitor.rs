@@ -284,7 +284,7 @@ mod tests {
     fn the_token_of_another_session_is_none() {
         let ours = ("origin", "https://shop.example");
         let other = csrf_token("BBBBBBBBBBBBBBBBBBBBBBBB");
-        let of = |shown| reason("/cart/lines", &[ours, (CSRF, shown)], Some(TOKEN));
+        let of = |shown: &str| reason("/cart/lines", &[ours, (CSRF, shown)], Some(TOKEN));
         assert_eq!(of(&csrf_token(TOKEN)), None);
         for shown in [&other, "", TOKEN] {
             assert_eq!(of(shown).as_deref(), Some("CSRF_TOKEN"), "{shown}");
