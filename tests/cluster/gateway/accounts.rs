@@ -188,8 +188,8 @@ async fn attempts_are_limited_across_fronts() {
     for attempt in 1..ATTEMPTS {
         let mut here = guest.at(&gateways[attempt % 2]);
         // Under one name, too: each password is another attempt.
-        let guess = json!({ "address": ADA, "password": format!("guess number {attempt}") });
-        let refused = here.form("/log-in", &nonce, guess).await;
+        let form = json!({ "address": ADA, "password": format!("guess number {attempt}") });
+        let refused = here.form("/log-in", &nonce, form).await;
         assert_eq!(
             refused.reason(),
             "WRONG_CREDENTIALS",

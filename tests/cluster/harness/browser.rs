@@ -117,10 +117,11 @@ impl Browser {
     fn remember(&mut self, headers: &HeaderMap, body: &Value) {
         if let Some(cookie) = headers.get("set-cookie") {
             let text = cookie.to_str().expect("cookies are ASCII");
-            self.cookie = text.split(';').next().unwrap_or_default().to_owned();
+            let pair = text.split(';').next().unwrap_or_default();
+            pair.clone_into(&mut self.cookie);
         }
         if let Some(csrf) = body["csrf"].as_str() {
-            self.csrf = csrf.to_owned();
+            csrf.clone_into(&mut self.csrf);
         }
     }
 

@@ -1,4 +1,4 @@
-//! A real browser, by way of its driver: the few commands of WebDriver that tests of pages need.
+//! A real browser, by way of its driver: the few commands of `WebDriver` that tests of pages need.
 
 use std::fs;
 use std::path::{Path, PathBuf};
