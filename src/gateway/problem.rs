@@ -91,12 +91,14 @@ impl Problem {
     }
 
     /// The one answer to every token that is not good, and to none.
+    #[must_use]
     pub fn unauthenticated() -> Self {
         let detail = "a bearer token is needed that this gateway's issuer made for it, and that is valid now";
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", detail)
     }
 
     /// The token is good, and does not allow this.
+    #[must_use]
     pub fn forbidden(needed: Scope) -> Self {
         let mut problem = Self::new(
             StatusCode::FORBIDDEN,
@@ -114,6 +116,7 @@ impl Problem {
     }
 
     /// Nothing is here.
+    #[must_use]
     pub fn no_route() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -123,12 +126,14 @@ impl Problem {
     }
 
     /// There is, for other methods.
+    #[must_use]
     pub fn no_method() -> Self {
         let detail = "the route has other methods";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
     }
 
     /// The request took longer than it may.
+    #[must_use]
     pub fn too_slow() -> Self {
         let detail = "the request took longer than this gateway waits";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", detail)
@@ -169,6 +174,7 @@ impl Problem {
     }
 
     /// As JSON, where there is no response to put it in.
+    #[must_use]
     pub fn into_json(self) -> String {
         serde_json::json!(self.details()).to_string()
     }
@@ -248,7 +254,7 @@ impl From<Rejected> for Problem {
             rejected.code,
             Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted
         ) {
-            problem.detail = general(status).to_owned();
+            general(status).clone_into(&mut problem.detail);
         }
         problem.with_outcome(outcome)
     }

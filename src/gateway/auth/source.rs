@@ -1,8 +1,10 @@
 //! Reads keys from where they are, in bounded time and space.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -58,53 +60,51 @@ impl ReadError {
 type Fetcher = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
 /// Where keys are, and how to get them.
-pub struct Source {
-    place: KeyPlace,
-    /// For URLs.
-    fetcher: Option<Fetcher>,
+pub enum Source {
+    /// A file's path.
+    File(PathBuf),
+    /// A URL, and who fetches it.
+    Url(Uri, Box<Fetcher>),
 }
 
 impl Source {
     pub fn new(place: KeyPlace) -> Result<Self, ReadError> {
-        let fetcher = match &place {
-            KeyPlace::File(_) => None,
-            KeyPlace::Url(_) => Some(fetcher()?),
-        };
-        Ok(Self { place, fetcher })
+        Ok(match place {
+            KeyPlace::File(path) => Self::File(path),
+            KeyPlace::Url(url) => Self::Url(url, Box::new(fetcher()?)),
+        })
     }
 
     pub async fn read(&self) -> Result<KeySet, ReadError> {
-        let place = match &self.place {
-            KeyPlace::File(path) => path.display().to_string(),
-            KeyPlace::Url(url) => url.to_string(),
-        };
-        let (bytes, origin) = match (&self.place, &self.fetcher) {
-            (KeyPlace::Url(url), Some(fetcher)) => {
-                let fetched = tokio::time::timeout(DEADLINE, fetch(fetcher, url)).await;
-                let problem = |problem| ReadError::Url {
+        match self {
+            Self::File(path) => {
+                let place = path.display().to_string();
+                let bytes = match read_file(path).await {
+                    Ok(bytes) => bytes,
+                    Err(source) => {
+                        return Err(ReadError::File {
+                            file: place,
+                            source,
+                        });
+                    }
+                };
+                let keys = KeySet::parse(&bytes, Origin::File);
+                keys.map_err(|problem| ReadError::Keys { place, problem })
+            }
+            Self::Url(url, fetcher) => {
+                let read = async {
+                    let bytes = fetch(fetcher, url).await?;
+                    // What stands there may be right the next time.
+                    KeySet::parse(&bytes, Origin::Url).map_err(|problem| problem.to_string())
+                };
+                let read = tokio::time::timeout(DEADLINE, read).await;
+                let read = read.unwrap_or_else(|_| Err(format!("no answer in {DEADLINE:?}")));
+                read.map_err(|problem| ReadError::Url {
                     url: url.to_string(),
                     problem,
-                };
-                let fetched = fetched.unwrap_or_else(|_| Err(format!("no answer in {DEADLINE:?}")));
-                (fetched.map_err(problem)?, Origin::Url)
+                })
             }
-            _ => {
-                let read = read_file(&place).await;
-                let failed = |source| ReadError::File {
-                    file: place.clone(),
-                    source,
-                };
-                (read.map_err(failed)?, Origin::File)
-            }
-        };
-        KeySet::parse(&bytes, origin).map_err(|problem| match origin {
-            // What stands behind a URL may be right the next time.
-            Origin::Url => ReadError::Url {
-                url: place,
-                problem: problem.to_string(),
-            },
-            Origin::File => ReadError::Keys { place, problem },
-        })
+        }
     }
 }
 
@@ -123,7 +123,7 @@ fn fetcher() -> Result<Fetcher, ReadError> {
 }
 
 /// Redirections are not followed: the key set is where it was said to be.
-async fn fetch(fetcher: &Fetcher, url: &http::Uri) -> Result<Bytes, String> {
+async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<Bytes, String> {
     let answer = fetcher
         .get(url.clone())
         .await
@@ -145,7 +145,7 @@ fn reasons(error: &(dyn std::error::Error + 'static)) -> String {
         .join(": ")
 }
 
-async fn read_file(path: &str) -> Result<Bytes, std::io::Error> {
+async fn read_file(path: &Path) -> Result<Bytes, std::io::Error> {
     let file = tokio::fs::File::open(path).await?;
     let mut bytes = Vec::new();
     // One more than is allowed shows that it is too large.

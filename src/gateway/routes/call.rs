@@ -194,7 +194,9 @@ fn session(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 pub fn number(headers: &HeaderMap, name: &str) -> Result<Option<Revision>, Problem> {
     let parse = |text: &str| {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|_| is_plain);
+        // As the document has it, and as far as any store will ever count.
+        let number = text.parse::<i64>().ok().filter(|_| is_plain);
+        let number = number.and_then(|number| u64::try_from(number).ok());
         number
             .map(Revision::new)
             .ok_or_else(|| Problem::malformed(format!("{name} must be a revision, a number")))
@@ -299,6 +301,11 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        // Whoever says so beforehand need not send it.
+        let announced = http_body::Body::size_hint(request.body()).lower();
+        if announced > limits::HTTP_BODY_BYTES as u64 {
+            return Err(too_large());
+        }
         // Less than the whole request may take, so that whoever sends slowly is told that, and not that the store is slow.
         let patience = app.protection.request_timeout / 2;
         let body = axum::Json::<T>::from_request(request, app);
@@ -307,18 +314,21 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
             let detail = "the body took too long to arrive";
             Problem::new(StatusCode::REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail).retryable()
         })?;
-        body.map(|body| Self(body.0)).map_err(bad_body)
+        body.map(|body| Self(body.0))
+            .map_err(|rejection| bad_body(&rejection))
     }
 }
 
-fn bad_body(rejection: JsonRejection) -> Problem {
+fn too_large() -> Problem {
+    let limit = limits::HTTP_BODY_BYTES;
+    let detail = format!("the body is longer than {limit} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_LARGE", detail)
+}
+
+fn bad_body(rejection: &JsonRejection) -> Problem {
     let status = rejection.status();
     match status {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let limit = limits::HTTP_BODY_BYTES;
-            let detail = format!("the body is longer than {limit} bytes");
-            Problem::new(status, "BODY_TOO_LARGE", detail)
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             let detail = "the body must be JSON, with Content-Type: application/json";
             Problem::new(status, "UNSUPPORTED_MEDIA_TYPE", detail)

@@ -40,6 +40,7 @@ impl From<Money> for v1::Money {
 
 /// One line of a cart.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the name is the one over gRPC")]
 pub struct Line {
     /// Stable for the life of the line.
     line_id: u64,

@@ -208,6 +208,7 @@ impl MergeInto {
 
 /// What a merge did.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the name is the one over gRPC")]
 pub struct Merged {
     /// It had been merged into this cart before: nothing was changed.
     already_merged: bool,
@@ -318,6 +319,7 @@ impl From<v1::ReleaseCartResponse> for Released {
 /// An order, of what was frozen.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the name is the one over gRPC")]
 pub struct Order {
     #[schema(min_length = 1, max_length = 64)]
     holder: String,

@@ -33,6 +33,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// A key.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the name is the one over gRPC")]
 pub struct Key {
     /// Its name.
     pub key: String,

@@ -349,7 +349,6 @@ impl Operation {
         })
     }
 
-    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
     async fn request(self, call: &Call) -> Result<Request, Problem> {
         let (sessions, carts, keys) = (
             call.client.sessions(),

@@ -108,12 +108,12 @@ async fn sessions_are_changed_saved_and_ended() {
     let loaded = ada.get("/v1/sessions/current", &session).await.ok();
     let conditional = [session[0], ("if-match", loaded.header("etag"))];
     let change = json!({"set": {"b": {"base64": "/wD+"}}, "remove": ["nothing"]});
-    let patch = http::Method::PATCH;
+    let method = http::Method::PATCH;
     let path = "/v1/sessions/current";
-    ada.send(patch.clone(), path, &conditional, Some(change.clone()))
+    ada.send(method.clone(), path, &conditional, Some(change.clone()))
         .await
         .ok();
-    let stale = ada.send(patch, path, &conditional, Some(change)).await;
+    let stale = ada.send(method, path, &conditional, Some(change)).await;
     assert_eq!(
         (stale.status.as_u16(), stale.reason()),
         (412, "REVISION_MISMATCH")
