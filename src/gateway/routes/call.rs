@@ -343,13 +343,10 @@ mod tests {
     use crate::types::{Namespace, UserId};
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let pairs = pairs.iter();
-        let parsed = pairs.map(|(name, value)| {
-            let name = http::HeaderName::from_static(name);
-            (name, value.parse().expect("a header's value"))
-        });
         let mut headers = HeaderMap::new();
-        headers.extend(parsed.map(|(name, value)| (Some(name), value)));
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a header's value"));
+        }
         headers
     }
 

@@ -20,7 +20,7 @@ pub struct Item {
     pub price_minor_units: i64,
 }
 
-const ITEMS: [Item; 8] = [
+static ITEMS: [Item; 8] = [
     item("MUG-01", "Mug", "Stoneware, 350 ml, glazed by hand", 1290),
     item("TEA-02", "Black tea", "Loose leaves, 250 g", 890),
     item("POT-03", "Teapot", "Cast iron, with a strainer", 4900),
