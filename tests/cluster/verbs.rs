@@ -18,8 +18,8 @@ use crate::harness::Cluster;
 const REFUSALS: &str = include_str!("verbs/refusals.txt");
 const REQUESTS: &str = include_str!("verbs/requests.txt");
 
-/// Those that talk to no cluster.
-const OWN_VERBS: [&str; 3] = ["completions", "help", "serve"];
+/// Those that ask a cluster for nothing.
+const OWN_VERBS: [&str; 4] = ["completions", "gateway", "help", "serve"];
 
 /// Well formed, and no session's.
 const ABSENT: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
