@@ -21,7 +21,7 @@
 //!
 //! Deliberately absent: TLS, which is the load balancer's; sessions of its own; caches of records.
 //!
-//! For browsers there is a [`shop`], with [`accounts`], if a gateway is told to have one.
+//! For browsers there is a `shop`, with `accounts`, if a gateway is told to have one.
 
 mod accounts;
 mod auth;
