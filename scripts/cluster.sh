@@ -225,29 +225,39 @@ build() {
     (cd "$ROOT" && cargo build "${CARGO_PROFILE_FLAGS[@]}" --quiet --bin trolley) || die "the build failed"
 }
 
-# Starts the process and returns; `await_start` waits for it.
-launch() {
-    local id=$1 exe pid
-    [[ -x $BINARY ]] || die "no binary at $BINARY: run 'scripts/cluster.sh up'"
-    need_free_port "$id"
-    exe=$(readlink -f -- "$BINARY")
-    mkdir -p -- "$(data_dir "$id")"
-    # Its own session, so that an interrupt of this script does not reach it.
-    setsid "$exe" serve --node-id "$id" --data-dir "$(data_dir "$id")" \
-        --listen "$(address "$id")" --advertise "$(address "$id")" --initial-cluster "$(initial_cluster)" \
-        >>"$(log_file "$id")" 2>&1 </dev/null &
+# spawn WHAT PID_FILE LOG COMMAND…: in a session of its own, so that an interrupt of this script does not reach it.
+spawn() {
+    local what=$1 pid_file=$2 log=$3 exe pid
+    exe=$(readlink -f -- "$(command -v -- "$4")")
+    setsid "$exe" "${@:5}" >>"$log" 2>&1 </dev/null &
     pid=$!
     disown "$pid"
-    printf '%s\n%s\n' "$pid" "$exe" >"$(pid_file "$id")"
-    wait_until 5 became "$pid" "$exe" || die "node $id did not start"
+    printf '%s\n%s\n' "$pid" "$exe" >"$pid_file"
+    wait_until 5 became "$pid" "$exe" || die "$what did not start"
+}
+
+# came_not_up WHAT LOG
+came_not_up() {
+    note "--- the end of $2 ---"
+    tail -n 15 -- "$2" >&2 || true
+    die "$1 did not come up"
+}
+
+# Starts the process and returns; `await_start` waits for it.
+launch() {
+    local id=$1
+    [[ -x $BINARY ]] || die "no binary at $BINARY: run 'scripts/cluster.sh up'"
+    need_free_port "$id"
+    mkdir -p -- "$(data_dir "$id")"
+    spawn "node $id" "$(pid_file "$id")" "$(log_file "$id")" "$BINARY" \
+        serve --node-id "$id" --data-dir "$(data_dir "$id")" \
+        --listen "$(address "$id")" --advertise "$(address "$id")" --initial-cluster "$(initial_cluster)"
 }
 
 await_start() {
     local id=$1
     if ! wait_until "$START_S" listening_or_gone "$id" || not_running "$id"; then
-        note "--- the end of $(log_file "$id") ---"
-        tail -n 15 -- "$(log_file "$id")" >&2 || true
-        die "node $id did not come up"
+        came_not_up "node $id" "$(log_file "$id")"
     fi
 }
 

@@ -39,26 +39,16 @@ web_not_running() { ! web_running "$1" >/dev/null; }
 # Whether a path of a server answers with success.
 web_answers() { curl --silent --fail --max-time 2 --output /dev/null "http://127.0.0.1:$1$2"; }
 
-# Starts NAME COMMAND… in a session of its own.
+# web_launch NAME COMMAND…
 web_launch() {
-    local name=$1 exe pid
-    shift
-    exe=$(readlink -f -- "$(command -v -- "$1")")
-    shift
-    setsid "$exe" "$@" >>"$(web_log "$name")" 2>&1 </dev/null &
-    pid=$!
-    disown "$pid"
-    printf '%s\n%s\n' "$pid" "$exe" >"$(web_pid_file "$name")"
-    wait_until 5 became "$pid" "$exe" || die "$name did not start"
+    spawn "$1" "$(web_pid_file "$1")" "$(web_log "$1")" "${@:2}"
 }
 
 # Waits until NAME answers PATH on PORT.
 web_await() {
     local name=$1
     if ! wait_until "$START_S" web_answers "$2" "$3" || web_not_running "$name"; then
-        note "--- the end of $(web_log "$name") ---"
-        tail -n 15 -- "$(web_log "$name")" >&2 || true
-        die "$name did not come up"
+        came_not_up "$name" "$(web_log "$name")"
     fi
 }
 
@@ -102,7 +92,7 @@ CONFIG
 
 base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
 
-# A token for the console, signed with the demo's secret. The secret stays out of every command line.
+# A token for the console, signed with the demo's secret, which openssl can be told on its command line only.
 web_sign() {
     local head body sum
     head=$(printf '{"alg":"HS256","typ":"JWT"}' | base64url)

@@ -293,8 +293,6 @@ pub const BROWSER_BYTES: usize = 160;
 
 /// Longest time that a request may ask for; a request without a deadline gets it.
 pub const REQUEST_DEADLINE_MS: u64 = 30_000;
-/// How long a drain waits for what is in flight.
-pub const DRAIN_MS: u64 = 10_000;
 
 const _: () = {
     assert!(TOKEN_MIN_BYTES < TOKEN_MAX_BYTES);

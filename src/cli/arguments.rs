@@ -155,7 +155,7 @@ pub(super) struct Target {
         env = "TROLLEY_ENDPOINTS",
         value_name = "HOST:PORT,…",
         value_delimiter = ',',
-        default_value = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403,127.0.0.1:7400"
+        default_value = crate::config::DEFAULT_ENDPOINTS
     )]
     pub endpoints: Vec<String>,
     /// Whose records

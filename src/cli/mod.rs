@@ -33,6 +33,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use self::arguments::{Arguments, Verb};
 use self::failure::Failure;
+use crate::process::End as _;
 
 /// Runs the program with the process's arguments.
 #[must_use]

@@ -3,19 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::FalseyValueParser;
-use clap::{Args, ValueEnum};
 
-use super::ByteSize;
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+use super::{ByteSize, ProcessArgs};
 
 /// Runs a node.
 ///
@@ -139,25 +130,7 @@ pub struct ServeArgs {
     )]
     pub max_message_bytes: ByteSize,
 
-    /// How long a shutdown waits for what is under way.
-    #[arg(long, env = "TROLLEY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s",
-          value_parser = humantime::parse_duration)]
-    pub drain_timeout: Duration,
-
-    /// Threads that serve requests [default: one per core].
-    #[arg(long, env = "TROLLEY_WORKER_THREADS", value_name = "N")]
-    pub worker_threads: Option<usize>,
-
-    /// How log lines look.
-    #[arg(long, env = "TROLLEY_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-
-    /// Which log lines are written: a level, or module=level pairs separated by commas.
-    #[arg(
-        long,
-        env = "TROLLEY_LOG_FILTER",
-        value_name = "FILTER",
-        default_value = "info,openraft=warn"
-    )]
-    pub log_filter: String,
+    /// Of any serving process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
 }

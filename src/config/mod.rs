@@ -10,13 +10,18 @@ mod args;
 mod error;
 mod gateway;
 mod node;
+mod process;
 mod size;
 
-pub use args::{LogFormat, ServeArgs};
+pub use args::ServeArgs;
 pub use error::Error;
 pub use gateway::{
     CookieTransport, GatewayArgs, GatewayConfig, JwtAlgorithm, KeyPlace, Protection, ShopConfig,
     Tokens,
 };
-pub use node::{Logging, Memory, NodeConfig, Snapshots, Timers};
+pub use node::{Memory, NodeConfig, Snapshots, Timers};
+pub use process::{LogFormat, Logging, Process, ProcessArgs};
 pub use size::ByteSize;
+
+/// Where a cluster of one machine is looked for: three nodes as `scripts/cluster.sh` starts them, or one alone.
+pub const DEFAULT_ENDPOINTS: &str = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403,127.0.0.1:7400";

@@ -1,11 +1,10 @@
 //! What the flags mean: complete and consistent.
 
 use std::collections::BTreeMap;
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ByteSize, Error, LogFormat, ServeArgs};
+use super::{ByteSize, Error, Process, ServeArgs};
 use crate::limits;
 use crate::types::NodeId;
 
@@ -42,12 +41,8 @@ pub struct NodeConfig {
     pub min_free_disk: Option<u64>,
     /// Largest message of a client.
     pub message_bytes: usize,
-    /// How long a shutdown waits.
-    pub drain_timeout: Duration,
-    /// Threads that serve requests.
-    pub worker_threads: usize,
-    /// Log lines.
-    pub logging: Logging,
+    /// The process.
+    pub process: Process,
 }
 
 /// Raft's timers. `heartbeat * 3 <= election_min < election_max`.
@@ -83,32 +78,6 @@ pub struct Memory {
     pub write_buffer: usize,
 }
 
-/// Log lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logging {
-    /// How they look.
-    pub format: LogFormat,
-    /// Which are written.
-    pub filter: String,
-}
-
-impl Logging {
-    /// Checks the filter.
-    pub(super) fn new(format: LogFormat, filter: &str) -> Result<Self, Error> {
-        if let Err(error) = filter.parse::<tracing_subscriber::EnvFilter>() {
-            return Err(Error::Malformed {
-                flag: "--log-filter",
-                value: filter.to_owned(),
-                expected: format!("a level or module=level pairs separated by commas ({error})"),
-            });
-        }
-        Ok(Self {
-            format,
-            filter: filter.to_owned(),
-        })
-    }
-}
-
 impl TryFrom<ServeArgs> for NodeConfig {
     type Error = Error;
 
@@ -135,9 +104,7 @@ impl TryFrom<ServeArgs> for NodeConfig {
             memory: memory(&args)?,
             min_free_disk: min_free_disk(args.min_free_disk)?,
             message_bytes: message_bytes(args.max_message_bytes)?,
-            drain_timeout: drain_timeout(args.drain_timeout)?,
-            worker_threads: worker_threads(args.worker_threads)?,
-            logging: Logging::new(args.log_format, &args.log_filter)?,
+            process: Process::try_from(args.process)?,
             data_dir: args.data_dir,
         })
     }
@@ -383,30 +350,6 @@ fn message_bytes(size: ByteSize) -> Result<usize, Error> {
         limits::MESSAGE_BYTES as u64,
     )?;
     Ok(usize::try_from(bytes).unwrap_or(limits::MESSAGE_BYTES))
-}
-
-pub(super) fn drain_timeout(timeout: Duration) -> Result<Duration, Error> {
-    check_duration(
-        "--drain-timeout",
-        timeout,
-        Duration::from_millis(100),
-        Duration::from_secs(600),
-    )?;
-    Ok(timeout)
-}
-
-pub(super) fn worker_threads(wanted: Option<usize>) -> Result<usize, Error> {
-    const MOST: usize = 1024;
-    match wanted {
-        None => Ok(std::thread::available_parallelism().map_or(1, NonZero::get)),
-        Some(threads @ 1..=MOST) => Ok(threads),
-        Some(threads) => Err(Error::OutOfRange {
-            flag: "--worker-threads",
-            actual: threads.to_string(),
-            min: "1".to_owned(),
-            max: MOST.to_string(),
-        }),
-    }
 }
 
 fn size_in(flag: &'static str, size: ByteSize, min: u64, max: u64) -> Result<u64, Error> {

@@ -5,7 +5,7 @@ use std::io;
 use super::auth::ReadError;
 use crate::client;
 use crate::config;
-use crate::process::ListenError;
+use crate::process::{End, ListenError};
 
 /// A gateway that cannot start.
 ///
@@ -34,10 +34,13 @@ pub enum Error {
     Runtime(#[source] io::Error),
 }
 
-impl Error {
-    /// The process's exit code, see the table above.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+impl End for Error {
+    fn refused(error: io::Error) -> Self {
+        Self::Runtime(error)
+    }
+
+    /// See the table above.
+    fn exit_code(&self) -> u8 {
         match self {
             Self::Runtime(_) => 1,
             Self::Client(error) if !error.is_invalid() => 1,

@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use super::auth::Refusal;
 use super::protect::Class;
@@ -58,6 +58,17 @@ pub struct Metrics {
     pub traffic: Traffic,
 }
 
+/// A metric that shares what it counts with its clones.
+trait Registered {
+    fn register(&self, registry: &mut Registry, name: &str, help: &str);
+}
+
+impl<M: Metric + Clone> Registered for M {
+    fn register(&self, registry: &mut Registry, name: &str, help: &str) {
+        registry.register(name, help, self.clone());
+    }
+}
+
 impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("trolley_gateway");
@@ -75,42 +86,45 @@ impl Metrics {
             traffic: Traffic::default(),
             registry: Registry::default(),
         };
-        let answers = metrics.answers.clone();
-        registry.register("requests", "Requests that were answered", answers);
-        let durations = metrics.durations.clone();
-        registry.register(
+        let mut register =
+            |name, help, metric: &dyn Registered| metric.register(&mut registry, name, help);
+        register("requests", "Requests that were answered", &metrics.answers);
+        register(
             "request_seconds",
             "From a request's head to its answer's",
-            durations,
+            &metrics.durations,
         );
-        let refusals = metrics.refusals.clone();
-        registry.register("tokens_refused", "Tokens that were refused", refusals);
-        registry.register(
+        register(
+            "tokens_refused",
+            "Tokens that were refused",
+            &metrics.refusals,
+        );
+        register(
             "shed",
             "Requests that found no place, by class",
-            metrics.shed.clone(),
+            &metrics.shed,
         );
-        let limited = metrics.limited.clone();
-        registry.register(
+        register(
             "rate_limited",
             "Requests of callers who called too often",
-            limited,
+            &metrics.limited,
         );
-        let connections = metrics.connections.clone();
-        registry.register("connections", "Connections that are open", connections);
-        let refused = metrics.connections_refused.clone();
-        registry.register(
+        register(
+            "connections",
+            "Connections that are open",
+            &metrics.connections,
+        );
+        register(
             "connections_refused",
             "Connections beyond the most",
-            refused,
+            &metrics.connections_refused,
         );
-        registry.register(
-            "watches",
-            "Event streams that are open",
-            metrics.watches.clone(),
+        register("watches", "Event streams that are open", &metrics.watches);
+        register(
+            "passwords_hashed",
+            "Passwords that were hashed",
+            &metrics.passwords_hashed,
         );
-        let hashed = metrics.passwords_hashed.clone();
-        registry.register("passwords_hashed", "Passwords that were hashed", hashed);
         Self {
             registry,
             ..metrics

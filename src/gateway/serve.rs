@@ -31,7 +31,7 @@ use super::{App, Error};
 use crate::clock::Clock;
 use crate::config::{GatewayArgs, GatewayConfig};
 use crate::limits;
-use crate::process::{listen, raise_file_limit, shutdown_signal, start_logging};
+use crate::process;
 
 /// How long a load balancer may take to notice that the gateway is going. At most a part of the drain.
 const NOTICE: Duration = Duration::from_secs(1);
@@ -44,24 +44,13 @@ const END_GRACE: Duration = Duration::from_secs(1);
 /// Runs `trolley gateway`: returns when it was shut down by a signal, or could not start.
 pub fn serve(args: GatewayArgs) -> Result<(), Error> {
     let config = GatewayConfig::try_from(args)?;
-    start_logging(&config.logging);
-    raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
-        .thread_name("gateway")
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
-    let outcome = runtime.block_on(async {
-        let shutdown = shutdown_signal().map_err(Error::Runtime)?;
-        let listener = listen(&config.listen).await?;
-        run(listener, &config, Clock::System, shutdown).await
-    });
-    if let Err(error) = &outcome {
-        tracing::error!(exit_code = error.exit_code(), %error, "stopped");
-    }
-    runtime.shutdown_timeout(END_GRACE);
-    outcome
+    process::run(
+        &config.process,
+        "gateway",
+        &config.listen,
+        END_GRACE,
+        async |listener, shutdown| run(listener, &config, Clock::System, shutdown).await,
+    )
 }
 
 /// Serves on a socket until `shutdown` resolves and everything under way is finished.
@@ -80,7 +69,7 @@ pub async fn run(
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, "serving");
     }
-    let notice = NOTICE.min(config.drain_timeout / NOTICE_SHARE);
+    let notice = NOTICE.min(config.process.drain_timeout / NOTICE_SHARE);
     let going = async {
         shutdown.await;
         app.readiness.drain();
@@ -92,7 +81,7 @@ pub async fn run(
     }
     drop(listener);
     app.going.cancel();
-    connections.finish(config.drain_timeout).await;
+    connections.finish(config.process.drain_timeout).await;
     tasks.shutdown().await;
     app.client.clone().close().await;
     tracing::info!("stopped");

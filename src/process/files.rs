@@ -6,7 +6,7 @@
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// This process may have as many files open as the system lets it.
-pub fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     let before = limit.current;
     if before == limit.maximum {

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt;
 use crate::config::{LogFormat, Logging};
 
 /// Starts to write log lines. A process that writes them already, such as a test, goes on as it does.
-pub fn start_logging(logging: &Logging) {
+pub(super) fn start_logging(logging: &Logging) {
     let filter = EnvFilter::new(&logging.filter);
     let lines = fmt()
         .with_env_filter(filter)

@@ -1,13 +1,12 @@
-//! What every serving process needs of its system: log lines, signals, a socket, open files.
+//! What every serving process needs of its system: log lines, threads, signals, a socket, open files.
 //!
-//! Deliberately absent: what is served, and the exit codes that tell why it ended.
+//! Deliberately absent: what is served, and which exit code stands for what.
 
 mod files;
 mod listen;
 mod logging;
+mod run;
 mod signals;
 
-pub use files::raise_file_limit;
 pub use listen::{ListenError, listen};
-pub use logging::start_logging;
-pub use signals::shutdown_signal;
+pub use run::{End, run};

@@ -6,7 +6,7 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Resolves at the first signal. The handlers are in place when this returns.
-pub fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+pub(super) fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {

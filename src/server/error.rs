@@ -4,7 +4,7 @@ use std::io;
 
 use crate::config;
 use crate::node::{BootstrapError, OpenError, Stopped};
-use crate::process::ListenError;
+use crate::process::{End, ListenError};
 
 /// A node that cannot start, or that stopped by itself.
 ///
@@ -79,10 +79,13 @@ impl From<Stopped> for Error {
     }
 }
 
-impl Error {
-    /// The process's exit code, see the table above.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+impl End for Error {
+    fn refused(error: io::Error) -> Self {
+        Self::Runtime(error)
+    }
+
+    /// See the table above.
+    fn exit_code(&self) -> u8 {
         match self {
             Self::Runtime(_) | Self::Transport(_) | Self::Reflection(_) => 1,
             Self::Config(_) => 2,

@@ -34,7 +34,7 @@ use crate::clock::Clock;
 use crate::config::{NodeConfig, ServeArgs};
 use crate::network::GreetingEndpoint;
 use crate::node::{Node, Prepared, Settled, Stopped};
-use crate::process::{listen, raise_file_limit, shutdown_signal, start_logging};
+use crate::process;
 use crate::proto;
 
 /// After the last request was answered: longest wait for the connections to close.
@@ -108,12 +108,12 @@ pub async fn serve_node<N: Served>(
         return Err(error);
     }
 
-    let deadline = Instant::now() + config.drain_timeout;
-    hand_over(&node, config.drain_timeout).await;
+    let deadline = Instant::now() + config.process.drain_timeout;
+    hand_over(&node, config.process.drain_timeout).await;
     node.start_drain();
     go_away.cancel();
     if timeout_at(deadline, api.finish()).await.is_err() {
-        tracing::warn!(timeout = ?config.drain_timeout, "requests were cut off: the drain timeout passed");
+        tracing::warn!(timeout = ?config.process.drain_timeout, "requests were cut off: the drain timeout passed");
     }
     end_peers.cancel();
     // It ends when the last connection has sent its answers and closed.
@@ -236,24 +236,14 @@ async fn settle(
 /// Runs `trolley serve`: returns when the node was shut down by a signal, or failed.
 pub fn serve(args: ServeArgs) -> Result<(), Error> {
     let config = NodeConfig::try_from(args)?;
-    start_logging(&config.logging);
-    raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.worker_threads)
-        .thread_name("trolley")
-        .enable_all()
-        .build()
-        .map_err(Error::Runtime)?;
-    let outcome = runtime.block_on(async {
-        let shutdown = shutdown_signal().map_err(Error::Runtime)?;
-        let listener = listen(&config.listen).await?;
-        run(listener, config, Clock::System, shutdown).await
-    });
-    if let Err(error) = &outcome {
-        tracing::error!(exit_code = error.exit_code(), %error, "stopped");
-    }
-    runtime.shutdown_timeout(END_GRACE);
-    outcome
+    let (process, address) = (config.process.clone(), config.listen.clone());
+    process::run(
+        &process,
+        "trolley",
+        &address,
+        END_GRACE,
+        async |listener, shutdown| run(listener, config, Clock::System, shutdown).await,
+    )
 }
 
 #[cfg(test)]

@@ -52,7 +52,9 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     // `trolley serve` hands over to the server, `gateway` to that, `bench` and `demo` to the workloads.
     (
         "cli",
-        &["client", "proto", "config", "server", "gateway", "torture"],
+        &[
+            "client", "proto", "config", "process", "server", "gateway", "torture",
+        ],
     ),
     // The messages of other stores are generated in `proto` too.
     ("torture", &["client", "proto"]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
-use crate::config::LogFormat;
+use crate::config::{DEFAULT_ENDPOINTS, ProcessArgs};
 
 /// A way to sign tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
@@ -37,7 +37,7 @@ pub struct GatewayArgs {
         env = "TROLLEY_ENDPOINTS",
         value_name = "HOST:PORT,…",
         value_delimiter = ',',
-        default_value = "127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403,127.0.0.1:7400"
+        default_value = DEFAULT_ENDPOINTS
     )]
     pub endpoints: Vec<String>,
 
@@ -206,25 +206,7 @@ pub struct GatewayArgs {
           value_parser = humantime::parse_duration)]
     pub header_timeout: Duration,
 
-    /// How long a shutdown waits for what is under way.
-    #[arg(long, env = "TROLLEY_GATEWAY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s",
-          value_parser = humantime::parse_duration)]
-    pub drain_timeout: Duration,
-
-    /// Threads that serve requests [default: one per core].
-    #[arg(long, env = "TROLLEY_GATEWAY_WORKER_THREADS", value_name = "N")]
-    pub worker_threads: Option<usize>,
-
-    /// How log lines look.
-    #[arg(long, env = "TROLLEY_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
-
-    /// Which log lines are written: a level, or module=level pairs separated by commas.
-    #[arg(
-        long,
-        env = "TROLLEY_LOG_FILTER",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
-    pub log_filter: String,
+    /// Of any serving process.
+    #[command(flatten)]
+    pub process: ProcessArgs,
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use http::{HeaderValue, Uri};
 
-use super::node::{check_duration, drain_timeout, worker_threads};
-use super::{Error, Logging};
+use super::node::check_duration;
+use super::{Error, Process};
 use crate::limits;
 use crate::types::Namespace;
 
@@ -32,12 +32,8 @@ pub struct GatewayConfig {
     pub tokens: Tokens,
     /// What it does not let happen to itself.
     pub protection: Protection,
-    /// How long a shutdown waits.
-    pub drain_timeout: Duration,
-    /// Threads that serve requests.
-    pub worker_threads: usize,
-    /// Log lines.
-    pub logging: Logging,
+    /// The process.
+    pub process: Process,
 }
 
 /// A shop for browsers.
@@ -122,11 +118,9 @@ impl TryFrom<GatewayArgs> for GatewayConfig {
         Ok(Self {
             tokens: tokens(&args)?,
             protection: protection(&args)?,
-            drain_timeout: drain_timeout(args.drain_timeout)?,
-            worker_threads: worker_threads(args.worker_threads)?,
-            logging: Logging::new(args.log_format, &args.log_filter)?,
             name: name(&args)?,
             shop: shop(&args)?,
+            process: Process::try_from(args.process)?,
             endpoints: args.endpoints,
             listen: args.listen,
         })

@@ -31,7 +31,7 @@ fn a_single_node_needs_only_a_directory() {
     assert_eq!(config.listen, SINGLE_ADDRESS);
     assert_eq!(config.advertise, SINGLE_ADDRESS);
     assert_eq!(config.initial_cluster.len(), 1);
-    assert!(config.worker_threads >= 1);
+    assert!(config.process.worker_threads >= 1);
 }
 
 #[test]

@@ -43,6 +43,8 @@ pub struct Call {
     pub client: Client,
     /// Who calls.
     pub caller: Arc<Caller>,
+    /// The namespace is the shop's, which keeps accounts under keys.
+    pub has_no_keys: bool,
     /// The session's token, if one is named.
     pub session: Option<String>,
     /// Whether it is the caller's to use, once that was looked up.
@@ -65,9 +67,18 @@ pub enum NoneMatch {
 }
 
 impl Call {
-    /// Refuses a caller who lacks a right.
+    /// Refuses a caller who lacks a right, or asks for keys that are no caller's.
     pub fn allow(&self, scope: Scope) -> Result<(), Problem> {
-        self.caller.allow(scope)
+        self.caller.allow(scope)?;
+        if self.has_no_keys && matches!(scope, Scope::KeyRead | Scope::KeyWrite) {
+            let detail = "the keys of this namespace are the shop's own";
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "KEYS_OF_THE_SHOP",
+                detail,
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses a caller who may do nothing at all, where what it may do depends on what it asks for.
@@ -153,8 +164,10 @@ impl FromRequestParts<Arc<App>> for Call {
             }
             Some(_) | None => client,
         };
+        let shop = app.shop.as_ref();
         Ok(Self {
             client,
+            has_no_keys: shop.is_some_and(|shop| shop.owns(&caller.namespace)),
             session: session(headers)?,
             session_is_own: OnceCell::new(),
             request_id: request_id(headers, &caller)?,

@@ -37,12 +37,14 @@ use super::protect::Rates;
 use super::{App, front, routes};
 use crate::client::Client;
 use crate::config::ShopConfig;
+use crate::types::Namespace;
 
 /// Which front has answered.
 const FRONT: HeaderName = HeaderName::from_static("x-trolley-front");
 
 /// What requests of browsers share.
 pub struct Shop {
+    namespace: String,
     client: Client,
     hashing: Hashing,
     cookies: Cookies,
@@ -54,11 +56,19 @@ impl Shop {
     /// The shop in its namespace.
     pub fn new(client: &Client, hashing: Hashing, shop: &ShopConfig, rate: Option<u32>) -> Self {
         Self {
+            namespace: shop.namespace.clone(),
             client: client.namespace(&shop.namespace),
             hashing,
             cookies: Cookies::new(shop.cookies),
             rates: Rates::new(rate),
         }
+    }
+}
+
+impl Shop {
+    /// Whether these are the shop's records. Among its keys are accounts, with what was made of their passwords.
+    pub fn owns(&self, namespace: &Namespace) -> bool {
+        namespace.as_str() == self.namespace
     }
 }
 

@@ -17,8 +17,9 @@ use tonic_types::StatusExt as _;
 use super::*;
 use crate::api::NO_FORWARD;
 use crate::api::testing::{MemoryNode, node_id};
-use crate::config::{LogFormat, Logging, Memory, Snapshots, Timers};
+use crate::config::{LogFormat, Logging, Memory, Process, Snapshots, Timers};
 use crate::limits;
+use crate::process::listen;
 use crate::proto::v1;
 use crate::proto::v1::cluster_service_client::ClusterServiceClient;
 use crate::proto::v1::exchange_service_client::ExchangeServiceClient;
@@ -49,11 +50,13 @@ fn config() -> NodeConfig {
         },
         min_free_disk: None,
         message_bytes: limits::MESSAGE_BYTES,
-        drain_timeout: Duration::from_secs(5),
-        worker_threads: 1,
-        logging: Logging {
-            format: LogFormat::Text,
-            filter: "off".to_owned(),
+        process: Process {
+            drain_timeout: Duration::from_secs(5),
+            worker_threads: 1,
+            logging: Logging {
+                format: LogFormat::Text,
+                filter: "off".to_owned(),
+            },
         },
     }
 }

@@ -7,6 +7,7 @@ use futures::SinkExt as _;
 use tempfile::TempDir;
 
 use super::*;
+use crate::process::{End as _, listen};
 
 #[derive(Parser)]
 struct Cli {

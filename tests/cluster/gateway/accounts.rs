@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::Cluster;
 use crate::harness::browser::{Browser, SHOP};
-use crate::harness::gateway::{Answer, Gateway};
+use crate::harness::gateway::{Answer, EVERYTHING, Gateway, token};
 
 const PASSWORD: &str = "tea at half past four";
 const ADA: &str = "ada@example.com";
@@ -296,4 +296,42 @@ async fn two_windows_see_one_cart_and_everywhere_is_everywhere() {
     assert_eq!(out.ok().status, 204);
     guest = guest.at(&gateways[1]);
     assert_eq!(guest.get("/session").await.reason(), "SESSION_ENDED");
+}
+
+/// Accounts are keys, and hashes of passwords their values.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_reads_or_writes_accounts_as_keys() {
+    let (_cluster, gateways) = start(1).await;
+    let mut user = Browser::guest(&gateways[0]).await;
+    user.enter("/register", ADA, PASSWORD).await.ok();
+    let of = |namespace: &str| {
+        let claims = json!({ "scope": EVERYTHING, "namespace": namespace });
+        gateways[0].caller(&token(claims))
+    };
+    let (insider, stranger) = (of("shop"), of("default"));
+    let account = format!("/v1/keys/accounts%2F{ADA}");
+    let key = format!("accounts/{ADA}");
+    let read = json!({ "then": [{ "get_key": { "key": key } }] });
+    let compared =
+        json!({ "compare": [{ "target": { "key": key }, "operand": { "exists": true } }] });
+    let value = json!({ "value": "x" });
+    for answer in [
+        insider.get("/v1/keys", &[]).await,
+        insider.get(&account, &[]).await,
+        insider.put(&account, &[], value).await,
+        insider.delete(&account, &[]).await,
+        insider.post("/v1/transactions", &[], read.clone()).await,
+        insider.post("/v1/transactions", &[], compared).await,
+        insider.get("/v1/watch?keys=", &[]).await,
+    ] {
+        assert_eq!(answer.reason(), "KEYS_OF_THE_SHOP", "{answer:?}");
+    }
+    // What else is the shop's they may see, and elsewhere keys are theirs.
+    insider
+        .get("/v1/users/user:ada@example.com/sessions", &[])
+        .await
+        .ok();
+    stranger.get("/v1/keys", &[]).await.ok();
+    stranger.post("/v1/transactions", &[], read).await.ok();
+    user.enter("/log-in", ADA, PASSWORD).await.ok();
 }

@@ -1,8 +1,7 @@
 //! A gateway: a process in front of a cluster, whoever signs its tokens, and whoever calls it.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -14,6 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
+use super::process::Process;
 use super::{Cluster, DEADLINE, eventually, ports};
 
 const EVENT_STREAM: &str = "text/event-stream";
@@ -33,8 +33,7 @@ const NEVER: u64 = 4_000_000_000;
 /// A gateway that runs.
 pub struct Gateway {
     address: String,
-    child: Option<Child>,
-    log: PathBuf,
+    process: Process,
 }
 
 impl Gateway {
@@ -83,12 +82,9 @@ impl Gateway {
         // Tests ask as fast as they can, and guess a lot; those of rates say so themselves.
         command.env("TROLLEY_GATEWAY_RATE_PER_USER", "0");
         command.env("TROLLEY_GATEWAY_RATE_OF_REFUSALS", "0");
-        let child = command.spawn().expect("the gateway can be started");
-        Self {
-            address,
-            child: Some(child),
-            log,
-        }
+        let mut process = Process::new(format!("gateway {address}"), log);
+        process.start(&mut command);
+        Self { address, process }
     }
 
     /// `HOST:PORT`.
@@ -98,12 +94,12 @@ impl Gateway {
 
     /// The process.
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
+        self.process.id()
     }
 
     /// Everything that it has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).expect("it was made")
+        fs::read_to_string(self.process.log()).expect("it was made")
     }
 
     /// Somebody who shows this token; nobody in particular if it is empty.
@@ -122,32 +118,17 @@ impl Gateway {
 
     /// SIGKILL, and waits until the process is gone.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("a process of our own can be killed");
-            child
-                .wait()
-                .expect("a process of our own can be waited for");
-        }
+        self.process.kill();
     }
 
     /// SIGTERM.
     pub fn ask_to_stop(&self) {
-        let command = format!("kill -TERM {}", self.pid());
-        let status = Command::new("sh").arg("-c").arg(&command).status();
-        assert!(status.expect("there is a shell").success(), "{command}");
+        self.process.signal("TERM");
     }
 
     /// Waits until the process has ended by itself.
     pub async fn wait_for_exit(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("it runs");
-        let mut status = None;
-        eventually("the end of a gateway", async || {
-            let ended = child.try_wait();
-            status = ended.expect("a process of our own can be waited for");
-            status.is_some()
-        })
-        .await;
-        status.expect("it was just found")
+        self.process.wait_for_exit().await
     }
 }
 
@@ -155,9 +136,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let end = lines[lines.len().saturating_sub(25)..].join("\n");
+            let end = self.process.log_end();
             println!(
                 "--- the end of the log of gateway {} ---\n{end}",
                 self.address

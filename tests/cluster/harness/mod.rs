@@ -9,6 +9,7 @@ mod link;
 mod load;
 mod node;
 mod ports;
+mod process;
 mod random;
 mod storm;
 

@@ -1,15 +1,12 @@
 //! One node: a process that is started, killed, paused and started again over the same data.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::ExitStatus;
 
 use trolley::torture::cluster::serve;
 
 use super::eventually;
-
-/// Lines of its log that a failing test shows.
-const LOG_END: usize = 25;
+use super::process::Process;
 
 /// A member of a cluster under test.
 pub struct Node {
@@ -19,8 +16,7 @@ pub struct Node {
     data: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    log: PathBuf,
-    child: Option<Child>,
+    process: Process,
 }
 
 impl Node {
@@ -56,8 +52,10 @@ impl Node {
                     data,
                     arguments: own.chain(flags.iter().map(ToString::to_string)).collect(),
                     environment: Vec::new(),
-                    log: folder.join(format!("node-{id}.log")),
-                    child: None,
+                    process: Process::new(
+                        format!("node {id}"),
+                        folder.join(format!("node-{id}.log")),
+                    ),
                 }
             })
             .collect()
@@ -95,61 +93,48 @@ impl Node {
 
     /// It was started and neither killed nor stopped since.
     pub fn is_running(&self) -> bool {
-        self.child.is_some()
+        self.process.is_running()
     }
 
     /// The id of its process.
     pub fn process(&self) -> u32 {
-        let child = self.child.as_ref();
-        child
-            .expect("a node that is asked for its process runs")
-            .id()
+        self.process.id()
     }
 
     /// The process's exit code, once it has ended by itself.
     pub fn exit_code(&mut self) -> Option<i32> {
-        let child = self.child.as_mut()?;
-        let status = child.try_wait();
-        status
-            .expect("a process of our own can be waited for")?
-            .code()
+        self.process.exit_code()
     }
 
     /// Starts the process, without waiting for anything.
     pub fn start(&mut self) {
-        assert!(self.child.is_none(), "node {} runs already", self.id);
         let binary = Path::new(env!("CARGO_BIN_EXE_trolley"));
-        let command = serve(binary, &self.data, &self.log);
+        let command = serve(binary, &self.data, self.process.log());
         let mut command = command.expect("the log can be written");
         command
             .args(&self.arguments)
             .envs(self.environment.iter().cloned());
-        self.child = Some(command.spawn().expect("the node can be started"));
+        self.process.start(&mut command);
     }
 
     /// SIGKILL, and waits until the process is gone. A node that does not run stays so.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("a process of our own can be killed");
-            child
-                .wait()
-                .expect("a process of our own can be waited for");
-        }
+        self.process.kill();
     }
 
     /// SIGSTOP.
     pub fn pause(&self) {
-        self.signal("STOP");
+        self.process.signal("STOP");
     }
 
     /// SIGCONT.
     pub fn resume(&self) {
-        self.signal("CONT");
+        self.process.signal("CONT");
     }
 
     /// SIGTERM.
     pub fn ask_to_stop(&self) {
-        self.signal("TERM");
+        self.process.signal("TERM");
     }
 
     /// SIGTERM, and waits until the node has drained and left.
@@ -160,16 +145,7 @@ impl Node {
 
     /// Waits until the process has ended by itself.
     pub async fn wait_for_exit(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("a node that is waited for runs");
-        let mut status = None;
-        eventually("the end of a node", async || {
-            status = child
-                .try_wait()
-                .expect("a process of our own can be waited for");
-            status.is_some()
-        })
-        .await;
-        status.expect("it was just found")
+        self.process.wait_for_exit().await
     }
 
     /// Waits until the node accepts connections.
@@ -184,17 +160,6 @@ impl Node {
 
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_END)..].join("\n")
-    }
-
-    // The standard library sends no signal but SIGKILL.
-    fn signal(&self, name: &str) {
-        let child = self.child.as_ref().expect("a node that is signalled runs");
-        let command = format!("kill -{name} {}", child.id());
-        let status = Command::new("sh").arg("-c").arg(&command).status();
-        let status = status.expect("there is a shell");
-        assert!(status.success(), "{command}: {status}");
+        self.process.log_end()
     }
 }
