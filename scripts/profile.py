@@ -138,8 +138,15 @@ def measure(args, folder):
         with subprocess.Popen(bench, stdout=subprocess.PIPE, text=True) as running:
             time.sleep(2.5)
             record = ["perf", "record", "-o", data, "-F", str(args.frequency), "--call-graph", "dwarf,8192", "-p", pids]
-            subprocess.run([*record, "--", "sleep", str(args.seconds)], check=True, capture_output=True)
-            measured = json.loads(running.communicate()[0])
+            watched = None
+            if running.poll() is None:
+                watched = subprocess.run([*record, "--", "sleep", str(args.seconds)], check=False, capture_output=True, text=True)
+            answer = running.communicate()[0]
+        if running.returncode != 0:
+            sys.exit("profile.py: the benchmark failed, see above")
+        if watched is None or watched.returncode != 0:
+            sys.exit(f"profile.py: perf saw nothing: {watched.stderr.strip() if watched else 'the benchmark was too short'}")
+        measured = json.loads(answer)
     finally:
         cluster.end()
     script = subprocess.run(
@@ -160,6 +167,8 @@ def main():
     args = parser.parse_args()
     if not shutil.which("perf"):
         sys.exit("profile.py: there is no `perf` here")
+    if not os.access(args.binary, os.X_OK):
+        sys.exit(f"profile.py: {args.binary} is not an executable file: build one with `cargo build --release --locked --bins`")
     with tempfile.TemporaryDirectory() as folder:
         measured, found = measure(args, Path(folder))
     cost = measured["server_cpu_us_per_operation"]
