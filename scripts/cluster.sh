@@ -47,6 +47,8 @@ Environment, so that several clusters run side by side:
   TROLLEY_DIR   data and logs   (now: $DIR)
   TROLLEY_PORT  node i listens on this port + i   (default: 7400)
   TROLLEY_BIN   run this binary instead of building one
+  Every flag of 'trolley serve' has a variable as well, see 'trolley serve --help'. TROLLEY_WORKER_THREADS is a node's share of
+  the machine's cores unless it is set.
 HELP
 }
 
@@ -243,9 +245,17 @@ came_not_up() {
     die "$1 did not come up"
 }
 
+# Nodes on one machine share its cores. A node that took all of them for itself would only have its threads wake each other.
+threads_per_node() {
+    local cores
+    cores=$(nproc)
+    printf '%d' $((cores > NODES ? cores / NODES : 1))
+}
+
 # Starts the process and returns; `await_start` waits for it.
 launch() {
     local id=$1
+    local -x TROLLEY_WORKER_THREADS=${TROLLEY_WORKER_THREADS:-$(threads_per_node)}
     [[ -x $BINARY ]] || die "no binary at $BINARY: run 'scripts/cluster.sh up'"
     need_free_port "$id"
     mkdir -p -- "$(data_dir "$id")"

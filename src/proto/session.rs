@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! 1. On the wire and on disk it is the `SessionRecord` of `record.proto`, byte for byte what the generated code would write.
-//! 2. [`PackedFields`] holds whole, canonical entries only, in memory of its own: it keeps no message alive.
+//! 2. [`PackedFields`] holds whole, canonical entries only, in memory of its own or of its record's encoding: it keeps no
+//!    message alive.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,6 +75,17 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
+    /// Its fields become a piece of its encoding, so that who keeps both keeps them once.
+    pub(crate) fn lie_in(&mut self, encoded: &Bytes) {
+        let begin = match self.user_id.len() {
+            0 => 0,
+            length => framed(length),
+        };
+        let end = begin.saturating_add(self.fields.entries.len());
+        debug_assert_eq!(encoded.get(begin..end), Some(&self.fields.entries[..]));
+        self.fields.entries = encoded.slice(begin..end);
+    }
+
     /// The numbers, in the order of their tags.
     fn numbers(&self) -> [(u32, u64); 11] {
         [
@@ -234,7 +246,7 @@ impl PackedFields {
         self.count == 0
     }
 
-    /// Bytes that they take in their record, and in memory.
+    /// Bytes that they take in their record.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         self.entries.len()

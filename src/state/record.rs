@@ -76,16 +76,20 @@ pub fn encode(record: &Record) -> Bytes {
     .into()
 }
 
-/// The value to store. The record's own values become pieces of it: what a command brought is a piece of a log entry's or
+/// The value to store. What is large in the record becomes a piece of it: what a command brought is a piece of a log entry's or
 /// a message's buffer, and a small record in a cache would keep all of that alive; a copy of its own would be a second one.
 pub(super) fn settle(record: &mut Record) -> Bytes {
     let encoded = encode(record);
-    if let Record::Kv(kv) = record
-        && !kv.value.is_empty()
-    {
-        let end = framed(kv.value.len());
-        let begin = end.saturating_sub(kv.value.len());
-        Arc::make_mut(kv).value = encoded.slice(begin..end);
+    match record {
+        Record::Kv(kv) if !kv.value.is_empty() => {
+            let end = framed(kv.value.len());
+            let begin = end.saturating_sub(kv.value.len());
+            Arc::make_mut(kv).value = encoded.slice(begin..end);
+        }
+        Record::Session(session) if !session.fields.is_empty() => {
+            Arc::make_mut(session).lie_in(&encoded);
+        }
+        _ => {}
     }
     encoded
 }
@@ -204,6 +208,28 @@ mod tests {
         #[test]
         fn what_is_encoded_by_hand_is_what_its_message_would_be(kv in kv()) {
             prop_assert_eq!(encode_kv(&kv), kv.encode_to_vec());
+        }
+
+        #[test]
+        fn a_settled_session_is_as_it_was_and_its_fields_lie_in_its_encoding(
+            user_id in "[a-z]{0,3}",
+            fields in prop::collection::btree_map("[a-z]{0,3}", prop::collection::vec(any::<u8>(), 0..200), 0..4),
+            mod_revision in any::<u64>(),
+        ) {
+            let fields = fields.into_iter().map(|(name, value)| pb::SessionField { name, value: value.into() });
+            let session = pb::SessionRecord {
+                user_id,
+                fields: fields.collect(),
+                mod_revision,
+                ..pb::SessionRecord::default()
+            };
+            let mut settled = Record::Session(Arc::new(session.clone()));
+            let encoded = settle(&mut settled);
+            prop_assert_eq!(&encoded[..], session.encode_to_vec());
+            prop_assert_eq!(&settled, &Record::Session(Arc::new(session)));
+            let Record::Session(session) = &settled else { unreachable!() };
+            let within = encoded.as_ptr_range();
+            prop_assert!(session.fields.shared().all(|(_, value)| value.is_empty() || within.contains(&value.as_ptr())));
         }
 
         #[test]

@@ -21,7 +21,7 @@ use std::vec;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use crate::state::{Change, Key, KeyRange, Record, Stored};
+use crate::state::{Change, Key, KeyRange, Stored};
 
 /// What an entry takes beside its encoded key and value: the decoded record, and its places in two tables.
 const ENTRY_OVERHEAD_BYTES: usize = 320;
@@ -46,14 +46,8 @@ pub(super) struct Entry {
 
 impl Entry {
     fn bytes(&self) -> usize {
-        let value = self.value.as_ref().map_or(0, |(stored, value)| {
-            let apart = match &stored.record {
-                Record::Session(session) => session.fields.encoded_len(),
-                // Small, or a piece of the encoding.
-                _ => 0,
-            };
-            value.len() + apart
-        });
+        // What is large in a record is a piece of its encoding.
+        let value = self.value.as_ref().map_or(0, |(_, value)| value.len());
         self.key_bytes.len() + value + ENTRY_OVERHEAD_BYTES
     }
 }

@@ -22,7 +22,7 @@ use crate::types::Revision;
 /// Where all of its keys are.
 pub const PREFIX: &str = "registers/";
 /// Keys in use at one moment.
-const SLOTS: u32 = 3;
+const SLOTS: u32 = 12;
 const CLIENTS_PER_SLOT: u32 = 3;
 /// Operations that a key sees.
 const OPERATIONS_PER_KEY: u64 = 240;
