@@ -193,6 +193,7 @@ mod tests {
 
     use super::*;
     use crate::proto::internal as pb;
+    use crate::state::Record;
     use crate::state::record;
     use crate::types::{self, Namespace};
 

@@ -214,7 +214,13 @@ impl Front {
         let to = self.address;
         let found =
             tokio::task::spawn_blocking(move || origin::dialler(from, to, &processes)).await;
-        found.ok().flatten().map_or(End::Clients, End::Node)
+        match found.map_err(io::Error::from).flatten() {
+            Ok(node) => node.map_or(End::Clients, End::Node),
+            Err(error) => {
+                tracing::warn!(%error, %from, "taken for a client's connection");
+                End::Clients
+            }
+        }
     }
 }
 
