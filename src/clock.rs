@@ -5,9 +5,11 @@
 //! since log time never goes back. So the time is handed from node to node:
 //!
 //! 1. A leader's heartbeats carry its log clock; each follower notes it beside a monotonic instant, and goes on from there
-//!    by its monotonic clock, also when it comes to lead. Wall-clock jumps on any node change nothing.
+//!    by its monotonic clock, also when it comes to lead. Wall-clock jumps on any node change nothing. What is heard is late
+//!    by as long as it was under way, so a follower that knows a later time stays with that: or log time would fall
+//!    behind with each heartbeat that was held up before its sender died.
 //! 2. A node that was restarted knows nothing of log time. If it is elected before it has heard a leader, it goes on from
-//!    what its voters say: every answer to a candidate carries the voter's log clock.
+//!    what its voters say: every answer to a candidate carries the voter's log clock. The latest counts.
 //! 3. Only if none of those who elected it knows log time either do wall clocks count: then the earliest of theirs and its
 //!    own, and never a time before what was applied.
 //!
@@ -75,10 +77,19 @@ pub struct LogClock {
 /// What was heard of time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
-    /// Log time.
+    /// Log time, as leaders had it.
     log: Option<Anchor>,
+    /// The latest that a voter knew.
+    told: Option<Anchor>,
     /// The earliest wall clock of voters who did not know log time.
     wall: Option<Anchor>,
+}
+
+impl Known {
+    /// Log time, as far as anything is known of it. Whoever heard a leader needs no advice.
+    fn time(&self) -> Option<Anchor> {
+        self.log.or(self.told)
+    }
 }
 
 /// A time that was right at an instant.
@@ -92,6 +103,14 @@ impl Anchor {
     fn now(time: LogTime) -> Self {
         let at = Instant::now();
         Self { time, at }
+    }
+
+    /// What is known, or what was just heard: the later of the two.
+    fn later(known: Option<Self>, heard: LogTime) -> Self {
+        let heard = Self::now(heard);
+        known
+            .filter(|known| known.shows(heard.at) >= heard.time)
+            .unwrap_or(heard)
     }
 
     /// What it comes to at a later instant.
@@ -121,10 +140,10 @@ impl LogClock {
         }
     }
 
-    /// A leader's heartbeat said that it is `time`. Call it only for the leader that this node follows:
-    /// a deposed one may be behind.
+    /// A leader's heartbeat said that it is `time`.
     pub fn observe(&self, time: LogTime) {
-        self.lock().log = Some(Anchor::now(time));
+        let mut known = self.lock();
+        known.log = Some(Anchor::later(known.time(), time));
     }
 
     /// What this node tells a candidate.
@@ -142,7 +161,9 @@ impl LogClock {
         if known.log.is_some() {
             return;
         }
-        known.log = testimony.log_time.map(Anchor::now);
+        if let Some(time) = testimony.log_time {
+            known.told = Some(Anchor::later(known.told, time));
+        }
         let walls = known.wall.into_iter();
         let walls = walls.chain(testimony.wall_time.map(Anchor::now));
         let at = Instant::now();
@@ -158,12 +179,12 @@ impl LogClock {
         }
         let mut known = self.lock();
         let at = Instant::now();
-        let time = known.log.map_or_else(
+        let time = known.time().map_or_else(
             || {
                 let own = self.wall.now();
                 known.wall.map_or(own, |wall| own.min(wall.shows(at)))
             },
-            |log| log.shows(at),
+            |known| known.shows(at),
         );
         if known.log.is_none() || time < floor {
             known.log = Some(Anchor {
@@ -177,8 +198,8 @@ impl LogClock {
     /// Log time now for a heartbeat: `None` while this node has nothing to tell.
     #[must_use]
     pub fn peek(&self) -> Option<LogTime> {
-        let log = self.lock().log;
-        log.map(|log| log.shows(Instant::now()))
+        let known = self.lock().time();
+        known.map(|known| known.shows(Instant::now()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -208,6 +229,18 @@ mod tests {
         assert_eq!(clock.peek(), None);
         clock.observe(LogTime::from_millis(1_000));
         assert!((1_000..500_000).contains(&clock.now(LogTime::default()).as_millis()));
+    }
+
+    #[test]
+    fn a_heartbeat_that_was_held_up_does_not_set_time_back() {
+        let clock = LogClock::new(Clock::manual(9_000_000));
+        clock.observe(LogTime::from_millis(1_000_000));
+        clock.observe(LogTime::from_millis(600_000));
+        let time = clock.now(LogTime::default()).as_millis();
+        assert!((1_000_000..1_500_000).contains(&time), "{time}");
+        clock.observe(LogTime::from_millis(2_000_000));
+        let time = clock.now(LogTime::default()).as_millis();
+        assert!((2_000_000..2_500_000).contains(&time), "{time}");
     }
 
     #[test]
@@ -257,6 +290,8 @@ mod tests {
         assert_eq!(begins_at(&[voter(Some(4), 12)]), 4);
         assert_eq!(begins_at(&[voter(None, 3), voter(Some(4), 12)]), 4);
         assert_eq!(begins_at(&[voter(Some(4), 2), voter(None, 3)]), 4);
+        let several = [voter(Some(3), 3), voter(Some(4), 4), voter(Some(2), 2)];
+        assert_eq!(begins_at(&several), 4, "answers are late, none is early");
         assert_eq!(begins_at(&[voter(Some(13), 13)]), 13, "later than its own");
     }
 
