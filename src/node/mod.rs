@@ -238,7 +238,7 @@ impl<B: Base> Shared<B> {
         });
     }
 
-    /// Lets what a read met be the end of the node.
+    /// Lets what was met be the end of the node.
     fn halt(&self, fault: Fault) -> Fault {
         self.end(Stopped::Fault(fault.to_string()));
         fault

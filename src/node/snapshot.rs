@@ -70,7 +70,8 @@ impl Node {
         }
     }
 
-    /// Works on this node's snapshots where that holds up nobody.
+    /// Works on this node's snapshots where that holds up nobody. What fails for another reason than room is the end of the node:
+    /// RocksDB refuses every later write, and what else the disk has lost nobody knows.
     async fn on_builder<T: Send + 'static>(
         &self,
         work: fn(&Builder) -> Result<T, storage::Error>,
@@ -84,7 +85,7 @@ impl Node {
                 let only_growth = false;
                 Error::NoSpace(Shortage { nodes, only_growth })
             } else {
-                Error::Fault(Fault::Io(error.into()))
+                Error::Fault(self.shared.halt(Fault::Io(error.into())))
             }
         })
     }

@@ -175,25 +175,22 @@ impl Machine {
                 || gathered.event_bytes >= times * unwritten_bytes
         };
         let too_much = holds(limits::LAYERS_WITHOUT_ROOM);
-        let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
-        if !holds(1) || (waits && !too_much) {
-            return Ok(());
-        }
-        if let Some(flush) = &mut self.flush {
-            if !holds(2) && !flush.is_finished() {
-                return Ok(());
-            }
-            let flushed = generation::joined(flush.await);
-            self.flush = None;
+        // What became of the last one is looked at as soon as it is known: after a write that failed for another reason than room
+        // the database takes none any more.
+        let flush = self.flush.take_if(|it| it.is_finished() || holds(2));
+        if let Some(flush) = flush {
             self.retry_at = None;
-            match flushed {
+            match generation::joined(flush.await) {
                 Err(error) if error.is_no_space() && !too_much => {
                     tracing::warn!(%error, "the state stays in memory until there is room");
                     self.retry_at = Some(Instant::now() + RETRY_PAUSE);
-                    return Ok(());
                 }
                 flushed => flushed?,
             }
+        }
+        let waits = self.retry_at.is_some_and(|at| Instant::now() < at);
+        if !holds(1) || self.flush.is_some() || (waits && !too_much) {
+            return Ok(());
         }
         let state = state.clone();
         let records_too = gathered.record_bytes >= layer_bytes;

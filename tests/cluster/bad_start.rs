@@ -454,3 +454,22 @@ async fn damage_that_a_read_meets_is_the_end_of_the_node() {
     expect_refusal(&(code, said), 5, &[text(&state), ".sst"]);
     client.close().await;
 }
+
+/// A disk that no snapshot can be written to, for another reason than room, is the end of the node at once: it does not go on with
+/// a database that takes no write any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_takes_no_snapshot_is_the_end_of_the_node() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    let client = cluster.client();
+    let put = client.keys().put("k", "v").send().await;
+    put.expect("a node takes a write");
+    let state = largest(&cluster.node(1).data_dir().join("shards/0"), "state-", "");
+    fs::remove_dir_all(&state).expect("a folder");
+    let taken = client.cluster().snapshot(None).await;
+    taken.expect_err("there is nowhere to write it");
+    let exit = cluster.node(1).wait_for_exit().await;
+    let said = cluster.node(1).log_end();
+    let code = exit.code().expect("it ended by itself");
+    expect_refusal(&(code, said), 5, &[text(&state)]);
+    client.close().await;
+}
