@@ -8,21 +8,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::harness::gateway::{Caller, EVERYTHING, Gateway, token};
+use crate::harness::system::memory_kb;
 use crate::harness::{Cluster, eventually};
-
-/// Resident memory of a process, in MiB, without what it has in common with its file.
-fn memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    let status = status.expect("the process runs");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kilobytes: u64 = kilobytes
-        .and_then(|text| text.parse().ok())
-        .expect("a number");
-    kilobytes >> 10
-}
 
 /// The slowest of some requests of somebody who behaves.
 async fn slowest(caller: &Caller) -> Duration {
@@ -98,7 +85,7 @@ async fn bodies_and_headers_have_bounds() {
         (405, "METHOD_NOT_ALLOWED")
     );
 
-    let before = memory(gateway.pid());
+    let before = memory_kb(gateway.pid());
     for flood in [
         format!("x: {}\r\n", "y".repeat(64 << 10)),
         "x: y\r\n".repeat(1000),
@@ -112,8 +99,11 @@ async fn bodies_and_headers_have_bounds() {
         let answer = rest(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 431"), "{answer:.100}");
     }
-    let after = memory(gateway.pid());
-    assert!(after < before + 20, "{before} MiB became {after} MiB");
+    let after = memory_kb(gateway.pid());
+    assert!(
+        after < before + (20 << 10),
+        "{before} KiB became {after} KiB"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
