@@ -20,7 +20,7 @@ const OTHER_FILES: usize = 500;
 /// How long a connection may say nothing: longer than the crowd takes to come.
 const IDLE: Duration = Duration::from_secs(20);
 /// What the crowd may take of a gateway's memory.
-const CROWD_KB: u64 = 192 << 10;
+const CROWD_KB: u64 = 128 << 10;
 /// What a gateway alone takes, with its program: 30 MB.
 const ALONE_KB: u64 = 30_000_000 / 1024;
 

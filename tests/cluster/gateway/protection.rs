@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use trolley::limits::HTTP_BODY_BYTES;
 
 use crate::harness::gateway::{Caller, EVERYTHING, Gateway, token};
 use crate::harness::system::memory_kb;
@@ -57,6 +58,19 @@ async fn bodies_and_headers_have_bounds() {
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert!(answer.contains("BODY_TOO_LARGE"), "{answer}");
+    // Nor is one taken that nobody has announced. All of it is read, so that the answer is not lost with the connection.
+    let length = HTTP_BODY_BYTES + 1;
+    let head = put_head(0).replace("content-length: 0", "transfer-encoding: chunked");
+    let chunk = format!("{head}{length:x}\r\n{}", " ".repeat(length));
+    let mut stream = TcpStream::connect(gateway.address())
+        .await
+        .expect("it listens");
+    stream
+        .write_all(chunk.as_bytes())
+        .await
+        .expect("it is taken");
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     let beyond = json!({"value": "x".repeat((1 << 20) + 1)});
     let beyond = ada.put("/v1/keys/k", &[], beyond).await;
     assert_eq!(
