@@ -62,7 +62,7 @@ pub async fn count(form: &Form<'_>) -> Result<Device, Problem> {
         .send()
         .await;
     match attempt {
-        Ok(counted) if counted.succeeded => Ok(Device::Known(mark.to_owned())),
+        Ok(attempt) if attempt.succeeded => Ok(Device::Known(mark.to_owned())),
         Ok(_) => Ok(Device::Unknown),
         Err(error) if error.reason() == Some("COUNTER_ABOVE_MAX") => Err(too_many()),
         Err(error) => Err(error.into()),

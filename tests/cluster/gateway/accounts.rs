@@ -300,6 +300,30 @@ async fn a_stranger_who_guesses_does_not_keep_the_owner_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_asks_too_often_waits_and_no_other_does() {
+    let cluster = Cluster::start(1, &[]).await;
+    let flags = [&SHOP[..], &["--forwarded-for", "--rate-per-user", "5"]].concat();
+    let gateway = Gateway::start(&cluster, &flags).await;
+    let ask = async |network: &str| {
+        // Another visitor each time: who has no session yet is counted as well.
+        let mut browser = Browser::default().at(&gateway);
+        let headers = [("x-forwarded-for", network)];
+        let answer = browser.send(Method::GET, "/catalogue", &headers, Value::Null);
+        answer.await
+    };
+    let mut limited = None;
+    for _ in 0..50 {
+        let answer = ask("10.0.0.1").await;
+        if answer.status == 429 {
+            limited = Some(answer);
+        }
+    }
+    let limited = limited.expect("fifty are more than five");
+    assert_eq!(limited.reason(), "RATE_LIMITED");
+    ask("10.0.0.2").await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_no_page_of_the_shop_has_sent_changes_nothing() {
     let (_cluster, gateways) = start(1).await;
     let mut guest = Browser::guest(&gateways[0]).await;

@@ -155,10 +155,10 @@ impl Shopper {
             let turn = self.turn.to_string();
             self.write(Method::PUT, &key, json!({ "value": turn }))
                 .await;
-            let counter = format!("{TOGETHER}/increment");
-            let counted = self.write(Method::POST, &counter, json!({ "delta": 1 }));
-            let counted = counted.await.body["value"].as_u64();
-            self.see_together(counted.expect("a counter"), "a count");
+            let increment = format!("{TOGETHER}/increment");
+            let sum = self.write(Method::POST, &increment, json!({ "delta": 1 }));
+            let sum = sum.await.body["value"].as_u64();
+            self.see_together(sum.expect("a counter"), "a count");
 
             let cart = self.read("/v1/carts/me").await;
             assert_eq!(pieces(&cart), self.pieces, "{cart:?}");
