@@ -260,9 +260,12 @@ async fn a_stranger_who_guesses_does_not_keep_the_owner_out() {
             }
             here += 1;
             guesses += 1;
+            assert!(
+                here <= FROM_ONE_NETWORK && guesses < FROM_ANYWHERE,
+                "{here} guesses from {network}, {guesses} altogether"
+            );
         };
         assert_eq!(last, TOO_MANY);
-        assert!(here <= FROM_ONE_NETWORK, "{here} guesses from {network}");
         if here == 0 {
             break guesses;
         }
