@@ -41,9 +41,9 @@ fn holding_tokens(descriptors: &FileDescriptorSet) -> Vec<String> {
         .collect()
 }
 
-/// RocksDB has a function in each of its files that runs before `main`. Next to each other they take a few pages; strewn over
-/// the code, as the linker of Rust leaves them unless it is told, they have a quarter of the program loaded into a gateway,
-/// which has no RocksDB.
+/// RocksDB has a function in each of its files that runs before `main`. Next to each other they take half a megabyte; strewn over
+/// the code, as the linker of Rust leaves them unless it is told, each has some of what is around it loaded as well, even into
+/// a gateway, which has no RocksDB.
 fn group_startup_code() {
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,keep-text-section-prefix");
