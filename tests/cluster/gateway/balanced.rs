@@ -10,7 +10,7 @@ use crate::harness::shoppers::Shoppers;
 const ROUNDS: usize = 2;
 const PERSEVERANCE: usize = 4;
 /// Writes that are answered between a death and what comes next.
-const MEANWHILE: u64 = 300;
+const MEANWHILE: u64 = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fronts_leaders_and_targets_die_in_turn_and_each_write_is_done_once() {
