@@ -38,6 +38,8 @@ struct Tally {
     sent_again_on_the_way: AtomicU64,
     /// Writes that were sent again by whoever wanted them.
     sent_again: AtomicU64,
+    /// Writes without keys that a front took along: the balancer said that, and did not send them again.
+    cut_off: AtomicU64,
     /// Reads that saw what they had to see.
     reads: AtomicU64,
 }
@@ -74,7 +76,11 @@ impl Shoppers {
             shoppers.careful.spawn(shopper.shop(shoppers.stop.clone()));
         }
         for _ in 0..CARELESS {
-            let adding = add_carelessly(caller(address, "careless"), shoppers.stop.clone());
+            let adding = add_carelessly(
+                caller(address, "careless"),
+                Arc::clone(&shoppers.tally),
+                shoppers.stop.clone(),
+            );
             shoppers.careless.spawn(adding);
         }
         shoppers
@@ -90,6 +96,11 @@ impl Shoppers {
     /// Writes that were done although the front which did them never answered, and that somebody on the way sent again.
     pub fn saved_on_the_way(&self) -> u64 {
         self.tally.sent_again_on_the_way.load(Ordering::Relaxed)
+    }
+
+    /// Writes without keys that were lost with a front, as far as their callers know.
+    pub fn cut_off(&self) -> u64 {
+        self.tally.cut_off.load(Ordering::Relaxed)
     }
 
     /// Lets them finish, and compares what is there with what they were told. Says what they saw.
@@ -213,7 +224,7 @@ impl Shopper {
 }
 
 /// Adds a piece after the other, each once. Gives how many were acknowledged, and of how many nobody knows.
-async fn add_carelessly(caller: Caller, stop: CancellationToken) -> (u64, u64) {
+async fn add_carelessly(caller: Caller, tally: Arc<Tally>, stop: CancellationToken) -> (u64, u64) {
     let (mut acknowledged, mut unanswered) = (0, 0);
     while !stop.is_cancelled() {
         let piece = json!({ "sku": "sku", "quantity": 1 });
@@ -221,8 +232,13 @@ async fn add_carelessly(caller: Caller, stop: CancellationToken) -> (u64, u64) {
         match added {
             Some(added) if added.status.is_success() => acknowledged += 1,
             unanswered_or_refused => {
-                assert!(is_no_answer(unanswered_or_refused.as_ref()));
+                let answer = unanswered_or_refused.as_ref();
+                assert!(is_no_answer(answer), "{answer:?}");
                 unanswered += 1;
+                // A front that answers gives each request an id.
+                if answer.is_some_and(|answer| !answer.headers.contains_key("x-request-id")) {
+                    tally.cut_off.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
