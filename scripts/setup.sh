@@ -2,7 +2,7 @@
 # Installs what the build needs and the machine lacks: a C++ compiler and libclang (for RocksDB and its
 # bindings) and make (for jemalloc), through apt. Silent and quick when everything is there. Rust itself is only checked.
 #
-#   --web      what the demo for browsers needs besides: haproxy, curl, openssl
+#   --web      what the demo for browsers and the test with a load balancer need besides: haproxy, curl, openssl
 #   --browser  what the test with a real browser needs besides: chromium and its driver
 set -euo pipefail
 # shellcheck source=scripts/common.sh

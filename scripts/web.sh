@@ -55,41 +55,6 @@ web_await() {
 # Only its owner may read what this writes.
 web_keep() { (umask 077 && cat >"$1"); }
 
-web_haproxy() {
-    local index
-    cat <<CONFIG
-global
-    maxconn 4096
-
-defaults
-    mode http
-    option forwardfor
-    # A front that cannot be reached has not seen the request: another gets it.
-    option redispatch 1
-    retries 3
-    retry-on conn-failure
-    timeout connect 1s
-    timeout http-request 10s
-    timeout client 60s
-    timeout server 60s
-
-frontend shop
-    bind 127.0.0.1:$(web_port 0)
-    # For whoever runs the fronts, not for their visitors.
-    http-request deny if { path /metrics /livez /readyz }
-    default_backend fronts
-
-backend fronts
-    balance roundrobin
-    option httpchk GET /readyz
-    http-check expect status 200
-    default-server check inter 500ms fall 2 rise 1
-CONFIG
-    for index in "${!WEB_FRONTS[@]}"; do
-        printf '    server %s 127.0.0.1:%s\n' "${WEB_FRONTS[index]}" "$(web_port $((index + 1)))"
-    done
-}
-
 base64url() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
 
 # A token for the console, signed with the demo's secret, which openssl can be told on its command line only.
@@ -134,10 +99,12 @@ web_up() {
         fi
         web_await "$name" "$port" /readyz
     done
-    web_haproxy >"$(web_config)"
+    # A copy, whose path stands in no other demo's command line.
+    cp -- "$ROOT/scripts/haproxy.cfg" "$(web_config)"
     port=$(web_port 0)
     if web_not_running "$WEB_BALANCER"; then
-        web_launch "$WEB_BALANCER" haproxy -db -f "$(web_config)"
+        TROLLEY_BALANCER=127.0.0.1:$port TROLLEY_FRONT_1=127.0.0.1:$(web_port 1) TROLLEY_FRONT_2=127.0.0.1:$(web_port 2) \
+            web_launch "$WEB_BALANCER" haproxy -db -f "$(web_config)"
     fi
     web_await "$WEB_BALANCER" "$port" /shop
     url=http://127.0.0.1:$port

@@ -280,12 +280,18 @@ pub const PASSWORD_HASH_PASSES: u32 = 2;
 pub const PASSWORD_HASHES: usize = 2;
 /// Passwords that wait for it.
 pub const PASSWORD_HASHES_WAITING: usize = 64;
-/// Attempts to register or log in as one user within a window.
-pub const ATTEMPTS_PER_ACCOUNT: i64 = 10;
-/// The same from one network address.
+/// Attempts to register or log in as one user, within a window, from a browser that was logged in before.
+pub const ATTEMPTS_PER_DEVICE: i64 = 10;
+/// The same from other browsers at one network address.
+pub const ATTEMPTS_PER_ACCOUNT_AND_NETWORK: i64 = 10;
+/// The same from other browsers anywhere.
+pub const ATTEMPTS_PER_ACCOUNT: i64 = 50;
+/// Attempts of other browsers at one network address, as anybody.
 pub const ATTEMPTS_PER_NETWORK: i64 = 100;
 /// That window, from its first attempt on.
 pub const ATTEMPTS_WINDOW_MS: u64 = 10 * 60 * 1000;
+/// How long a browser that was logged in is known.
+pub const DEVICE_TTL_MS: u64 = 180 * 24 * 3600 * 1000;
 /// Shortest name of a form.
 pub const NONCE_MIN_BYTES: usize = 16;
 /// What is kept of a browser's description of itself.
@@ -302,7 +308,11 @@ const _: () = {
     assert!(HTTP_BODY_BYTES < MESSAGE_BYTES);
     assert!(JWT_BYTES < HTTP_HEADER_BYTES);
     assert!(ADDRESS_BYTES <= USER_ID_BYTES);
-    assert!(ADDRESS_BYTES + 64 < KEY_BYTES);
+    // Between a prefix and a hash or a network's address.
+    assert!(ADDRESS_BYTES + 128 < KEY_BYTES);
+    assert!(ATTEMPTS_PER_ACCOUNT_AND_NETWORK < ATTEMPTS_PER_ACCOUNT);
+    assert!(ATTEMPTS_PER_ACCOUNT < ATTEMPTS_PER_NETWORK);
+    assert!(DEVICE_TTL_MS <= TTL_MAX_MS);
     assert!(NONCE_MIN_BYTES <= IDEMPOTENCY_KEY_BYTES);
     assert!(2 * BROWSER_BYTES < CLIENT_ATTRIBUTE_BYTES);
     assert!(LIST_MAX < LIST_SCAN);

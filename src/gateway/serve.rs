@@ -49,7 +49,10 @@ pub fn serve(args: GatewayArgs) -> Result<(), Error> {
         "gateway",
         &config.listen,
         END_GRACE,
-        async |listener, shutdown| run(listener, &config, Clock::System, shutdown).await,
+        async |listener, shutdown| {
+            process::give_back_freed_memory();
+            run(listener, &config, Clock::System, shutdown).await
+        },
     )
 }
 

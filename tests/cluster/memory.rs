@@ -1,11 +1,9 @@
 //! What a node's memory grows by when very many clients are connected, and when some of them do not read what they asked for.
 
-use std::fs;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +22,7 @@ use trolley::proto::v1::{
 };
 
 use crate::harness::Cluster;
+use crate::harness::system::{allow_files, memory_kb};
 
 /// Connections that wait, each with an exchange stream on it.
 const IDLE: usize = 1_000;
@@ -41,21 +40,6 @@ const WINDOW: u32 = 65_535;
 
 /// Files that a process may have open, unless it asks for more: on most systems twice as many.
 const USUAL_FILES: u64 = 512;
-
-/// How many files this process and those that it starts may have open, as far as the system lets it.
-fn allow_files(most: u64) {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum.map(|maximum| maximum.min(most));
-    setrlimit(Resource::Nofile, limit).expect("up to its maximum it may be set");
-}
-
-/// Memory of a process, in KiB, that is its own: pages of files and of shared memory are the system's.
-fn memory_kb(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|it| it.strip_prefix("RssAnon:"));
-    let figure = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    figure.expect("Linux tells the memory of a process")
-}
 
 /// The most that is seen of it while `watched` goes on.
 async fn highest_kb(process: u32, watched: impl Future<Output = ()>) -> u64 {

@@ -91,6 +91,7 @@ pub const CRATES: &[(&str, &[&str])] = &[
     ("argon2", &["src/gateway/accounts"]),
     ("axum", &["src/gateway"]),
     ("jsonwebtoken", &["src/gateway/auth"]),
+    ("tikv_jemalloc_ctl", &["src/process"]),
     ("utoipa", &["src/gateway"]),
 ];
 

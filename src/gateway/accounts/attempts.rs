@@ -1,41 +1,69 @@
 //! How often somebody may try: counters in the store, which end by themselves.
 //!
-//! A window begins with its first attempt. Both counters go up in one transaction, or neither does, and a form that is sent
-//! again is counted once. One with another password is another attempt, whatever it says of itself.
+//! A stranger can guess, and must not be able to keep the owner out by guessing. So a browser that was logged in before, which
+//! it shows by its mark ([`device`](super::device)), has a counter of its own at that account, that nobody else can use up. All
+//! others share: one counter for the account from one network address, a larger one for the account from anywhere, and one for
+//! everything that comes from the address.
+//!
+//! A window begins with its first attempt. All counters of an attempt go up in one transaction, or none does, and a form that is
+//! sent again is counted once. One with another password is another attempt, whatever it says of itself.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 
+use super::device::{self, Device};
 use super::{Form, derive};
+use crate::client::Compare;
 use crate::gateway::problem::Problem;
 use crate::limits;
 
-/// Counts this form's attempt, unless there were too many.
-pub async fn count(form: &Form<'_>) -> Result<(), Problem> {
-    let address = form.address.as_str();
+/// Counts this form's attempt, unless there were too many, and says who it was counted for.
+pub async fn count(form: &Form<'_>) -> Result<Device, Problem> {
+    let (address, network) = (form.address.as_str(), form.network);
     let window = Duration::from_millis(limits::ATTEMPTS_WINDOW_MS);
-    let counter = |kind: &str, of: &str, most| {
-        let key = format!("attempts/{kind}/{of}");
-        form.client.keys().increment(key, 1).max(most).ttl(window)
+    let counter = |of: String, most| {
+        let counter = form.client.keys().increment(format!("attempts/{of}"), 1);
+        counter.max(most).ttl(window)
     };
+    // A browser that shows none is none: no mark is empty.
+    let mark = form.device.unwrap_or_default();
+    let name = device::name(form.address, mark);
     // The token is a secret of the browser's: of the password, nothing can be read out of this.
-    let parts = [form.token, form.nonce, address, form.password.expose()];
+    let parts = [
+        form.token,
+        form.nonce,
+        address,
+        form.password.expose(),
+        mark,
+    ];
     let attempt = form
         .client
         .txn()
-        .then(counter("account", address, limits::ATTEMPTS_PER_ACCOUNT))
+        .compare(Compare::key(device::key(&name)).exists())
         .then(counter(
-            "network",
-            form.network,
+            format!("device/{name}"),
+            limits::ATTEMPTS_PER_DEVICE,
+        ))
+        .otherwise(counter(
+            format!("account-network/{address}/{network}"),
+            limits::ATTEMPTS_PER_ACCOUNT_AND_NETWORK,
+        ))
+        .otherwise(counter(
+            format!("account/{address}"),
+            limits::ATTEMPTS_PER_ACCOUNT,
+        ))
+        .otherwise(counter(
+            format!("network/{network}"),
             limits::ATTEMPTS_PER_NETWORK,
         ))
         .request_id(derive("attempt", &parts))
         .send()
         .await;
     match attempt {
-        Ok(_) => Ok(()),
+        Ok(attempt) if attempt.succeeded => Ok(Device::Known(mark.to_owned())),
+        Ok(_) => Ok(Device::Unknown),
         Err(error) if error.reason() == Some("COUNTER_ABOVE_MAX") => Err(too_many()),
         Err(error) => Err(error.into()),
     }

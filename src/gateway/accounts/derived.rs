@@ -14,6 +14,8 @@ pub struct Derived {
     /// Of the session after it. Whoever knows the old token and not the nonce, as one who planted it in the browser, does
     /// not know it.
     pub token: String,
+    /// Of the browser, from then on, if it was not known.
+    pub device: String,
     /// Of the transaction. Nobody else can ask for its answer.
     pub request_id: String,
 }
@@ -26,6 +28,7 @@ impl Derived {
         Self {
             salt: salt.expect("SHA-256 has more bytes than a salt"),
             token: URL_SAFE_NO_PAD.encode(made("token")),
+            device: URL_SAFE_NO_PAD.encode(made("device")),
             request_id: URL_SAFE_NO_PAD.encode(made("request")),
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! form ─▶ stateless checks ─▶ attempts (store) ─▶ Argon2id (a thread of its own) ─▶ one transaction:
-//!         address, password   per account, address   bounded in number            account if absent · rotation · cart
+//!         address, password   device, or account   bounded in number              account if absent · rotation · cart ·
+//!                             and network                                         the browser's mark
 //! ```
 //!
 //! An account is a key, `accounts/` and the address, in the shop's namespace; the address is the user's id. What a form needs
 //! beside what it says is derived from the browser's session token, a secret that only the browser has, and the form's own
-//! nonce: the salt, the new session's token and the request ids. So a form that is sent again, because its answer was
+//! nonce: the salt, the new session's token, the browser's mark and the request ids. So a form that is sent again, because its answer was
 //! lost, is the same request at every front, and gets the same answer: under the same cookie, too.
 //!
 //! # Invariants
@@ -24,6 +25,7 @@
 mod attempts;
 mod credentials;
 mod derived;
+mod device;
 mod hashing;
 mod record;
 
@@ -52,6 +54,8 @@ pub struct Form<'a> {
     pub token: &'a str,
     /// Names the form: the same when it is sent again.
     pub nonce: &'a str,
+    /// The mark that the browser shows, if it does.
+    pub device: Option<&'a str>,
     /// The caller's network address, as attempts are counted by it.
     pub network: &'a str,
     /// The browser, for the list of devices.
@@ -62,15 +66,21 @@ pub struct Form<'a> {
     pub password: &'a Password,
 }
 
-/// The new token of the browser's session.
-pub struct LoggedIn(pub String);
+/// What a browser has once somebody is logged in.
+pub struct LoggedIn {
+    /// The new token of its session.
+    pub token: String,
+    /// Its mark.
+    pub device: String,
+}
 
 impl Form<'_> {
     /// Creates the account and logs in.
     pub async fn register(&self, hashing: &Hashing) -> Result<LoggedIn, Problem> {
         self.password.check_strength(self.address)?;
-        attempts::count(self).await?;
+        let device = attempts::count(self).await?;
         let derived = Derived::of(self, "registration");
+        let device = device.mark(derived.device.clone());
         let cost = Cost::NOW;
         let hash = hashing
             .hash(self.password.clone(), derived.salt, cost)
@@ -83,6 +93,7 @@ impl Form<'_> {
             .compare(Compare::key(&key).is_absent())
             .then(self.client.keys().put(&key, account))
             .then(self.rotation(&derived))
+            .then(device::keep(self.client, self.address, &device))
             .request_id(derived.request_id)
             .send()
             .await
@@ -91,12 +102,13 @@ impl Form<'_> {
             let detail = "there is an account for this address: log in";
             return Err(Problem::new(StatusCode::CONFLICT, "ACCOUNT_EXISTS", detail));
         }
-        Ok(LoggedIn(derived.token))
+        let token = derived.token;
+        Ok(LoggedIn { token, device })
     }
 
     /// Logs in.
     pub async fn log_in(&self, hashing: &Hashing) -> Result<LoggedIn, Problem> {
-        attempts::count(self).await?;
+        let device = attempts::count(self).await?;
         let key = record::key(self.address);
         let found = match self.client.keys().get(&key).send().await {
             Ok(found) => Some((Account::parse(&found.value.value)?, found.mod_revision)),
@@ -113,17 +125,20 @@ impl Form<'_> {
             return Err(wrong());
         };
         let derived = Derived::of(self, "log-in");
+        let device = device.mark(derived.device.clone());
         let logged_in = self
             .client
             .txn()
             .compare(Compare::key(&key).mod_revision_is(Revision::new(revision)))
             .then(self.rotation(&derived))
+            .then(device::keep(self.client, self.address, &device))
             .request_id(derived.request_id)
             .send()
             .await
             .map_err(refused)?;
         if logged_in.succeeded {
-            Ok(LoggedIn(derived.token))
+            let token = derived.token;
+            Ok(LoggedIn { token, device })
         } else {
             Err(wrong())
         }

@@ -1,4 +1,4 @@
-//! The one cookie that a browser has: its session's token.
+//! The cookies that a browser has: its session's token, and its mark once somebody was logged in there.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
@@ -9,8 +9,9 @@ use crate::types::SessionToken;
 
 /// How cookies are written and read here.
 pub struct Cookies {
-    /// With the prefix, a browser takes it over TLS only, and for this very host.
-    name: &'static str,
+    /// With the prefix, a browser takes them over TLS only, and for this very host.
+    session: &'static str,
+    device: &'static str,
     secure: &'static str,
 }
 
@@ -19,50 +20,69 @@ impl Cookies {
     pub fn new(transport: CookieTransport) -> Self {
         match transport {
             CookieTransport::Tls => Self {
-                name: "__Host-trolley",
+                session: "__Host-trolley",
+                device: "__Host-trolley-device",
                 secure: "; Secure",
             },
             CookieTransport::PlainHttp => Self {
-                name: "trolley",
+                session: "trolley",
+                device: "trolley-device",
                 secure: "",
             },
         }
     }
 
-    /// The token that a browser shows, if it could be one. Two of them are none: nobody knows who has set the other.
-    pub fn read(&self, headers: &HeaderMap) -> Option<String> {
-        let lines = headers.get_all(COOKIE).into_iter();
-        let texts = lines.filter_map(|line| line.to_str().ok());
-        let pairs = texts.flat_map(|text| text.split(';'));
-        let mut values = pairs.filter_map(|pair| {
-            let (name, value) = pair.trim().split_once('=')?;
-            (name == self.name).then_some(value)
-        });
-        let value = values.next()?;
-        if values.next().is_some() {
-            return None;
-        }
-        SessionToken::parse(value).ok().map(|_| value.to_owned())
+    /// The token of its session that a browser shows, if it could be one.
+    pub fn session(&self, headers: &HeaderMap) -> Option<String> {
+        read(self.session, headers)
+    }
+
+    /// The mark that it shows, which looks like a token.
+    pub fn device(&self, headers: &HeaderMap) -> Option<String> {
+        read(self.device, headers)
     }
 
     /// Has the browser keep this token, for as long as a session can live unless the shop says otherwise.
     pub fn keep(&self, token: &str) -> HeaderValue {
-        self.write(token, limits::SESSION_ABSOLUTE_TTL_DEFAULT_MS / 1000)
+        let lives_ms = limits::SESSION_ABSOLUTE_TTL_DEFAULT_MS;
+        self.write(self.session, token, lives_ms, "Lax")
     }
 
-    /// Has the browser forget it.
+    /// Has it forget the token.
     pub fn forget(&self) -> HeaderValue {
-        self.write("", 0)
+        self.write(self.session, "", 0, "Lax")
     }
 
-    fn write(&self, value: &str, seconds: u64) -> HeaderValue {
-        let Self { name, secure } = self;
-        let text =
-            format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    /// Has it keep this mark. Only pages of the shop need it.
+    pub fn keep_device(&self, mark: &str) -> HeaderValue {
+        self.write(self.device, mark, limits::DEVICE_TTL_MS, "Strict")
+    }
+
+    fn write(&self, name: &str, value: &str, lives_ms: u64, same_site: &str) -> HeaderValue {
+        let (seconds, secure) = (lives_ms / 1000, self.secure);
+        let text = format!(
+            "{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite={same_site}{secure}"
+        );
         let mut header = HeaderValue::from_str(&text).expect("base64url is visible ASCII");
         header.set_sensitive(true);
         header
     }
+}
+
+/// Two of one name are none: nobody knows who has set the other.
+fn read(wanted: &str, headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    let texts = lines.filter_map(|line| line.to_str().ok());
+    let pairs = texts.flat_map(|text| text.split(';'));
+    let mut values = pairs.filter_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == wanted).then_some(value)
+    });
+    let value = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    SessionToken::parse(value).ok().map(|_| value.to_owned())
 }
 
 #[cfg(test)]
@@ -77,7 +97,10 @@ mod tests {
             let value = HeaderValue::from_str(line).expect("a header's value");
             headers.append(COOKIE, value);
         }
-        Cookies::new(transport).read(&headers)
+        let cookies = Cookies::new(transport);
+        // One is not taken for the other.
+        assert_eq!(cookies.device(&headers), None);
+        cookies.session(&headers)
     }
 
     #[test]
@@ -89,6 +112,13 @@ mod tests {
             assert!(text.split("; ").any(|part| part == attribute), "{text}");
         }
         assert!(cookie.is_sensitive());
+        let device = Cookies::new(CookieTransport::Tls).keep_device(TOKEN);
+        let text = device.to_str().expect("it is ASCII");
+        assert!(text.starts_with("__Host-trolley-device=AAAA"), "{text}");
+        for attribute in ["Path=/", "HttpOnly", "Secure", "SameSite=Strict"] {
+            assert!(text.split("; ").any(|part| part == attribute), "{text}");
+        }
+        assert!(device.is_sensitive());
         let plain = Cookies::new(CookieTransport::PlainHttp).forget();
         let text = plain.to_str().expect("it is ASCII");
         assert!(text.starts_with("trolley=; "), "{text}");

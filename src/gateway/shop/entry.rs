@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
-use http::HeaderValue;
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use http::header::SET_COOKIE;
 use serde::Deserialize;
 
@@ -27,10 +26,6 @@ pub struct Credentials {
 
 fn shop(app: &App) -> Result<&Shop, Problem> {
     app.shop.as_ref().ok_or_else(Problem::no_route)
-}
-
-fn with_cookie(cookie: HeaderValue, answer: Answer<View>) -> Response {
-    ([(SET_COOKIE, cookie)], answer).into_response()
 }
 
 /// The visitor.
@@ -61,10 +56,8 @@ pub async fn begin(State(app): State<Arc<App>>, visitor: Visitor) -> Result<Resp
         Some(created.revision),
     )
     .await?;
-    Ok(with_cookie(
-        shop(&app)?.cookies.keep(&created.token),
-        answer,
-    ))
+    let cookie = shop(&app)?.cookies.keep(&created.token);
+    Ok(([(SET_COOKIE, cookie)], answer).into_response())
 }
 
 /// Creates an account and logs in.
@@ -103,14 +96,18 @@ async fn enter(
         client: &visitor.client,
         token: visitor.token()?,
         nonce: visitor.form_nonce()?,
+        device: visitor.device.as_deref(),
         network: &visitor.network,
         browser: &visitor.browser,
         address: &address,
         password: &password,
     };
-    let LoggedIn(token) = way(form).await?;
+    let LoggedIn { token, device } = way(form).await?;
     let answer = view(&visitor.client, &token, Some(address.as_str()), None).await?;
-    Ok(with_cookie(shop(app)?.cookies.keep(&token), answer))
+    let cookies = &shop(app)?.cookies;
+    let cookies = [cookies.keep(&token), cookies.keep_device(&device)];
+    let cookies = AppendHeaders(cookies.map(|cookie| (SET_COOKIE, cookie)));
+    Ok((cookies, answer).into_response())
 }
 
 /// Ends this session.

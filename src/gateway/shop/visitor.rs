@@ -34,6 +34,8 @@ pub struct Visitor {
     pub client: Client,
     /// Of the session, if the browser has one.
     pub token: Option<String>,
+    /// The mark that it keeps, if it was logged in before.
+    pub device: Option<String>,
     /// Where it comes from, as attempts are counted.
     pub network: String,
     /// What it says it is.
@@ -131,7 +133,8 @@ fn visitor(app: &App, shop: &Shop, request: &Request) -> Result<Visitor, Problem
     let address = front::address(request, app.protection.forwarded_for);
     Ok(Visitor {
         client: shop.client.clone(),
-        token: shop.cookies.read(headers),
+        token: shop.cookies.session(headers),
+        device: shop.cookies.device(headers),
         network: network(address),
         browser: browser(headers),
         nonce: nonce(headers)?,

@@ -209,6 +209,123 @@ async fn attempts_are_limited_across_fronts() {
     assert_eq!(other.ok().body["user"], "bob@example.com");
 }
 
+/// Tries to log in from a network address. Gives the status and the reason.
+async fn try_from(browser: &mut Browser, network: &str, address: &str, password: &str) -> String {
+    let credentials = json!({ "address": address, "password": password });
+    let nonce = Browser::nonce();
+    let headers = [
+        ("idempotency-key", nonce.as_str()),
+        ("x-forwarded-for", network),
+    ];
+    let answer = browser.send(Method::POST, "/log-in", &headers, credentials);
+    let answer = answer.await;
+    format!("{} {}", answer.status.as_u16(), answer.reason())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_who_guesses_does_not_keep_the_owner_out() {
+    const WRONG: &str = "403 WRONG_CREDENTIALS";
+    const TOO_MANY: &str = "429 TOO_MANY_ATTEMPTS";
+    const FROM_ONE_NETWORK: u64 = 10;
+    const FROM_ANYWHERE: u64 = 50;
+    let cluster = Cluster::start(1, &[]).await;
+    let flags = [&SHOP[..], &["--forwarded-for"]].concat();
+    let gateways = [
+        Gateway::start(&cluster, &flags).await,
+        Gateway::start(&cluster, &flags).await,
+    ];
+    let mut ada = Browser::guest(&gateways[0]).await;
+    ada.enter("/register", ADA, PASSWORD).await.ok();
+    let secret = ada.device.clone();
+    assert!(secret.len() > "trolley-device=".len() + 40, "{secret}");
+    ada.post("/log-out", json!({})).await.ok();
+    let mut eve = Browser::guest(&gateways[0]).await;
+    eve.enter("/register", "eve@example.com", PASSWORD)
+        .await
+        .ok();
+
+    // From each network some, and from all of them no more than the account bears. Her own mark is of no use there.
+    let mut guesses = 0;
+    let mut networks = 0;
+    let ada_is_closed = loop {
+        networks += 1;
+        let network = format!("10.0.0.{networks}");
+        let mut stranger = eve.at(&gateways[networks % 2]);
+        let mut here = 0;
+        let last = loop {
+            let guess = format!("guess number {guesses}");
+            let answer = try_from(&mut stranger, &network, ADA, &guess).await;
+            if answer != WRONG {
+                break answer;
+            }
+            here += 1;
+            guesses += 1;
+            assert!(
+                here <= FROM_ONE_NETWORK && guesses < FROM_ANYWHERE,
+                "{here} guesses from {network}, {guesses} altogether"
+            );
+        };
+        assert_eq!(last, TOO_MANY);
+        if here == 0 {
+            break guesses;
+        }
+    };
+    // The account's own registration was one of them.
+    assert_eq!(ada_is_closed, FROM_ANYWHERE - 1);
+
+    // From the stranger's network, too.
+    let network = "10.0.0.1";
+    let mut new = Browser::guest(&gateways[0]).await;
+    assert_eq!(
+        try_from(&mut new, network, ADA, PASSWORD).await,
+        TOO_MANY,
+        "a browser that nobody knows waits"
+    );
+    for front in &gateways {
+        let mut ada = Browser::guest(front).await.with_device(&secret);
+        assert_eq!(try_from(&mut ada, network, ADA, PASSWORD).await, "200 ");
+        assert_eq!(ada.device, secret, "it is known");
+    }
+    // Whoever took it away can guess as often, and no more.
+    let thief = Browser::guest(&gateways[1]).await;
+    let mut thief = thief.with_device(&secret);
+    for guess in 2..FROM_ONE_NETWORK {
+        let guess = format!("guess of a thief, {guess}");
+        assert_eq!(try_from(&mut thief, network, ADA, &guess).await, WRONG);
+    }
+    assert_eq!(try_from(&mut thief, network, ADA, PASSWORD).await, TOO_MANY);
+    // Only what was made of it is kept.
+    let keys = cluster.client().namespace("shop");
+    let keys = keys.keys().list().prefix("").send().await;
+    let keys = format!("{:?}", keys.expect("keys can be listed").items);
+    assert!(keys.contains(&format!("devices/{ADA}/")), "{keys}");
+    assert!(!keys.contains(&secret["trolley-device=".len()..]), "{keys}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_asks_too_often_waits_and_no_other_does() {
+    let cluster = Cluster::start(1, &[]).await;
+    let flags = [&SHOP[..], &["--forwarded-for", "--rate-per-user", "5"]].concat();
+    let gateway = Gateway::start(&cluster, &flags).await;
+    let ask = async |network: &str| {
+        // Another visitor each time: who has no session yet is counted as well.
+        let mut browser = Browser::default().at(&gateway);
+        let headers = [("x-forwarded-for", network)];
+        let answer = browser.send(Method::GET, "/catalogue", &headers, Value::Null);
+        answer.await
+    };
+    let mut limited = None;
+    for _ in 0..50 {
+        let answer = ask("10.0.0.1").await;
+        if answer.status == 429 {
+            limited = Some(answer);
+        }
+    }
+    let limited = limited.expect("fifty are more than five");
+    assert_eq!(limited.reason(), "RATE_LIMITED");
+    ask("10.0.0.2").await.ok();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_page_of_the_shop_has_sent_changes_nothing() {
     let (_cluster, gateways) = start(1).await;

@@ -1,7 +1,5 @@
 //! The pages in a real browser, while fronts and leaders die. Pictures of what it shows are kept.
 
-use std::io::{self, Write as _};
-
 use serde_json::json;
 
 use crate::harness::Cluster;
@@ -9,19 +7,17 @@ use crate::harness::balancer::Balancer;
 use crate::harness::browser::SHOP;
 use crate::harness::driver::{self, Driver, ENTER, TAB, Window, pictures};
 use crate::harness::gateway::{Gateway, token};
+use crate::harness::process::say_skipped;
 
 const ADA: &str = "ada@example.com";
 const PASSWORD: &str = "tea at half past four";
 
-/// Says so past the test harness, which keeps what tests that pass print to itself.
 fn skipped(test: &str) -> bool {
     if driver::is_installed() {
         return false;
     }
-    let words = format!(
-        "\nSKIPPED {test}: chromium and chromedriver are not installed, see scripts/setup.sh --browser\n\n"
-    );
-    drop(io::stderr().write_all(words.as_bytes()));
+    let why = "chromium and chromedriver are not installed, see scripts/setup.sh --browser";
+    say_skipped(test, why);
     true
 }
 

@@ -1,8 +1,11 @@
 //! Gateways in front of a cluster.
 
+mod access;
 mod accounts;
+mod balanced;
 mod browser;
 mod cluster;
+mod crowd;
 mod drain;
 mod keys;
 mod orders;

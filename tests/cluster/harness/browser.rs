@@ -1,4 +1,4 @@
-//! A browser's half of the shop: it keeps a cookie, knows the page's CSRF token, and sends forms.
+//! A browser's half of the shop: it keeps its cookies, knows the page's CSRF token, and sends forms.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::DEADLINE;
 use super::gateway::{Answer, Gateway};
 
-/// What the shop's cookie is called over plain HTTP.
+/// What the shop's cookies are called over plain HTTP.
 const COOKIE: &str = "trolley=";
+const DEVICE: &str = "trolley-device=";
 /// Flags of a gateway with a shop.
 pub const SHOP: [&str; 3] = ["--shop", "shop", "--cookies-over-http"];
 
@@ -24,6 +25,8 @@ pub struct Browser {
     address: String,
     /// `name=value`; empty for none.
     pub cookie: String,
+    /// The same of its mark.
+    pub device: String,
     /// As the last answer had it.
     pub csrf: String,
 }
@@ -42,6 +45,14 @@ impl Browser {
         Self {
             address: gateway.address().to_owned(),
             ..self.clone()
+        }
+    }
+
+    /// The same with the mark of another.
+    pub fn with_device(self, device: &str) -> Self {
+        Self {
+            device: device.to_owned(),
+            ..self
         }
     }
 
@@ -115,10 +126,15 @@ impl Browser {
     }
 
     fn remember(&mut self, headers: &HeaderMap, body: &Value) {
-        if let Some(cookie) = headers.get("set-cookie") {
+        for cookie in headers.get_all("set-cookie") {
             let text = cookie.to_str().expect("cookies are ASCII");
             let pair = text.split(';').next().unwrap_or_default();
-            pair.clone_into(&mut self.cookie);
+            let kept = if pair.starts_with(DEVICE) {
+                &mut self.device
+            } else {
+                &mut self.cookie
+            };
+            pair.clone_into(kept);
         }
         if let Some(csrf) = body["csrf"].as_str() {
             csrf.clone_into(&mut self.csrf);
@@ -144,7 +160,8 @@ impl Browser {
     ) -> http::Response<Incoming> {
         let uri = format!("http://{}/shop/api{path}", self.address);
         let mut request = Request::builder().method(method).uri(uri);
-        for (name, value) in [&[("cookie", self.cookie.as_str())], headers].concat() {
+        let cookies = format!("{}; {}", self.cookie, self.device);
+        for (name, value) in [&[("cookie", cookies.as_str())], headers].concat() {
             request = request.header(name, value);
         }
         let body = if body.is_null() {

@@ -5,12 +5,14 @@
 //! nothing.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::statvfs;
 use trolley::torture::faults::disks::{make_ext4, run, take_all, unmount};
+
+use super::process::say_skipped;
 
 /// Set in a namespace of ours, so that no namespace is opened in it.
 const INSIDE: &str = "TROLLEY_TEST_NAMESPACE";
@@ -97,9 +99,7 @@ pub fn can_mount(kind: Kind, test: &str) -> bool {
     inside.arg(this).args([test, "--exact", "--nocapture"]);
     let possible = ["--user", "--map-root-user", "--mount", "true"];
     if kind != Kind::Tmpfs || run("unshare", &possible).is_err() {
-        // Written past the test's own output, which nobody sees of a test that passes.
-        let skipped = format!("SKIPPED {test}: no {kind:?} can be mounted here ({error})\n");
-        drop(io::stderr().write_all(skipped.as_bytes()));
+        say_skipped(test, &format!("no {kind:?} can be mounted here ({error})"));
         return false;
     }
     let status = inside.env(INSIDE, "1").status();

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{eventually, ports};
+use super::{eventually, ports, process};
 
 /// What a reference to an element is called in messages.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -25,15 +25,8 @@ pub const ENTER: &str = "\u{e007}";
 
 /// Whether there is a browser, and a driver for it.
 pub fn is_installed() -> bool {
-    let is_there = |name: &str| {
-        let mut version = Command::new(name);
-        version
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        version.status().is_ok_and(|status| status.success())
-    };
-    is_there("chromedriver") && is_there("chromium")
+    process::is_installed("chromedriver", "--version")
+        && process::is_installed("chromium", "--version")
 }
 
 /// The driver's process.

@@ -1,6 +1,6 @@
 //! A gateway: a process in front of a cluster, whoever signs its tokens, and whoever calls it.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::process::{Command, ExitStatus, Stdio};
 
 use bytes::Bytes;
@@ -33,6 +33,7 @@ const NEVER: u64 = 4_000_000_000;
 /// A gateway that runs.
 pub struct Gateway {
     address: String,
+    arguments: Vec<String>,
     process: Process,
 }
 
@@ -49,12 +50,7 @@ impl Gateway {
     /// The same, with flags that say where keys are.
     pub async fn start_with_keys(cluster: &Cluster, flags: &[&str]) -> Self {
         let gateway = Self::spawn(cluster, flags);
-        let caller = gateway.caller("");
-        eventually("a gateway that is ready", async || {
-            let ready = caller.try_send(Method::GET, "/readyz", &[], None).await;
-            ready.is_some_and(|ready| ready.status == StatusCode::OK)
-        })
-        .await;
+        gateway.wait_until_ready().await;
         gateway
     }
 
@@ -63,17 +59,35 @@ impl Gateway {
         let port = ports::unused();
         let address = format!("127.0.0.1:{port}");
         let log = cluster.folder().join(format!("gateway-{port}.log"));
-        let errors = File::create(&log).expect("the log can be written");
+        let endpoints = cluster.endpoints().join(",");
+        let own = [
+            ["gateway", "--listen", &address],
+            ["--endpoints", &endpoints, "--jwt-audience"],
+            [AUDIENCE, "--jwt-issuer", ISSUER],
+        ];
+        let own = own.as_flattened().iter();
+        let arguments = own.chain(&["--log-filter", "trolley=debug"]).chain(flags);
+        let mut gateway = Self {
+            arguments: arguments.map(ToString::to_string).collect(),
+            process: Process::new(format!("gateway {address}"), log),
+            address,
+        };
+        gateway.spawn_again();
+        gateway
+    }
+
+    /// Starts one that has ended, at the same address, without waiting.
+    fn spawn_again(&mut self) {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.process.log());
         let mut command = Command::new(env!("CARGO_BIN_EXE_trolley"));
         command
-            .args(["gateway", "--listen", &address])
-            .args(["--endpoints", &cluster.endpoints().join(",")])
-            .args(["--jwt-audience", AUDIENCE, "--jwt-issuer", ISSUER])
-            .args(["--log-filter", "trolley=debug"])
-            .args(flags)
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(errors);
+            .stderr(log.expect("the log can be written"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TROLLEY_") {
                 command.env_remove(name);
@@ -82,9 +96,22 @@ impl Gateway {
         // Tests ask as fast as they can, and guess a lot; those of rates say so themselves.
         command.env("TROLLEY_GATEWAY_RATE_PER_USER", "0");
         command.env("TROLLEY_GATEWAY_RATE_OF_REFUSALS", "0");
-        let mut process = Process::new(format!("gateway {address}"), log);
-        process.start(&mut command);
-        Self { address, process }
+        self.process.start(&mut command);
+    }
+
+    /// Starts one that has ended, at the same address, and waits until it is ready.
+    pub async fn start_again(&mut self) {
+        self.spawn_again();
+        self.wait_until_ready().await;
+    }
+
+    async fn wait_until_ready(&self) {
+        let caller = self.caller("");
+        eventually("a gateway that is ready", async || {
+            let ready = caller.try_send(Method::GET, "/readyz", &[], None).await;
+            ready.is_some_and(|ready| ready.status == StatusCode::OK)
+        })
+        .await;
     }
 
     /// `HOST:PORT`.
@@ -104,11 +131,7 @@ impl Gateway {
 
     /// Somebody who shows this token; nobody in particular if it is empty.
     pub fn caller(&self, token: &str) -> Caller {
-        Caller {
-            address: self.address.clone(),
-            token: token.to_owned(),
-            http: Client::builder(TokioExecutor::new()).build_http(),
-        }
+        Caller::of(&self.address, token)
     }
 
     /// A user with these scopes, in the namespace `default`.
@@ -211,6 +234,15 @@ impl Answer {
 }
 
 impl Caller {
+    /// One who calls this address and shows this token.
+    pub fn of(address: &str, token: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            token: token.to_owned(),
+            http: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
     /// The same at another gateway.
     pub fn at(&self, gateway: &Gateway) -> Self {
         Self {

@@ -5,13 +5,16 @@ pub mod browser;
 mod disk;
 pub mod driver;
 pub mod gateway;
+pub mod haproxy;
 mod link;
 mod load;
 mod node;
 mod ports;
-mod process;
+pub mod process;
 mod random;
+pub mod shoppers;
 mod storm;
+pub mod system;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,13 +1,28 @@
 //! A process under test: killed, signalled, waited for.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::eventually;
 
 /// Lines of its log that a failing test shows.
 const LOG_END: usize = 25;
+
+/// Whether there is a program of this name: it is asked for its version.
+pub fn is_installed(program: &str, flag: &str) -> bool {
+    let mut version = Command::new(program);
+    version.arg(flag);
+    version.stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().is_ok_and(|status| status.success())
+}
+
+/// Says that a test is skipped, past the test harness, which keeps what tests that pass print to itself.
+pub fn say_skipped(test: &str, why: &str) {
+    let words = format!("\nSKIPPED {test}: {why}\n\n");
+    drop(io::stderr().write_all(words.as_bytes()));
+}
 
 /// A process, once it was started, and its log.
 pub struct Process {

@@ -1,12 +1,13 @@
 //! Disks whose power can be cut, and syncs that are lies, for nodes of a test.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 use trolley::torture::faults::disks::Disks as Mounted;
+
+use crate::harness::process::say_skipped;
 
 /// Mounted until they are dropped, before the folder that they are in.
 pub struct Disks {
@@ -26,7 +27,8 @@ impl Disks {
                 folder,
             }),
             Err(problem) => {
-                skipped(&problem.to_string());
+                let why = format!("it takes root and loop devices: {problem}");
+                say_skipped("power cuts", &why);
                 None
             }
         }
@@ -97,13 +99,4 @@ fn compile_liar(folder: &TempDir) -> PathBuf {
     let output = output.expect("there is a compiler");
     assert!(output.status.success(), "{output:?}");
     made
-}
-
-/// Past the test's captured output: somebody may believe that it was run.
-fn skipped(problem: &str) {
-    let said =
-        format!("\nSKIPPED: power cuts, for this takes root and loop devices: {problem}\n\n");
-    std::io::stderr()
-        .write_all(said.as_bytes())
-        .expect("somebody reads");
 }
