@@ -2,6 +2,7 @@
 
 mod accounts;
 mod browser;
+mod checkout;
 mod cluster;
 mod drain;
 mod keys;
