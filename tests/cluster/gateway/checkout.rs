@@ -2,6 +2,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::harness::browser::{Browser, SHOP};
 use crate::harness::gateway::{Answer, Gateway, token};
@@ -78,7 +79,7 @@ async fn what_a_page_showed_is_ordered_and_kept() {
     let again = order(&mut second, &nonce, &shown).await.ok();
     assert_eq!(again.body, placed.body);
     assert_eq!(pieces(&mut second).await, 1, "the pen stays");
-    assert_eq!(orders(&mut first).await, [placed.body.clone()]);
+    assert_eq!(orders(&mut first).await, std::slice::from_ref(&placed.body));
 
     let later = second.get("/session").await.ok().body["cart"]["mod_revision"].clone();
     let later = order(&mut second, &Browser::nonce(), &later).await.ok();
@@ -138,7 +139,8 @@ async fn many_clicks_make_one_order() {
     let mut ada = ada(&gateways[0]).await;
     let shown = add(&mut ada, "MUG-01", 2).await;
     let form = Browser::nonce();
-    let clicks = (0..16).map(|click| {
+    let mut clicks = JoinSet::new();
+    for click in 0..16 {
         let mut window = ada.at(&gateways[click % 2]);
         // Every other click is the form of the first window, sent again.
         let nonce = if click % 4 < 2 {
@@ -147,12 +149,10 @@ async fn many_clicks_make_one_order() {
             Browser::nonce()
         };
         let shown = shown.clone();
-        tokio::spawn(async move { order(&mut window, &nonce, &shown).await })
-    });
-    let clicks: Vec<_> = clicks.collect();
+        clicks.spawn(async move { order(&mut window, &nonce, &shown).await });
+    }
     let mut placed = Vec::new();
-    for click in clicks {
-        let answer = click.await.expect("it does not panic");
+    for answer in clicks.join_all().await {
         if answer.status == 201 {
             placed.push(answer.body);
         } else {
@@ -198,9 +198,10 @@ async fn an_order_is_placed_once_while_leaders_die() {
         let leader = cluster.wait_for_leader().await;
         let (mut window, form) = (ada.clone(), nonce.clone());
         let sent = shown.clone();
-        let clicked = tokio::spawn(async move { order(&mut window, &form, &sent).await });
+        let mut clicked = JoinSet::new();
+        clicked.spawn(async move { order(&mut window, &form, &sent).await });
         cluster.node(leader).kill();
-        let clicked = clicked.await.expect("it does not panic");
+        let clicked = clicked.join_all().await.remove(0);
         // As the page does: until it is answered, wherever, under the same name.
         let mut other = ada.at(&gateways[1]);
         let mut placed = None;
