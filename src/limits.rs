@@ -262,7 +262,7 @@ pub const JWT_RSA_MIN_BYTES: usize = 256;
 /// How long reading keys may take.
 pub const JWT_KEYS_DEADLINE_MS: u64 = 5_000;
 /// Tokens whose signature is known to be good.
-pub const JWT_REMEMBERED: usize = 4096;
+pub const JWT_REMEMBERED: usize = 65_536;
 /// Callers whose rates are known; of those beyond, the ones that were seen least are forgotten.
 pub const RATES_REMEMBERED: usize = 65_536;
 

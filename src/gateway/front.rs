@@ -1,8 +1,11 @@
 //! What every request passes on its way to a route, and every answer on its way back.
 //!
 //! ```text
-//! request ─▶ observe (id, span, metrics, headers) ─▶ CORS ─▶ guard (token, rates) ─▶ admit (places) ─▶ time limit ─▶ route
+//! request ─▶ CORS, if it is on ─▶ id, span, metrics, headers ─▶ token, rates ─▶ places ─▶ time limit ─▶ route
+//!                                 └─ observe ──────────────┘   └─ let_in ───────────────────────┘
 //! ```
+//!
+//! All of that is one layer around the routes, because each of them costs a request more than what most of these steps do.
 //!
 //! Nothing under `/v1` is answered without a good token, not even that there is no such route.
 
@@ -38,22 +41,20 @@ pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) 
     let started = Instant::now();
     let id = request_id(request.headers());
     let method = request.method().clone();
-    let route = route(&request);
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("none", MatchedPath::as_str);
     // Neither path nor query: they may name users.
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), %method, route);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let class = Class::of(&method, route);
+    let answer = let_in(&app, class, request, next).instrument(span.clone());
+    let mut response = answer.await;
     let (status, took) = (response.status(), started.elapsed());
-    app.metrics.answered(&method, &route, status, took);
+    app.metrics.answered(&method, route, status, took);
     span.in_scope(|| tracing::debug!(status = status.as_u16(), ?took, "answered"));
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
     secure(headers);
     response
-}
-
-fn route(request: &Request) -> String {
-    let matched = request.extensions().get::<MatchedPath>();
-    matched.map_or("none", MatchedPath::as_str).to_owned()
 }
 
 /// The caller's, if it can stand in a log as it is.
@@ -65,23 +66,25 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     };
     let own = headers.get(REQUEST_ID);
     own.filter(is_plain).cloned().unwrap_or_else(|| {
-        let drawn = uuid::Uuid::new_v4().simple().to_string();
-        HeaderValue::from_str(&drawn).expect("hexadecimal digits are visible ASCII")
+        let mut digits = [0; uuid::fmt::Simple::LENGTH];
+        let drawn = uuid::Uuid::new_v4().simple().encode_lower(&mut digits);
+        HeaderValue::from_str(drawn).expect("hexadecimal digits are visible ASCII")
     })
 }
 
 /// Lets nobody into `/v1` without a good token, or too often.
-pub async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+async fn let_in(app: &App, class: Class, mut request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_guarded = path == "/v1" || path.starts_with("/v1/");
-    if is_guarded {
-        let address = address(&request, app.protection.forwarded_for);
-        match identify(&app, address, bearer(request.headers())).await {
-            Ok(caller) => request.extensions_mut().insert(caller),
-            Err(problem) => return problem.into_response(),
-        };
+    if !is_guarded {
+        return next.run(request).await;
     }
-    next.run(request).await
+    let address = address(&request, app.protection.forwarded_for);
+    match identify(app, address, bearer(request.headers())).await {
+        Ok(caller) => request.extensions_mut().insert(caller),
+        Err(problem) => return problem.into_response(),
+    };
+    admitted(app, class, next.run(request)).await
 }
 
 async fn identify(
@@ -155,9 +158,15 @@ pub fn address(request: &Request, forwarded: bool) -> Option<IpAddr> {
     peer.map(|peer| peer.0.ip())
 }
 
-/// Refuses what there is no place for, and bounds how long the rest may take.
+/// The same places for what needs no token.
 pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let class = Class::of(request.method(), &route(&request));
+    let route = request.extensions().get::<MatchedPath>();
+    let class = Class::of(request.method(), route.map_or("none", MatchedPath::as_str));
+    admitted(&app, class, next.run(request)).await
+}
+
+/// Refuses what there is no place for, and bounds how long the rest may take.
+async fn admitted(app: &App, class: Class, answer: impl Future<Output = Response>) -> Response {
     let Some(_place) = app.admission.admit(class) else {
         app.metrics.shed(class);
         let detail = "this gateway has as many requests as it takes: wait, or use another";
@@ -165,7 +174,7 @@ pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) ->
             .retryable()
             .into_response();
     };
-    within(app.protection.request_timeout, next.run(request)).await
+    within(app.protection.request_timeout, answer).await
 }
 
 async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Response {

@@ -42,12 +42,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower::util::option_layer;
 use tower_http::cors::CorsLayer;
 
 pub use error::Error;
@@ -63,7 +61,6 @@ use self::shop::Shop;
 use crate::client::{Client, ClientConfig};
 use crate::clock::Clock;
 use crate::config::{GatewayConfig, Protection};
-use crate::limits;
 
 /// Of what a request may take, the store's part: so its own answer comes before the gateway gives up.
 const STORE_SHARE: f64 = 0.9;
@@ -123,20 +120,20 @@ impl App {
     /// Every route, behind everything that a request passes.
     fn router(self: Arc<Self>) -> Router {
         let (api, document) = routes::api().split_for_parts();
-        let guarded = api
-            .layer(from_fn_with_state(Arc::clone(&self), front::admit))
+        let api = api
             .fallback(routes::none)
-            .method_not_allowed_fallback(routes::no_method)
-            .layer(from_fn_with_state(Arc::clone(&self), front::guard));
+            .method_not_allowed_fallback(routes::no_method);
         let shop = self.shop.is_some().then(|| shop::routes(&self));
-        guarded
+        let router = api
             .merge(shop.unwrap_or_default())
             .merge(ready::routes())
             .merge(openapi::routes(document))
-            .layer(DefaultBodyLimit::max(limits::HTTP_BODY_BYTES))
-            .layer(option_layer(cors(&self.protection)))
-            .layer(from_fn_with_state(Arc::clone(&self), front::observe))
-            .with_state(self)
+            .layer(from_fn_with_state(Arc::clone(&self), front::observe));
+        let router = match cors(&self.protection) {
+            Some(cors) => router.layer(cors),
+            None => router,
+        };
+        router.with_state(self)
     }
 }
 

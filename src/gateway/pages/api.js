@@ -66,5 +66,8 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** An amount in words. */
+export const money = (minor, currency) => new Intl.NumberFormat(undefined, { style: "currency", currency }).format(minor / 100);
+
 /** The element of this id. */
 export const at = (id) => document.getElementById(id);

@@ -1,6 +1,6 @@
 // The shop: one page, one visitor, one cart, and a stream that tells what becomes of it.
 
-import { Refused, ask, at, element } from "/shop/api.js";
+import { Refused, ask, at, element, money } from "/shop/api.js";
 
 const API = "/shop/api";
 const RECONNECT_MS = 500;
@@ -13,7 +13,7 @@ let stream;
 /** Other windows of this browser have the same cookie. */
 const windows = new BroadcastChannel("trolley-shop");
 
-const price = (cents) => new Intl.NumberFormat(undefined, { style: "currency", currency }).format(cents / 100);
+const price = (cents) => money(cents, currency);
 const say = (text) => { at("message").textContent = text; };
 
 function answered(headers) {
@@ -43,10 +43,10 @@ async function change(method, path, body, renew = () => alone(begin)) {
   }
 }
 
-/** Does what a click asks for, and says why not. */
-async function attempt(work) {
+/** Does what a click asks for, and says why not. `fresh` takes back what was said before. */
+async function attempt(work, fresh = true) {
   try {
-    say("");
+    if (fresh) say("");
     await work();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
@@ -100,11 +100,30 @@ const setQuantity = (line, quantity) => attempt(async () => {
   take(quantity > 0 ? await change("PUT", path, { quantity }) : await change("DELETE", path));
 });
 
+/** Orders what this window shows, once, however often the button is pressed. */
+async function order() {
+  if (!visitor.user) {
+    say("Log in or register: an order is somebody's.");
+    open("log-in");
+    return;
+  }
+  at("order").disabled = true;
+  await attempt(async () => {
+    const placed = await send("POST", "/orders", { mod_revision: cartRevision });
+    say(`Order ${placed.number} is placed.`);
+    at("message").append(" ", element("a", { href: "/shop/orders" }, "Your orders"));
+  });
+  // What became of the cart, if the stream has not told it yet.
+  await attempt(async () => take(await send("GET", "/session")), false);
+  at("order").disabled = false;
+}
+
 /** Shows a cart, unless a newer one is shown. */
 function show(cart) {
   if (cart.mod_revision < cartRevision) return;
   cartRevision = cart.mod_revision;
   at("cart").hidden = cart.lines.length === 0;
+  at("order").hidden = cart.lines.length === 0;
   at("empty").hidden = cart.lines.length > 0;
   at("count").textContent = cart.total_quantity;
   at("subtotal").textContent = price(cart.subtotal ? cart.subtotal.minor_units : 0);
@@ -211,6 +230,7 @@ at("open-register").addEventListener("click", () => open("register"));
 at("open-log-in").addEventListener("click", () => open("log-in"));
 at("cancel").addEventListener("click", () => at("enter").close());
 at("enter-form").addEventListener("submit", (event) => { event.preventDefault(); enter(); });
+at("order").addEventListener("click", order);
 at("log-out").addEventListener("click", () => leave("/log-out"));
 at("open-devices").addEventListener("click", () => attempt(async () => { await showDevices(); at("devices").showModal(); }));
 at("close-devices").addEventListener("click", () => at("devices").close());

@@ -24,9 +24,9 @@ impl Class {
     pub fn of(method: &Method, route: &str) -> Self {
         let last = route.rsplit('/').next().unwrap_or_default();
         match last {
+            "keys" | "sessions" | "orders" if method == Method::GET => Self::Touch,
             "freeze" | "release" | "orders" | "transactions" => Self::Checkout,
             "touch" | "watch" => Self::Touch,
-            "keys" | "sessions" if method == Method::GET => Self::Touch,
             _ => Self::Cart,
         }
     }
@@ -118,6 +118,8 @@ mod tests {
             (Method::POST, "/v1/carts/{owner}/freeze", Class::Checkout),
             (Method::POST, "/v1/carts/{owner}/release", Class::Checkout),
             (Method::POST, "/v1/carts/{owner}/orders", Class::Checkout),
+            (Method::POST, "/shop/api/orders", Class::Checkout),
+            (Method::GET, "/shop/api/orders", Class::Touch),
             (Method::POST, "/v1/transactions", Class::Checkout),
             (Method::POST, "/v1/carts/{owner}/lines", Class::Cart),
             (Method::GET, "/v1/carts/{owner}", Class::Cart),

@@ -1,8 +1,8 @@
 //! What every answer has beside its body.
 
-use axum::Json;
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::ETAG;
+use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
@@ -12,6 +12,11 @@ use crate::types::Revision;
 
 const NODE: HeaderName = HeaderName::from_static("x-trolley-node");
 const REPLAYED: HeaderName = HeaderName::from_static("x-trolley-replayed");
+/// Room for these and for what every answer of the front gets on its way out.
+const HEADERS: usize = 20;
+
+/// Room for most carts.
+const BODY_BYTES: usize = 1024;
 
 /// A body, and what the store said besides.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ impl<T> Answer<T> {
     pub fn of<U>(reply: Reply<U>, view: impl FnOnce(U) -> T) -> Self {
         let mut answer = Self {
             status: StatusCode::OK,
-            headers: HeaderMap::new(),
+            headers: HeaderMap::with_capacity(HEADERS),
             body: None,
         };
         answer.set(HeaderName::from_static(REVISION), reply.revision.get());
@@ -81,10 +86,19 @@ impl Answer<()> {
 }
 
 impl<T: Serialize> IntoResponse for Answer<T> {
-    fn into_response(self) -> Response {
-        match self.body {
-            Some(body) => (self.status, self.headers, Json(body)).into_response(),
-            None => (self.status, self.headers).into_response(),
-        }
+    fn into_response(mut self) -> Response {
+        let body = self.body.map_or_else(Body::empty, |body| {
+            let json = HeaderValue::from_static("application/json");
+            self.headers.insert(CONTENT_TYPE, json);
+            // Written once, where it stays.
+            let mut bytes = Vec::with_capacity(BODY_BYTES);
+            serde_json::to_writer(&mut bytes, &body)
+                .expect("views are derived, and the keys of their maps are texts");
+            Body::from(bytes)
+        });
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
     }
 }

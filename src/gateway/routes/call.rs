@@ -11,8 +11,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts};
 use axum::extract::{FromRequest, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -313,12 +313,13 @@ pub struct Body<T>(pub T);
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+    async fn from_request(mut request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         // Whoever says so beforehand need not send it.
         let announced = http_body::Body::size_hint(request.body()).lower();
         if announced > limits::HTTP_BODY_BYTES as u64 {
             return Err(too_large());
         }
+        DefaultBodyLimit::max(limits::HTTP_BODY_BYTES).apply(&mut request);
         // Less than the whole request may take, so that whoever sends slowly is told that, and not that the store is slow.
         let patience = app.protection.request_timeout / 2;
         let body = axum::Json::<T>::from_request(request, app);

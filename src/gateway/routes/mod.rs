@@ -27,7 +27,7 @@ use http::header::{
 use utoipa_axum::router::OpenApiRouter;
 
 pub(super) use self::answer::Answer;
-pub(super) use self::call::{Body, IDEMPOTENCY_KEY};
+pub(super) use self::call::{Asked, Body, IDEMPOTENCY_KEY};
 pub(super) use self::cart_views::Cart;
 pub(super) use self::session_views::Devices;
 

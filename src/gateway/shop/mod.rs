@@ -9,8 +9,9 @@
 //!    ([`visitor`]): another site's page can do neither.
 //! 3. Prices are the [`catalogue`]'s, whatever a browser says.
 //! 4. A request that is sent again under its `Idempotency-Key` is done once.
+//! 5. A cart is ordered once, as its page showed it ([`orders`]).
 //!
-//! Deliberately absent: payment and orders. `/v1` has freezes and orders for a shop that takes money.
+//! Deliberately absent: payment, whose place is between the freeze of a cart and its order; stock.
 
 mod cart;
 mod catalogue;
@@ -18,6 +19,7 @@ mod cookie;
 mod devices;
 mod entry;
 mod events;
+mod orders;
 mod pages;
 mod view;
 mod visitor;
@@ -88,6 +90,7 @@ pub fn routes(app: &Arc<App>) -> Router<Arc<App>> {
             "/cart/lines/{line}",
             put(cart::set_quantity).delete(cart::remove),
         )
+        .route("/orders", get(orders::list).post(orders::place))
         .route("/events", get(events::follow))
         .layer(from_fn_with_state(Arc::clone(app), visitor::protect))
         .layer(from_fn_with_state(Arc::clone(app), front::admit))

@@ -20,9 +20,15 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
 /// Path, kind and text of every file.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("/shop", HTML, include_str!("../pages/shop.html")),
     ("/shop/shop.js", SCRIPT, include_str!("../pages/shop.js")),
+    ("/shop/orders", HTML, include_str!("../pages/orders.html")),
+    (
+        "/shop/orders.js",
+        SCRIPT,
+        include_str!("../pages/orders.js"),
+    ),
     ("/shop/api.js", SCRIPT, include_str!("../pages/api.js")),
     ("/shop/style.css", STYLE, include_str!("../pages/style.css")),
     ("/console", HTML, include_str!("../pages/console.html")),

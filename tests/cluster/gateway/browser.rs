@@ -104,6 +104,23 @@ async fn a_shopper_notices_neither_a_dead_front_nor_a_dead_leader() {
     assert_eq!(lines(&other).await, whole);
     window.photograph("4-leader-killed").await;
 
+    // What is in the cart is ordered, once; the other device sees it go, and the order.
+    window.click("#order").await;
+    window.wait_for("#message", "is placed").await;
+    window.wait_for("#count", "0").await;
+    other.wait_for("#count", "0").await;
+    other.visit(&format!("{shop}/orders")).await;
+    other.wait_for("#orders .order", "Fountain pen").await;
+    assert_eq!(
+        other
+            .evaluate("return document.querySelectorAll('.order').length")
+            .await,
+        1
+    );
+    other.photograph("4-orders").await;
+    other.visit(&shop).await;
+    other.wait_for("#who", ADA).await;
+
     // Everywhere is there, too.
     window.click("#open-devices").await;
     window.wait_for("#device-list", "Another browser").await;
@@ -141,10 +158,25 @@ async fn pages_are_used_without_a_mouse_on_a_phone_in_the_dark() {
         window.wait_for("#count", total).await;
     }
     window.photograph("7-phone-dark").await;
-    for page in ["shop", "console"] {
+
+    // An order is somebody's: the guest is asked who that is, and comes back to the button.
+    press_until(&window, TAB, "order").await;
+    window.press(ENTER).await;
+    window.wait_for("#enter-title", "Log in").await;
+    press_until(&window, TAB, "cancel").await;
+    window.press(ENTER).await;
+    enter(&window, "register").await;
+    press_until(&window, TAB, "order").await;
+    window.press(ENTER).await;
+    window.wait_for("#message", "is placed").await;
+    for page in ["shop/orders", "shop", "console"] {
         window
             .visit(&format!("http://{}/{page}", gateways[0].address()))
             .await;
+        if page == "shop/orders" {
+            window.wait_for("#orders .order", "Black tea").await;
+            window.photograph("7-phone-orders").await;
+        }
         let overflow = "return document.documentElement.scrollWidth - window.innerWidth";
         let overflow = window.evaluate(overflow).await;
         assert!(
@@ -157,6 +189,49 @@ async fn pages_are_used_without_a_mouse_on_a_phone_in_the_dark() {
         assert_ne!(window.evaluate(paper).await, dark, "{page}");
         window.pretend(390, 844, "dark").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_windows_of_one_browser_are_one_visitor() {
+    if skipped("two_windows_of_one_browser_are_one_visitor") {
+        return;
+    }
+    let cluster = Cluster::start(1, &[]).await;
+    let gateways = fronts(&cluster, &["front-a", "front-b"]).await;
+    let addresses = gateways.iter().map(|gateway| gateway.address().to_owned());
+    let balancer = Balancer::start(addresses.collect());
+    let shop = format!("http://{}/shop", balancer.address());
+    let driver = Driver::start().await;
+    let left = driver.open("both").await;
+    let right = left.beside().await;
+    for window in [&left, &right] {
+        window.visit(&shop).await;
+        window.wait_for("#who", "Guest").await;
+    }
+    // They have one cookie, and so one cart.
+    add(&left, "MUG-01", 1).await;
+    right.wait_for("#count", "1").await;
+    enter(&left, "register").await;
+    right.wait_for("#who", ADA).await;
+    add(&right, "TEA-02", 2).await;
+    left.wait_for("#count", "2").await;
+
+    right.click("#log-out").await;
+    right.wait_for("#who", "Guest").await;
+    left.wait_for("#who", "Guest").await;
+    left.wait_for("#message", "You were logged out.").await;
+    left.wait_for("#count", "0").await;
+    // The guest after her is one visitor again.
+    add(&left, "PEN-06", 1).await;
+    right.wait_for("#count", "1").await;
+    enter(&right, "log-in").await;
+    left.wait_for("#who", ADA).await;
+    let both = json!({ "MUG-01": 1, "TEA-02": 1, "PEN-06": 1 });
+    for window in [&left, &right] {
+        window.wait_for("#count", "3").await;
+        assert_eq!(lines(window).await, both);
+    }
+    left.photograph("10-two-windows").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

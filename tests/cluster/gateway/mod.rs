@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 mod balanced;
 mod browser;
+mod checkout;
 mod cluster;
 mod crowd;
 mod drain;

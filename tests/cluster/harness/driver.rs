@@ -79,11 +79,15 @@ impl Driver {
         let opened = send(&http, Method::POST, &self.address, "/session", &wanted).await;
         let opened = opened.unwrap_or_else(|problem| panic!("no browser: {problem}"));
         let session = opened["sessionId"].as_str().expect("a session has an id");
-        Window {
+        let mut window = Window {
             http,
             address: self.address.clone(),
             path: format!("/session/{session}"),
-        }
+            handle: None,
+        };
+        let path = format!("{}/window", window.path);
+        window.handle = Some(window.send(Method::GET, &path, &json!({})).await);
+        window
     }
 }
 
@@ -107,9 +111,22 @@ pub struct Window {
     http: Client<HttpConnector, Full<Bytes>>,
     address: String,
     path: String,
+    /// Which of the browser's windows it is, once that is known.
+    handle: Option<Value>,
 }
 
 impl Window {
+    /// Another window of the same browser, with the same cookies.
+    pub async fn beside(&self) -> Self {
+        let opened = self.post("/window/new", json!({ "type": "window" })).await;
+        Self {
+            http: self.http.clone(),
+            address: self.address.clone(),
+            path: self.path.clone(),
+            handle: Some(opened["handle"].clone()),
+        }
+    }
+
     /// Goes to a page.
     pub async fn visit(&self, url: &str) {
         self.post("/url", json!({ "url": url })).await;
@@ -211,7 +228,13 @@ impl Window {
         self.send(Method::POST, &path, &body).await
     }
 
+    /// Commands go to the window that was named last.
     async fn send(&self, method: Method, path: &str, body: &Value) -> Value {
+        if let Some(handle) = &self.handle {
+            let (path, named) = (format!("{}/window", self.path), json!({ "handle": handle }));
+            let named = send(&self.http, Method::POST, &self.address, &path, &named).await;
+            named.unwrap_or_else(|problem| panic!("no such window: {problem}"));
+        }
         let answer = send(&self.http, method, &self.address, path, body).await;
         answer.unwrap_or_else(|problem| panic!("{path} {body}: {problem}"))
     }
