@@ -295,6 +295,8 @@ def start_all(args, processes, cluster, binary, port):
 
 def main():
     args = arguments()
+    # As Ctrl-C: what was started here ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("fronts.py: terminated"))
     binary, port = os.environ["GATEWAY_BINARY"], int(os.environ["GATEWAY_PORT"])
     lines = []
     with tempfile.TemporaryDirectory() as folder:
