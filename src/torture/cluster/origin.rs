@@ -1,7 +1,7 @@
 //! Which process a connection on this machine comes from.
 //!
 //! Every node dials its peers at the one address that the membership has for each, so the address does not tell links apart.
-//! The kernel does: it names the socket between two addresses, see sock_diag(7), and `/proc/<pid>/fd` who holds it. That needs
+//! The kernel does: it names the socket between two addresses, see `sock_diag(7)`, and `/proc/<pid>/fd` who holds it. That needs
 //! no rights beyond those over one's own processes. The table `/proc/net/tcp` would say the same, but whoever reads it walks over
 //! every connection of the machine, and those that have just ended: thousands, while clients look for a leader.
 
