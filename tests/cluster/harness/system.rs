@@ -18,17 +18,9 @@ pub fn most_files() -> u64 {
 
 /// Memory of a process, in KiB, that is its own: pages of files and of shared memory are the system's.
 pub fn memory_kb(process: u32) -> u64 {
-    figure_kb(process, "RssAnon:")
-}
-
-/// Memory of a process, in KiB, with what it has of its program and of libraries.
-pub fn resident_kb(process: u32) -> u64 {
-    figure_kb(process, "VmRSS:")
-}
-
-fn figure_kb(process: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find_map(|it| it.strip_prefix(name));
+    let mut lines = status.lines();
+    let line = lines.find_map(|it| it.strip_prefix("RssAnon:"));
     let figure = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     figure.expect("Linux tells the memory of a process")
 }
