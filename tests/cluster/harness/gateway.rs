@@ -144,6 +144,11 @@ impl Gateway {
         self.process.kill();
     }
 
+    /// SIGSTOP: it takes connections, as far as the kernel does that for it, and answers nothing.
+    pub fn pause(&self) {
+        self.process.signal("STOP");
+    }
+
     /// SIGTERM.
     pub fn ask_to_stop(&self) {
         self.process.signal("TERM");

@@ -73,11 +73,13 @@ impl Haproxy {
 
     /// Waits until it says this of a front, the first or the second.
     pub async fn wait_for_status(&self, front: usize, status: &str) {
-        let name = name(front);
-        eventually(&format!("haproxy that calls {name} {status}"), async || {
-            self.figure(&name, "status").await == status
-        })
-        .await;
+        let what = format!("haproxy that calls {} {status}", name(front));
+        eventually(&what, async || self.status(front).await == status).await;
+    }
+
+    /// What it says of a front.
+    pub async fn status(&self, front: usize) -> String {
+        self.figure(&name(front), "status").await
     }
 
     /// Sends nothing to a front any more, or again what it should get: `maint`, `drain` or `ready`.
@@ -90,6 +92,11 @@ impl Haproxy {
     /// Requests that a front has got.
     pub async fn requests(&self, front: usize) -> u64 {
         self.count(&name(front), "stot").await
+    }
+
+    /// Requests that a front has not answered yet.
+    pub async fn under_way(&self, front: usize) -> u64 {
+        self.count(&name(front), "scur").await
     }
 
     /// Times that a front was found to be gone.

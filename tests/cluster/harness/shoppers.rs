@@ -21,6 +21,8 @@ use super::{DEADLINE, eventually};
 /// Those with keys, and those without.
 const SHOPPERS: u64 = 12;
 const CARELESS: u64 = 4;
+/// All of them, each of whom has one request under way.
+pub const ALL: u64 = SHOPPERS + CARELESS;
 /// Lines of a cart.
 const LINES: u64 = 4;
 const LINE: &str = "/v1/carts/me/lines";
@@ -38,7 +40,7 @@ struct Tally {
     sent_again_on_the_way: AtomicU64,
     /// Writes that were sent again by whoever wanted them.
     sent_again: AtomicU64,
-    /// Writes without keys that a front took along: the balancer said that, and did not send them again.
+    /// Writes without keys that a front took along, and that the balancer did not send again: it says so, or closes the connection.
     cut_off: AtomicU64,
     /// Reads that saw what they had to see.
     reads: AtomicU64,
@@ -236,7 +238,7 @@ async fn add_carelessly(caller: Caller, tally: Arc<Tally>, stop: CancellationTok
                 assert!(is_no_answer(answer), "{answer:?}");
                 unanswered += 1;
                 // A front that answers gives each request an id.
-                if answer.is_some_and(|answer| !answer.headers.contains_key("x-request-id")) {
+                if answer.is_none_or(|answer| !answer.headers.contains_key("x-request-id")) {
                     tally.cut_off.fetch_add(1, Ordering::Relaxed);
                 }
             }
