@@ -16,6 +16,9 @@ ROUNDS=3
 DURATION=4s
 WARM_UP=1s
 CLIENTS=1,64,256,1024
+# Of the load generator: each system is measured with each of them, and keeps what is best for it.
+THREADS=$(nproc)
+((THREADS == 1)) || THREADS=1,$THREADS
 SYSTEMS=trolley,etcd,redis
 KILLS=10
 PAUSES=0
@@ -48,6 +51,7 @@ every write on disk before it is acknowledged, and prints one table of medians.
   --rounds N          measure everything N times, in turn, and take medians; 0 for outages alone ($ROUNDS)
   --duration D        of one measurement ($DURATION), after a warm-up of $WARM_UP
   --clients A,B,...   closed-loop clients ($CLIENTS)
+  --threads A,B,...   threads of the load generator ($THREADS); what is measured with each of them counts with the best
   --systems A,B,...   which systems ($SYSTEMS)
   --watchers N        watchers of one Trolley node; 0 does not measure them ($WATCHERS)
   --kills N           kill the leader N times and take the median outage; 0 does not ($KILLS)
@@ -70,6 +74,7 @@ parse() {
             --rounds) ROUNDS=${2:?"--rounds takes a number"} && shift ;;
             --duration) DURATION=${2:?"--duration takes a duration"} && shift ;;
             --clients) CLIENTS=${2:?"--clients takes numbers"} && shift ;;
+            --threads) THREADS=${2:?"--threads takes numbers"} && shift ;;
             --systems) SYSTEMS=${2:?"--systems takes names"} && shift ;;
             --watchers) WATCHERS=${2:?"--watchers takes a number"} && shift ;;
             --pauses) PAUSES=${2:?"--pauses takes a number"} && shift ;;
@@ -90,6 +95,7 @@ parse() {
     [[ $KILLS =~ ^[0-9]+$ ]] || die "--kills '$KILLS' is not a number"
     [[ $ISOLATIONS =~ ^[0-9]+$ ]] || die "--isolations '$ISOLATIONS' is not a number"
     [[ $PAUSES =~ ^[0-9]+$ ]] || die "--pauses '$PAUSES' is not a number"
+    [[ $THREADS =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--threads '$THREADS' is not a list of numbers"
     [[ $CLIENTS =~ ^[1-9][0-9]*(,[1-9][0-9]*)*$ ]] || die "--clients '$CLIENTS' is not a list of numbers"
 }
 
@@ -322,7 +328,7 @@ settle() {
 
 # measure SYSTEM OPERATION TRANSPORT CLIENTS ROUND
 measure() {
-    local system=$1 operation=$2 transport=$3 clients=$4 round=$5 endpoints pids connections=1
+    local system=$1 operation=$2 transport=$3 clients=$4 round=$5 endpoints pids threads connections=1
     case $system in
         trolley) endpoints=$(trolley_endpoints) pids=$(trolley_pids) ;;
         etcd) endpoints=$(etcd_client "$(etcd_leader)") pids=$(etcd_pids) ;;
@@ -332,12 +338,14 @@ measure() {
     if [[ $transport == unary ]]; then
         connections=$(((clients + 63) / 64))
     fi
-    settle
-    note "round $round: $system $operation, $clients clients, $transport"
-    "$BINARY" bench --json --system "$system" --endpoints "$endpoints" --operation "$operation" \
-        --transport "${transport/pipelined/exchange}" --clients "$clients" --connections "$connections" --keys "$KEYS" \
-        --value-bytes "$VALUE_BYTES" --duration "$DURATION" --warm-up "$WARM_UP" --server-pids "$pids" \
-        --timeout 30s | record system="$system" operation="$operation" transport="$transport" round="$round"
+    for threads in ${THREADS//,/ }; do
+        settle
+        note "round $round: $system $operation, $clients clients, $transport, $threads threads"
+        "$BINARY" bench --json --system "$system" --endpoints "$endpoints" --operation "$operation" \
+            --transport "${transport/pipelined/exchange}" --clients "$clients" --connections "$connections" --keys "$KEYS" \
+            --value-bytes "$VALUE_BYTES" --duration "$DURATION" --warm-up "$WARM_UP" --server-pids "$pids" --threads "$threads" \
+            --timeout 30s | record system="$system" operation="$operation" transport="$transport" round="$round" threads="$threads"
+    done
 }
 
 measure_fan_out() {

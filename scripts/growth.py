@@ -111,6 +111,10 @@ class Cluster:
     def end(self):
         self.call("wipe", check=False)
 
+    def share(self):
+        """Of the machine's cores: a node's, and that of whoever loads them."""
+        return max(1, os.cpu_count() // self.nodes)
+
     def pids(self):
         files = [self.folder / f"node-{node}" / "pid" for node in range(1, self.nodes + 1)]
         return [file.read_text(encoding="utf-8").split()[0] for file in files]
@@ -163,6 +167,7 @@ def measure(cluster, operation, settings, seconds, warm_up):
         str(cluster.binary), "bench", "--json", "--endpoints", cluster.endpoints(), "--operation", operation,
         "--clients", str(settings["clients"]), "--keys", str(settings["keys"]), "--value-bytes", str(settings["value"]),
         "--duration", f"{seconds}s", "--warm-up", f"{warm_up}s", "--server-pids", ",".join(cluster.pids()), "--timeout", "60s",
+        "--threads", str(cluster.share()),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -133,6 +133,7 @@ def measure(args, folder):
         bench = [
             args.binary, "bench", "--json", "--endpoints", cluster.endpoints(), "--operation", args.operation, "--clients",
             str(args.clients), "--duration", f"{args.seconds + 3}s", "--warm-up", "1s", "--server-pids", pids,
+            "--threads", str(cluster.share()),
         ]  # fmt: skip
         data = folder / "perf.data"
         with subprocess.Popen(bench, stdout=subprocess.PIPE, text=True) as running:

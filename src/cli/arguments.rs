@@ -218,6 +218,14 @@ impl ClientVerb {
         self.target().form()
     }
 
+    /// How many threads it wants, if it is of an opinion.
+    pub fn threads(&self) -> Option<u16> {
+        match self {
+            Self::Bench { args, .. } => args.threads,
+            _ => None,
+        }
+    }
+
     pub async fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Session { target, verb } => verb.run(&target).await?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 
 use super::arguments::Target as Cluster;
 use super::failure::Failure;
@@ -27,6 +27,10 @@ pub struct BenchArgs {
     /// Client library instances that the clients share, or connections to Redis
     #[arg(long, default_value_t = 1)]
     pub connections: usize,
+    /// Threads that all clients share; as many as there are cores if it is not given. Where servers share the machine, one is often
+    /// faster than two, which wake each other
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// Measured time
     #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     pub duration: Duration,

@@ -65,8 +65,8 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Verb::Client(verb) => {
-            let form = verb.form();
-            match block_on(verb.run()) {
+            let (form, threads) = (verb.form(), verb.threads());
+            match block_on(threads, verb.run()) {
                 Ok(code) => code,
                 Err(failure) => {
                     output::failure(form, &failure);
@@ -77,10 +77,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn block_on(task: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::Runtime)?;
+fn block_on(
+    threads: Option<u16>,
+    task: impl Future<Output = Result<ExitCode, Failure>>,
+) -> Result<ExitCode, Failure> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        runtime.worker_threads(threads.into());
+    }
+    let runtime = runtime.enable_all().build().map_err(Failure::Runtime)?;
     runtime.block_on(task)
 }
