@@ -218,7 +218,7 @@ sys.exit(0 if whole and len({n["applied_index"] for n in nodes}) == 1 else 1)'
 
 etcd_client() { printf '127.0.0.1:%d' $((BASE_PORT + 20 + $1)); }
 
-start_etcd() {
+start_etcd_node() {
     local id=$1 peer members=() i
     for i in 1 2 3; do
         members+=("n$i=http://127.0.0.1:$((BASE_PORT + 30 + i))")
@@ -249,7 +249,7 @@ for n, member in enumerate(json.load(sys.stdin), 1):
 
 etcd_pids() { printf '%s,%s,%s' "${PIDS[etcd-1]}" "${PIDS[etcd-2]}" "${PIDS[etcd-3]}"; }
 
-start_redis() {
+start_redis_node() {
     local name=$1 port=$2
     shift 2
     mkdir -p -- "$WORK/$name"
@@ -269,21 +269,40 @@ start_all() {
         export TROLLEY_ELECTION_TIMEOUT_MIN_MS=$ELECTION_MS TROLLEY_ELECTION_TIMEOUT_MAX_MS=$((2 * ELECTION_MS))
         ETCD_TIMERS=(--heartbeat-interval "$HEARTBEAT_MS" --election-timeout "$ELECTION_MS")
     fi
-    if runs trolley; then
-        cluster up 3 >"$WORK/up.log" 2>&1 || die "Trolley does not start: $(tail -n 3 "$WORK/up.log")"
-    fi
-    if runs etcd; then
-        local id
-        for id in 1 2 3; do
-            start_etcd "$id"
-        done
-        wait_until 30 etcd_healthy || die "etcd does not start: $(tail -n 3 "$WORK"/etcd-*.log)"
-    fi
-    if runs redis; then
-        start_redis redis-1 $((BASE_PORT + 40))
-        start_redis redis-2 $((BASE_PORT + 41)) --replicaof 127.0.0.1 $((BASE_PORT + 40))
-        wait_until 30 redis_ready || die "Redis does not start: $(tail -n 3 "$WORK"/redis-*.log)"
-    fi
+    local system
+    for system in trolley etcd redis; do
+        ! runs "$system" || "start_$system"
+    done
+}
+
+start_trolley() { cluster up 3 >"$WORK/up.log" 2>&1 || die "Trolley does not start: $(tail -n 3 "$WORK/up.log")"; }
+
+start_etcd() {
+    local id
+    for id in 1 2 3; do
+        start_etcd_node "$id"
+    done
+    wait_until 30 etcd_healthy || die "etcd does not start: $(tail -n 3 "$WORK"/etcd-*.log)"
+}
+
+start_redis() {
+    start_redis_node redis-1 $((BASE_PORT + 40))
+    start_redis_node redis-2 $((BASE_PORT + 41)) --replicaof 127.0.0.1 $((BASE_PORT + 40))
+    wait_until 30 redis_ready || die "Redis does not start: $(tail -n 3 "$WORK"/redis-*.log)"
+}
+
+# Starts a system again with nothing stored: what other operations have written is no part of what one of them costs.
+renew() {
+    local name
+    case $1 in
+        trolley) cluster wipe >/dev/null 2>&1 ;;
+        *)
+            for name in "${!PIDS[@]}"; do
+                [[ $name != "$1"-* ]] || { end "$name" && rm -rf -- "${WORK:?}/$name"; }
+            done
+            ;;
+    esac
+    "start_$1"
 }
 
 # ---- measuring ----------------------------------------------------------------------------------------------
@@ -329,6 +348,7 @@ settle() {
 # measure SYSTEM OPERATION TRANSPORT CLIENTS ROUND
 measure() {
     local system=$1 operation=$2 transport=$3 clients=$4 round=$5 endpoints pids threads connections=1
+    renew "$system"
     case $system in
         trolley) endpoints=$(trolley_endpoints) pids=$(trolley_pids) ;;
         etcd) endpoints=$(etcd_client "$(etcd_leader)") pids=$(etcd_pids) ;;
@@ -404,7 +424,7 @@ measure_etcd_outage() {
         kill -CONT "${PIDS[etcd-$leader]}"
     else
         end "etcd-$leader"
-        start_etcd "$leader"
+        start_etcd_node "$leader"
     fi
     wait_until 30 etcd_healthy || die "etcd's node $leader does not come back"
 }
