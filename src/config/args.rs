@@ -116,6 +116,17 @@ pub struct ServeArgs {
     )]
     pub write_buffer_bytes: ByteSize,
 
+    /// Memory for changed records that are not in the state database yet: up to three times as much for a moment, and more
+    /// while the disk is full. A record that changes again before it is written costs one write less. At most a 256th of the
+    /// disk.
+    #[arg(
+        long,
+        env = "TROLLEY_STATE_LAYER_BYTES",
+        value_name = "SIZE",
+        default_value = "16MiB"
+    )]
+    pub state_layer_bytes: ByteSize,
+
     /// Disk space that must be free: below it, nothing is taken that would make the store larger. Three quarters of it are set
     /// aside in a file, for deletes and restarts while the disk is full [default: 512MiB, or a tenth of a smaller disk].
     #[arg(long, env = "TROLLEY_MIN_FREE_DISK", value_name = "SIZE")]

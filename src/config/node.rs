@@ -76,6 +76,8 @@ pub struct Memory {
     pub block_cache: usize,
     /// Unsorted writes of each database.
     pub write_buffer: usize,
+    /// Changed records that are not in the state database yet.
+    pub state_layer: usize,
 }
 
 impl TryFrom<ServeArgs> for NodeConfig {
@@ -332,6 +334,7 @@ fn memory(args: &ServeArgs) -> Result<Memory, Error> {
         record_cache: bytes("--record-cache-bytes", args.record_cache_bytes, 0)?,
         block_cache: bytes("--block-cache-bytes", args.block_cache_bytes, 1 << 20)?,
         write_buffer: bytes("--write-buffer-bytes", args.write_buffer_bytes, 1 << 20)?,
+        state_layer: bytes("--state-layer-bytes", args.state_layer_bytes, 1 << 20)?,
     })
 }
 

@@ -320,7 +320,7 @@ fn state_config(config: &NodeConfig, table_limit: usize) -> StateConfig {
             ..DbConfig::default()
         },
         record_cache_bytes: config.memory.record_cache,
-        layer_bytes: limits::STATE_LAYER_BYTES.min(table_limit),
+        layer_bytes: config.memory.state_layer.min(table_limit),
         unwritten_bytes: limits::UNWRITTEN_EVENT_BYTES.min(table_limit),
     }
 }

@@ -52,12 +52,15 @@ fn sizes_and_durations_are_humane() {
         "90s",
         "--record-cache-bytes",
         "1GiB",
+        "--state-layer-bytes",
+        "64MiB",
         "--min-free-disk",
         "2GiB",
     ];
     let config = parse(&flags).expect("valid");
     assert_eq!(config.snapshots.interval, Duration::from_secs(90));
     assert_eq!(config.memory.record_cache, 1 << 30);
+    assert_eq!(config.memory.state_layer, 64 << 20);
     assert_eq!(config.min_free_disk, Some(2 << 30));
 }
 
@@ -66,6 +69,10 @@ fn every_complaint_names_its_flag() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "--node-id"),
         (&["--node-id", "1"], "--initial-cluster"),
+        (
+            &["--single", "--state-layer-bytes", "1KiB"],
+            "--state-layer-bytes",
+        ),
         (
             &["--node-id", "0", "--initial-cluster", CLUSTER],
             "--node-id",

@@ -47,6 +47,7 @@ fn config() -> NodeConfig {
             record_cache: 0,
             block_cache: 0,
             write_buffer: 0,
+            state_layer: 0,
         },
         min_free_disk: None,
         message_bytes: limits::MESSAGE_BYTES,
