@@ -1,8 +1,11 @@
 //! A real browser, by way of its driver: the few commands of `WebDriver` that tests of pages need.
 
 use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{eventually, ports, process};
+use super::{DEADLINE, eventually, ports, process};
 
 /// What a reference to an element is called in messages.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -34,6 +37,8 @@ pub struct Driver {
     child: Child,
     address: String,
     profiles: TempDir,
+    /// Of the browsers that it has opened.
+    paths: Mutex<Vec<String>>,
 }
 
 impl Driver {
@@ -51,6 +56,7 @@ impl Driver {
             child,
             address: format!("127.0.0.1:{port}"),
             profiles: TempDir::with_prefix("trolley-browser-").expect("a temporary folder"),
+            paths: Mutex::default(),
         };
         let http = Client::builder(TokioExecutor::new()).build_http();
         eventually("a driver that listens", async || {
@@ -79,27 +85,49 @@ impl Driver {
         let opened = send(&http, Method::POST, &self.address, "/session", &wanted).await;
         let opened = opened.unwrap_or_else(|problem| panic!("no browser: {problem}"));
         let session = opened["sessionId"].as_str().expect("a session has an id");
+        let path = format!("/session/{session}");
+        self.lock_paths().push(path.clone());
         let mut window = Window {
             http,
             address: self.address.clone(),
-            path: format!("/session/{session}"),
+            path,
             handle: None,
         };
         let path = format!("{}/window", window.path);
         window.handle = Some(window.send(Method::GET, &path, &json!({})).await);
         window
     }
+
+    fn lock_paths(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        // A list of names is whole at any time.
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a browser is closed.
+    fn close(&self, path: &str) -> io::Result<()> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let host = &self.address;
+        write!(stream, "DELETE {path} HTTP/1.1\r\nhost: {host}\r\n\r\n")?;
+        // Its answer begins when that is done, and then it keeps the connection.
+        match stream.read(&mut [0])? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Drop for Driver {
-    /// The browsers go with it.
+    /// The browsers go first: when the driver is told to end, it does not see to that each of them does.
     fn drop(&mut self) {
-        // SIGTERM, which it passes on.
-        let pid = self.child.id();
-        let asked = Command::new("kill")
-            .args(["-TERM", &pid.to_string()])
-            .status();
-        assert!(asked.is_ok(), "there is a kill");
+        for path in self.lock_paths().iter() {
+            if let Err(problem) = self.close(path) {
+                println!("the browser {path} was not closed: {problem}");
+            }
+        }
+        self.child
+            .kill()
+            .expect("a process of our own can be killed");
         self.child
             .wait()
             .expect("a process of our own can be waited for");
