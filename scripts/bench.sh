@@ -295,7 +295,7 @@ start_redis() {
 renew() {
     local name
     case $1 in
-        trolley) cluster wipe >/dev/null 2>&1 ;;
+        trolley) cluster wipe >"$WORK/wipe.log" 2>&1 || die "Trolley does not end: $(tail -n 3 "$WORK/wipe.log")" ;;
         *)
             for name in "${!PIDS[@]}"; do
                 [[ $name != "$1"-* ]] || { end "$name" && rm -rf -- "${WORK:?}/$name"; }
