@@ -224,7 +224,7 @@ build() {
     have cargo || die "no cargo: run scripts/setup.sh"
     [[ -d $CARGO_TARGET_DIR/release ]] ||
         note "The first build compiles RocksDB: about a quarter of an hour on two cores."
-    (cd "$ROOT" && cargo build "${CARGO_PROFILE_FLAGS[@]}" --quiet --bin trolley) || die "the build failed"
+    (cd "$ROOT" && cargo build "${CARGO_PROFILE_FLAGS[@]}" --bin trolley) || die "the build failed"
 }
 
 # spawn WHAT PID_FILE LOG COMMAND…: in a session of its own, so that an interrupt of this script does not reach it.
