@@ -84,26 +84,26 @@ pub fn apply<S: Store>(
     stamp: LogTime,
     command: &Command,
 ) -> Result<Applied, Fault> {
-    batch.begin_entry(stamp)?;
-    carry_out(batch, command)
+    let mut applied = apply_all(batch, stamp, std::slice::from_ref(command))?;
+    Ok(applied.pop().expect("one command has one reply"))
 }
 
 /// Applies one entry to a batch, its commands one after the other. `stamp` is the leader's wall time when it proposed: log
 /// time moves on to it, never back. After a fault the batch is unusable and must be dropped.
 ///
 /// The order is part of the format: log time, sweep and its events, once per entry; then for each command replay or
-/// operation, and its events. An entry that swept for each of its commands would hold up the node for as long as a
+/// operation, and its events; then when the replies of this entry end. An entry that swept for each of its commands would hold up the node for as long as a
 /// thousand sweeps take.
 pub fn apply_all<S: Store>(
     batch: &mut Batch<'_, S>,
     stamp: LogTime,
     commands: &[Command],
 ) -> Result<Vec<Applied>, Fault> {
-    batch.begin_entry(stamp)?;
-    commands
-        .iter()
-        .map(|command| carry_out(batch, command))
-        .collect()
+    batch.begin_entry(stamp, commands.len())?;
+    let applied = commands.iter().map(|command| carry_out(batch, command));
+    let applied = applied.collect::<Result<_, _>>()?;
+    replies::end_entry(batch)?;
+    Ok(applied)
 }
 
 /// Answers a command: from the reply tables, or by executing it.

@@ -27,6 +27,7 @@ use super::events::Gone;
 use super::journal::Journal;
 use super::keys::{Key, KeyRange};
 use super::record::{self, Content};
+use super::replies::Answered;
 use super::roster::{Member, Roster};
 use super::store::{Change, Changes, Record, Stored};
 use super::sweep::{Entry, Index};
@@ -103,6 +104,8 @@ pub struct Batch<'a, S> {
     now: LogTime,
     digest: u128,
     checkpoint: Option<pb::DigestCheckpoint>,
+    /// Of the entry being applied.
+    pub(super) answered: Answered,
     /// Set while a transaction runs. Boxed, so that the others carry one word for it.
     undo: Option<Box<Undo>>,
 }
@@ -135,6 +138,7 @@ impl<'a, S: Store> Batch<'a, S> {
             digest: digest::from_bytes(&header.digest)
                 .expect("a store's header was decoded by record::decode_header"),
             checkpoint: header.checkpoint,
+            answered: Answered::default(),
             undo: None,
         }
     }
@@ -400,14 +404,15 @@ impl<'a, S: Store> Batch<'a, S> {
         self.roster.scan(self.store, &range, limit)
     }
 
-    fn remove_from_index(&mut self, key: Bytes) {
+    pub(super) fn remove_from_index(&mut self, key: Bytes) {
         self.digest = self.digest.wrapping_sub(digest::hash(&key, &[]));
         self.index.remove(key);
     }
 
-    /// Begins an entry: moves log time on, and sweeps what is due, as much as one entry may.
-    pub(super) fn begin_entry(&mut self, stamp: LogTime) -> Result<(), Fault> {
+    /// Begins an entry of so many commands: moves log time on, and sweeps what is due, as much as one entry may.
+    pub(super) fn begin_entry(&mut self, stamp: LogTime, commands: usize) -> Result<(), Fault> {
         self.now = self.now.advance(stamp);
+        self.answered = Answered::by_entry_of(commands);
         if !self.index.horizon().may_be_due(self.now) {
             return Ok(());
         }
@@ -437,8 +442,8 @@ impl<'a, S: Store> Batch<'a, S> {
     }
 
     /// Deletes the record that an index entry stands for, or moves the entry to where the record's deadline has
-    /// moved since. An entry that stands for a user is no deadline but work: revoked sessions to sweep, within the
-    /// budget of the log entry.
+    /// moved since. Two kinds stand for more than themselves, and stay until all of that is swept, within the budget of
+    /// each log entry: a user for revoked sessions, a group for the requests in it.
     fn expire(&mut self, entry: Entry, budget: usize) -> Result<Swept, Fault> {
         let target = Key::decode(&entry.target)?;
         let id = self.load(&target)?;
@@ -451,6 +456,9 @@ impl<'a, S: Store> Batch<'a, S> {
         }
         if let Key::User(namespace, user) = &target {
             return session::sweep_revoked(self, id, namespace, user, budget);
+        }
+        if let Key::RequestGroup(..) = &target {
+            return replies::expire_group(self, id, entry, budget);
         }
         self.remove_from_index(entry.key);
         if deadline > self.now {
@@ -508,7 +516,11 @@ impl<'a, S: Store> Batch<'a, S> {
                 .map(|it| (it.indexed_deadline, it.deadline)),
             Key::Request(..) => self
                 .read::<pb::RequestRecord>(id)
+                .filter(|it| !it.is_grouped)
                 .map(|it| (it.deadline, it.deadline)),
+            Key::RequestGroup(deadline, ..) => self
+                .read::<pb::RequestGroupRecord>(id)
+                .map(|_| (deadline.as_millis(), deadline.as_millis())),
             _ => None,
         };
         let (indexed, deadline) = found

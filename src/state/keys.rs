@@ -16,6 +16,7 @@
 //! Lease           21   namespace 00 | lease id (8, big-endian)
 //! Client          30   client id (16)
 //! Request         31   namespace 00 | request hash (16)
+//! RequestGroup    32   deadline (8, big-endian) | the first request's namespace 00 | its hash (16)
 //! Deadline        40   time (8, big-endian) | the target's whole key
 //! Events          50   last revision (8, big-endian)
 //! EventMarks      51   -
@@ -62,6 +63,7 @@ const KV: u8 = 0x20;
 const LEASE: u8 = 0x21;
 const CLIENT: u8 = 0x30;
 const REQUEST: u8 = 0x31;
+const REQUEST_GROUP: u8 = 0x32;
 const DEADLINE: u8 = 0x40;
 const EVENTS: u8 = 0x50;
 const EVENT_MARKS: u8 = 0x51;
@@ -113,6 +115,8 @@ pub enum Key {
     Client(ClientId),
     /// The reply to a plain request id.
     Request(Namespace, RequestHash),
+    /// The requests that one entry answered, named by the end of their replies and the first of them.
+    RequestGroup(LogTime, Namespace, RequestHash),
     /// The index of deadlines: when, and the bytes of which key.
     Deadline(LogTime, Bytes),
     /// What some revisions did, of which this is the last.
@@ -227,6 +231,7 @@ impl Key {
             Self::Lease(namespace, _) => namespace.as_str().len().saturating_add(9),
             Self::Client(_) => 16,
             Self::Request(namespace, _) => namespace.as_str().len().saturating_add(17),
+            Self::RequestGroup(_, namespace, _) => namespace.as_str().len().saturating_add(25),
             Self::Deadline(_, target) => target.len().saturating_add(TIME_BYTES),
             Self::Events(_) => REVISION_BYTES,
         };
@@ -277,6 +282,13 @@ impl Key {
             Self::Request(namespace, hash) => {
                 write_namespace(out, REQUEST, namespace);
                 out.extend_from_slice(hash.as_bytes());
+            }
+            Self::RequestGroup(deadline, namespace, first) => {
+                out.push(REQUEST_GROUP);
+                out.extend_from_slice(&deadline.as_millis().to_be_bytes());
+                out.extend_from_slice(namespace.as_str().as_bytes());
+                out.push(NAMESPACE_END);
+                out.extend_from_slice(first.as_bytes());
             }
             Self::Deadline(time, target) => {
                 out.push(DEADLINE);
@@ -339,6 +351,16 @@ impl Key {
             REQUEST => {
                 let (namespace, hash) = read_namespace(rest)?;
                 Self::Request(namespace, RequestHash::new(hash.try_into().ok()?))
+            }
+            REQUEST_GROUP => {
+                let (deadline, rest) = rest.split_first_chunk::<TIME_BYTES>()?;
+                let (namespace, first) = read_namespace(rest)?;
+                let deadline = LogTime::from_millis(u64::from_be_bytes(*deadline));
+                Self::RequestGroup(
+                    deadline,
+                    namespace,
+                    RequestHash::new(first.try_into().ok()?),
+                )
             }
             DEADLINE => {
                 let (time, target) = rest.split_first_chunk::<TIME_BYTES>()?;
@@ -463,7 +485,7 @@ impl KeyRange {
         }
     }
 
-    /// The replies that are kept.
+    /// The replies that are kept, without the groups that end them.
     #[must_use]
     pub fn replies() -> Self {
         Self {

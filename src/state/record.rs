@@ -41,6 +41,7 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
         Key::Lease(..) => Record::Lease(message("a lease", value)?),
         Key::Client(..) => Record::Client(window(value)?),
         Key::Request(..) => Record::Request(message("a request's reply", value)?),
+        Key::RequestGroup(..) => Record::RequestGroup(message("a group of requests", value)?),
         Key::Deadline(..) | Key::UserSession(..) if value.is_empty() => Record::Index,
         Key::Deadline(..) => return Err(Fault::corrupt("a deadline", "its value is not empty")),
         Key::UserSession(..) => {
@@ -70,6 +71,7 @@ pub fn encode(record: &Record) -> Bytes {
         Record::Lease(lease) => lease.encode_to_vec(),
         Record::Client(window) => window.encode(),
         Record::Request(request) => request.encode_to_vec(),
+        Record::RequestGroup(group) => group.encode_to_vec(),
         Record::Index => Vec::new(),
         Record::EventMarks(marks) => marks.encode_to_vec(),
     }
@@ -176,6 +178,7 @@ content!(
     pb::LeaseRecord => Lease,
     ClientWindow => Client,
     pb::RequestRecord => Request,
+    pb::RequestGroupRecord => RequestGroup,
     pb::EventMarks => EventMarks,
 );
 

@@ -15,23 +15,46 @@
 //! 4. The lowest sequence that is not confirmed is never refused for a full window. What fills it may be the replies
 //!    above, which no client can confirm before this one is answered.
 //! 5. Nothing here moves the revision.
+//! 6. The requests that one entry of several commands answers end together, so they share one place in the index of
+//!    deadlines: a [`pb::RequestGroupRecord`] lists each of them. A place for each would be as many writes again as
+//!    there are replies. What an entry of one command answers has a place of its own.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::apply::{Applied, reply};
-use super::batch::{Batch, SlotId};
-use super::command::{Command, Identity};
+use super::batch::{Batch, SlotId, Swept};
+use super::command::{Command, Identity, RequestHash};
 use super::keys::Key;
 use super::store::Record;
+use super::sweep::Entry;
 use super::window::ClientWindow;
 use super::{Fault, Rejection, Store};
 use crate::limits;
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
-use crate::types::{ClientId, LogTime, Ttl};
+use crate::types::{ClientId, LogTime, Namespace, Ttl};
+
+/// The requests that the entry being applied has answered, if they are to be a group.
+#[derive(Debug, Default)]
+pub(super) struct Answered(Option<Group>);
+
+#[derive(Debug, Default)]
+struct Group {
+    first: Option<(Namespace, RequestHash)>,
+    /// Encoded keys.
+    requests: Vec<Bytes>,
+}
+
+impl Answered {
+    /// None yet.
+    pub fn by_entry_of(commands: usize) -> Self {
+        Self((commands > 1).then(Group::default))
+    }
+}
 
 /// What a table knows of a request.
 enum Known {
@@ -52,14 +75,13 @@ pub(super) fn answer<S: Store>(
     match command.identity {
         Identity::Anonymous => execute(batch).map(fresh),
         Identity::Request(hash) => {
-            let key = Key::Request(command.namespace.clone(), hash);
-            let id = batch.load(&key)?;
+            let id = batch.load(&Key::Request(command.namespace.clone(), hash))?;
             match look_up_request(batch, id, command.fingerprint)? {
                 Known::Answered(reply) => Ok(replayed(reply)),
                 Known::Refused(rejection) => Ok(refused(batch, rejection)),
                 Known::New => {
                     let reply = execute(batch)?;
-                    remember_request(batch, id, &key, command.fingerprint, &reply);
+                    remember_request(batch, id, command, hash, &reply);
                     Ok(fresh(reply))
                 }
             }
@@ -151,25 +173,91 @@ fn look_up_request<S: Store>(
 fn remember_request<S: Store>(
     batch: &mut Batch<'_, S>,
     id: SlotId,
-    key: &Key,
-    fingerprint: u64,
+    command: &Command,
+    hash: RequestHash,
     reply: &pb::Reply,
 ) {
-    if let Some(old) = batch.read::<pb::RequestRecord>(id) {
+    let key = Key::Request(command.namespace.clone(), hash);
+    let old = batch.read::<pb::RequestRecord>(id);
+    // One in a group stays listed there: the sweep sees that it is no longer what the group ends.
+    if let Some(old) = old.filter(|old| !old.is_grouped) {
         let indexed = LogTime::from_millis(old.deadline);
-        batch.unindex(indexed, key);
+        batch.unindex(indexed, &key);
     }
     let deadline = window_end(batch.now());
-    batch.index(deadline, key);
+    let is_grouped = match &mut batch.answered.0 {
+        Some(group) => {
+            let first = || (command.namespace.clone(), hash);
+            group.first.get_or_insert_with(first);
+            group.requests.push(key.encode());
+            true
+        }
+        None => {
+            batch.index(deadline, &key);
+            false
+        }
+    };
     let record = pb::RequestRecord {
         reply: Some(pb::StoredReply {
             sequence: 0,
-            fingerprint,
+            fingerprint: command.fingerprint,
             reply: reply.encode_to_vec().into(),
         }),
         deadline: deadline.as_millis(),
+        is_grouped,
     };
     batch.put(id, record);
+}
+
+/// Gives the requests that the entry answered their place among the deadlines.
+pub(super) fn end_entry<S: Store>(batch: &mut Batch<'_, S>) -> Result<(), Fault> {
+    let Some(Group {
+        first: Some((namespace, hash)),
+        requests,
+    }) = std::mem::take(&mut batch.answered).0
+    else {
+        return Ok(());
+    };
+    let deadline = window_end(batch.now());
+    // Nobody has it: the first request is answered once until then.
+    let key = Key::RequestGroup(deadline, namespace, hash);
+    let id = batch.load(&key)?;
+    batch.put(id, pb::RequestGroupRecord { requests });
+    batch.index(deadline, &key);
+    Ok(())
+}
+
+/// Forgets replies of a group, as many as the budget allows, and the group with the last of them.
+pub(super) fn expire_group<S: Store>(
+    batch: &mut Batch<'_, S>,
+    id: SlotId,
+    entry: Entry,
+    budget: usize,
+) -> Result<Swept, Fault> {
+    let Some(group) = batch.change::<pb::RequestGroupRecord>(id) else {
+        return Err(Fault::corrupt("the deadline index", "a group is missing"));
+    };
+    let records = budget.min(group.requests.len());
+    let ended: Vec<_> = group.requests.drain(..records).collect();
+    let is_last = group.requests.is_empty();
+    for key in ended {
+        let request = batch.load(&Key::decode(&key)?)?;
+        let Some(record) = batch.read::<pb::RequestRecord>(request) else {
+            return Err(Fault::corrupt("a group of requests", "a reply is missing"));
+        };
+        // One that was answered again, after its time and before the sweep, ends with another group.
+        if record.deadline <= entry.time.as_millis() {
+            batch.delete(request);
+        }
+    }
+    if is_last {
+        batch.remove_from_index(entry.key);
+        batch.delete(id);
+    }
+    Ok(Swept {
+        records,
+        readable: false,
+    })
 }
 
 /// The client's window: made if it has none, emptied if its time was over, confirmed as far as the client says, and

@@ -37,6 +37,8 @@ pub enum Record {
     Client(Arc<ClientWindow>),
     /// Under [`Key::Request`].
     Request(Arc<pb::RequestRecord>),
+    /// Under [`Key::RequestGroup`].
+    RequestGroup(Arc<pb::RequestGroupRecord>),
     /// Under [`Key::Deadline`] and [`Key::UserSession`]: the key says it all, the value is empty.
     Index,
     /// Under [`Key::EventMarks`].

@@ -1,9 +1,9 @@
 //! The deadline index as a batch sees it: the store's entries with the batch's own changes over them.
 //!
 //! Invariants:
-//! 1. Each record that has a deadline has exactly one index entry, at or before that deadline. A record whose
-//!    deadline moves on keeps its entry, and the sweep moves it when it meets it: touching a session costs no
-//!    index write.
+//! 1. Each record that has a deadline has exactly one index entry, at or before that deadline, of its own or with its group
+//!    ([`super::replies`]). A record whose deadline moves on keeps its entry, and the sweep moves it when it meets it:
+//!    touching a session costs no index write.
 //! 2. [`SweepHorizon`] is at or before every entry. It saves scans and never changes a result.
 //! 3. Within a batch the store's index is read once, ascending; what lies behind was removed or is known. It is read
 //!    between transactions only, so that undoing one never has to give back what was read.

@@ -82,7 +82,7 @@ impl RecordCache {
 fn keeps(key: &Key) -> bool {
     !matches!(
         key,
-        Key::Request(..) | Key::Deadline(..) | Key::UserSession(..)
+        Key::Request(..) | Key::RequestGroup(..) | Key::Deadline(..) | Key::UserSession(..)
     )
 }
 

@@ -19,6 +19,7 @@ fn bytes(store: &MemoryStore) -> usize {
             key,
             Key::Client(_)
                 | Key::Request(..)
+                | Key::RequestGroup(..)
                 | Key::Deadline(..)
                 | Key::Header
                 | Key::Events(_)

@@ -40,7 +40,16 @@ fn record_key() -> impl Strategy<Value = Key> {
             .prop_map(|(ns, id)| { Key::Lease(ns, LeaseId::parse(id).expect("not 0")) }),
         hash().prop_map(|h| Key::Client(ClientId::new([h; 16]))),
         (namespace(), hash()).prop_map(|(ns, h)| Key::Request(ns, RequestHash::new([h; 16]))),
+        (time(), namespace(), hash()).prop_map(|(time, ns, h)| Key::RequestGroup(
+            time,
+            ns,
+            RequestHash::new([h; 16])
+        )),
     ]
+}
+
+fn time() -> impl Strategy<Value = LogTime> {
+    prop::sample::select(vec![0, 1, 255, 256, u64::MAX]).prop_map(LogTime::from_millis)
 }
 
 fn any_key() -> impl Strategy<Value = Key> {
@@ -60,8 +69,8 @@ fn any_key() -> impl Strategy<Value = Key> {
                 Key::UserSession(ns, user, birth, TokenHash::new([h; 32]))
             }),
         6 => record_key(),
-        3 => (prop::sample::select(vec![0, 1, 255, 256, u64::MAX]), record_key())
-            .prop_map(|(time, target)| Key::Deadline(LogTime::from_millis(time), target.encode())),
+        3 => (time(), record_key())
+            .prop_map(|(time, target)| Key::Deadline(time, target.encode())),
     ]
 }
 
@@ -88,9 +97,13 @@ fn rank(key: &Key) -> (u8, u64, String, Vec<u8>, u64, Vec<u8>) {
         Key::Lease(ns, id) => plain(11, ns, id.get().to_be_bytes().into()),
         Key::Client(id) => unnamed(12, 0, id.as_bytes().to_vec()),
         Key::Request(ns, hash) => plain(13, ns, hash.as_bytes().to_vec()),
-        Key::Deadline(time, target) => unnamed(14, time.as_millis(), target.to_vec()),
-        Key::Events(revision) => unnamed(15, revision.get(), vec![]),
-        Key::EventMarks => unnamed(16, 0, vec![]),
+        Key::RequestGroup(time, ns, hash) => {
+            let (ns, hash) = (ns.as_str().to_owned(), hash.as_bytes().to_vec());
+            (14, time.as_millis(), ns, hash, 0, Vec::new())
+        }
+        Key::Deadline(time, target) => unnamed(15, time.as_millis(), target.to_vec()),
+        Key::Events(revision) => unnamed(16, revision.get(), vec![]),
+        Key::EventMarks => unnamed(17, 0, vec![]),
     }
 }
 
@@ -196,6 +209,14 @@ fn bytes_on_disk_stay_what_they_are() {
         (
             Key::Request(ns(), RequestHash::new([0xab; 16])),
             format!("316e00{}", ab(16)),
+        ),
+        (
+            Key::RequestGroup(
+                LogTime::from_millis(258),
+                ns(),
+                RequestHash::new([0xab; 16]),
+            ),
+            format!("3200000000000001026e00{}", ab(16)),
         ),
         (
             Key::Deadline(LogTime::from_millis(258), kv.encode()),

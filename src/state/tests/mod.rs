@@ -26,7 +26,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
     Applied, Batch, Command, Identity, Key, KeyOperation, KeyRange, MemoryStore, Operation,
-    PutCondition, Record, Rejection, Store, SweepHorizon, apply, digest,
+    PutCondition, Record, Rejection, Store, SweepHorizon, apply_all, digest,
 };
 use crate::types::{self, LeaseId, LogTime, Namespace, TokenHash, Ttl, UserId, Value};
 
@@ -42,14 +42,26 @@ impl Machine {
         self.apply_batch(&[(stamp, command.clone())]).remove(0)
     }
 
+    /// Entries of one command.
     fn apply_batch(&mut self, entries: &[(u64, Command)]) -> Vec<Applied> {
+        let entries = entries.iter();
+        self.apply_entries(entries.map(|(stamp, command)| (*stamp, std::slice::from_ref(command))))
+    }
+
+    fn apply_entry(&mut self, stamp: u64, commands: &[Command]) -> Vec<Applied> {
+        self.apply_entries(std::iter::once((stamp, commands)))
+    }
+
+    fn apply_entries<'a>(
+        &mut self,
+        entries: impl Iterator<Item = (u64, &'a [Command])>,
+    ) -> Vec<Applied> {
         let mut batch = Batch::new(&self.store, self.horizon);
-        let applied = entries
-            .iter()
-            .map(|(stamp, command)| {
-                apply(&mut batch, LogTime::from_millis(*stamp), command).expect("no fault")
-            })
-            .collect();
+        let mut applied = Vec::new();
+        for (stamp, commands) in entries {
+            let stamp = LogTime::from_millis(stamp);
+            applied.extend(apply_all(&mut batch, stamp, commands).expect("no fault"));
+        }
         let (changes, horizon) = batch.finish();
         assert!(
             changes
@@ -132,7 +144,49 @@ impl Machine {
         expected.sort();
         indexed.sort();
         assert_eq!(indexed, expected);
+        self.check_groups();
         self.check_roster();
+    }
+
+    /// Each grouped reply is listed once where its deadline is, and whatever else is listed was answered again since.
+    fn check_groups(&self) {
+        let (mut listed, mut expected) = (Vec::new(), Vec::new());
+        for (bytes, _) in self.store.iter() {
+            match Key::decode(bytes).expect("a stored key") {
+                key @ Key::RequestGroup(time, ..) => {
+                    let Some(Record::RequestGroup(group)) = self.record(&key) else {
+                        panic!("{key:?} has another record");
+                    };
+                    assert!(!group.requests.is_empty(), "{key:?}");
+                    for request in &group.requests {
+                        let key = Key::decode(request).expect("a stored key");
+                        let Some(Record::Request(it)) = self.record(&key) else {
+                            panic!("{key:?} is listed and not there");
+                        };
+                        if it.is_grouped && it.deadline == time.as_millis() {
+                            listed.push(request.clone());
+                        } else {
+                            assert!(it.deadline > time.as_millis(), "{key:?}");
+                        }
+                    }
+                }
+                key @ Key::Request(..) => {
+                    if let Some(Record::Request(it)) = self.record(&key)
+                        && it.is_grouped
+                    {
+                        expected.push(bytes.clone());
+                    }
+                }
+                _ => {}
+            }
+        }
+        listed.sort();
+        assert_eq!(listed, expected);
+    }
+
+    fn record(&self, key: &Key) -> Option<Record> {
+        let stored = self.store.get(key).expect("no fault");
+        stored.map(|stored| stored.record)
     }
 
     /// Each session of a user that was not ended has its entry, each entry its session, and each user's record counts them.
@@ -275,7 +329,13 @@ impl Machine {
             Record::Kv(it) => (it.deadline != 0).then_some((it.deadline, it.deadline)),
             Record::Lease(it) => Some((it.indexed_deadline, it.deadline)),
             Record::Client(it) => Some((it.indexed_deadline, it.deadline)),
-            Record::Request(it) => Some((it.deadline, it.deadline)),
+            Record::Request(it) => (!it.is_grouped).then_some((it.deadline, it.deadline)),
+            Record::RequestGroup(_) => {
+                let Key::RequestGroup(deadline, ..) = key else {
+                    panic!("{key:?} has a group's record");
+                };
+                Some((deadline.as_millis(), deadline.as_millis()))
+            }
             Record::Cart(it) => {
                 // One of an earlier version has none.
                 let needed = it.deadline != 0 && self.outlives(key, &it);

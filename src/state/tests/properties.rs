@@ -177,6 +177,56 @@ proptest! {
         compare_with_model(steps)?;
     }
 
+    /// An entry of several commands answers each as if they came one after the other, at one time, however entries are cut
+    /// into batches.
+    #[test]
+    fn commands_that_share_an_entry_are_answered_as_the_model_does(
+        steps in steps(1..250),
+        sizes in prop::collection::vec(1usize..12, 1..6),
+        lengths in prop::collection::vec(1usize..10, 1..4),
+    ) {
+        let mut script = Script::default();
+        let mut entries: Vec<(u64, u64, Vec<Command>)> = Vec::new();
+        let mut expected = Vec::new();
+        let mut sizes = sizes.into_iter().cycle();
+        let mut room = 0usize;
+        for step in steps {
+            let (stamp, command, applied) = script.answered(step);
+            expected.push(applied);
+            let now = script.model.now;
+            match entries.last_mut().filter(|(_, at, _)| *at == now && room > 0) {
+                Some((.., commands)) => commands.push(command),
+                None => {
+                    room = sizes.next().expect("it goes round");
+                    entries.push((stamp, now, vec![command]));
+                }
+            }
+            room = room.saturating_sub(1);
+        }
+        let entries: Vec<_> = entries.iter().map(|(stamp, _, commands)| (*stamp, &commands[..])).collect();
+        let mut single = Machine::default();
+        let mut replies = Vec::new();
+        for (stamp, commands) in &entries {
+            replies.extend(single.apply_entry(*stamp, commands));
+            single.check_index();
+        }
+        prop_assert_eq!(&replies, &expected);
+        compare_reads(&single, &script.model);
+        single.check_invariants();
+        let mut cut = Machine::default();
+        let mut lengths = lengths.into_iter().cycle();
+        let (mut replies, mut rest) = (Vec::new(), &entries[..]);
+        while !rest.is_empty() {
+            let length = lengths.next().expect("it goes round").min(rest.len());
+            let (batch, after) = rest.split_at(length);
+            replies.extend(cut.apply_entries(batch.iter().copied()));
+            rest = after;
+        }
+        prop_assert_eq!(&replies, &expected);
+        prop_assert_eq!(cut.store.snapshot(), single.store.snapshot());
+        prop_assert_eq!(cut.horizon, single.horizon);
+    }
+
     #[test]
     fn how_entries_are_cut_changes_nothing(
         steps in steps(1..250),

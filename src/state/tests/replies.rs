@@ -8,10 +8,13 @@ use super::{Machine, put, rejection, tick};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::{
-    Applied, ClientWindow, Command, Identity, Key, KeyOperation, Operation, Record, Rejection,
-    RequestHash, SessionOperation, Step, Store, Subject, Txn, is_answered, record, seal,
+    Applied, Batch, Change, Changes, ClientWindow, Command, Identity, Key, KeyOperation, Operation,
+    Record, Rejection, RequestHash, SessionOperation, Step, Store, Subject, Txn, apply,
+    is_answered, record, seal,
 };
-use crate::types::{ClientAttributes, ClientId, Fields, Namespace, RequestId, SessionToken, Ttl};
+use crate::types::{
+    ClientAttributes, ClientId, Fields, LogTime, Namespace, RequestId, SessionToken, Ttl,
+};
 
 fn client() -> ClientId {
     ClientId::new([7; 16])
@@ -145,6 +148,111 @@ fn a_reply_is_forgotten_when_its_window_ends_and_not_before() {
     assert!(!machine.apply(end, &command).replayed);
     machine.check_invariants();
     assert_eq!(machine.count(|key| matches!(key, Key::Request(..))), 1);
+}
+
+fn asked(nth: usize) -> Command {
+    let hash = RequestHash::of(&request(&format!("r{nth}")));
+    let namespace = ["default", "n"][nth % 2];
+    let namespace = Namespace::parse(namespace).expect("a valid name");
+    Command::new(namespace, Identity::Request(hash), put("k", "v", None))
+}
+
+fn replies_kept(machine: &Machine) -> usize {
+    machine.count(|key| matches!(key, Key::Request(..)))
+}
+
+fn groups_kept(machine: &Machine) -> usize {
+    machine.count(|key| matches!(key, Key::RequestGroup(..)))
+}
+
+#[test]
+fn what_one_entry_answers_has_one_place_among_the_deadlines_and_ends_together() {
+    let end = 1 + limits::REPLY_WINDOW_MS;
+    let commands: Vec<_> = (0..5).map(asked).collect();
+    let mut machine = Machine::default();
+    machine.apply_entry(1, &commands);
+    machine.check_invariants();
+    assert_eq!((replies_kept(&machine), groups_kept(&machine)), (5, 1));
+    assert_eq!(machine.count(|key| matches!(key, Key::Deadline(..))), 1);
+    for again in machine.apply_entry(end - 1, &commands) {
+        assert!(again.replayed);
+    }
+    // Replays make no other place.
+    assert_eq!(machine.count(|key| matches!(key, Key::Deadline(..))), 1);
+    let revision = machine.revision();
+    machine.run(end, tick());
+    assert_eq!((replies_kept(&machine), groups_kept(&machine)), (0, 0));
+    assert_eq!(machine.revision(), revision);
+    assert_eq!(machine.horizon.next_deadline(), None);
+}
+
+#[test]
+fn two_entries_of_one_moment_have_a_group_each() {
+    let commands: Vec<_> = (0..6).map(asked).collect();
+    let mut machine = Machine::default();
+    let (first, second) = commands.split_at(3);
+    machine.apply_entries([(1, first), (1, second)].into_iter());
+    machine.check_invariants();
+    assert_eq!((replies_kept(&machine), groups_kept(&machine)), (6, 2));
+    machine.run(1 + limits::REPLY_WINDOW_MS, tick());
+    machine.check_invariants();
+    assert_eq!((replies_kept(&machine), groups_kept(&machine)), (0, 0));
+}
+
+/// A group larger than what an entry sweeps ends over several, and what is asked again in between is answered anew and ends
+/// at its own time.
+#[test]
+fn a_large_group_is_swept_a_little_at_a_time() {
+    const ONE: usize = limits::SWEEP_PER_ENTRY;
+    let end = 1 + limits::REPLY_WINDOW_MS;
+    let total = 2 * ONE + 9;
+    let commands: Vec<_> = (0..total).map(asked).collect();
+    let mut machine = Machine::default();
+    machine.apply_entry(1, &commands);
+    machine.run(end, tick());
+    machine.check_invariants();
+    assert_eq!(
+        (replies_kept(&machine), groups_kept(&machine)),
+        (total - ONE, 1)
+    );
+    // Those at the end of the group are over and were not swept: one entry asks one of them again, another asks two.
+    let (last, two) = commands[total - 3..].split_last().expect("three");
+    assert!(!machine.apply(end, last).replayed);
+    machine.check_invariants();
+    for applied in machine.apply_entry(end, two) {
+        assert!(!applied.replayed);
+    }
+    machine.check_invariants();
+    assert_eq!((replies_kept(&machine), groups_kept(&machine)), (3, 1));
+    for again in machine.apply_entry(2 * end - 2, &commands[total - 3..]) {
+        assert!(again.replayed);
+    }
+    machine.run(2 * end - 1, tick());
+    machine.check_invariants();
+    assert_eq!((replies_kept(&machine), groups_kept(&machine)), (0, 0));
+    assert_eq!(machine.horizon.next_deadline(), None);
+}
+
+#[test]
+fn a_group_that_lists_a_reply_that_is_not_there_is_damage() {
+    let commands: Vec<_> = (0..3).map(asked).collect();
+    let mut machine = Machine::default();
+    machine.apply_entry(1, &commands);
+    let hash = RequestHash::of(&request("r1"));
+    let key = Key::Request(Namespace::parse("n").expect("a valid name"), hash);
+    machine.store.commit(Changes {
+        writes: vec![Change {
+            key_bytes: key.encode(),
+            key,
+            value: None,
+        }],
+        header: machine.store.header(),
+        ..Changes::default()
+    });
+    let mut batch = Batch::new(&machine.store, machine.horizon);
+    let end = LogTime::from_millis(1 + limits::REPLY_WINDOW_MS);
+    let fault = apply(&mut batch, end, &super::command(tick())).expect_err("damaged");
+    assert!(fault.to_string().contains("a group of requests"), "{fault}");
 }
 
 #[test]
@@ -403,6 +511,7 @@ fn reply_tables_on_disk_stay_what_they_are() {
     let request = pb::RequestRecord {
         reply: Some(stored(0)),
         deadline: 5,
+        is_grouped: false,
     };
     let fixtures = [
         (Key::Client(client()), window.encode_to_vec(), WINDOW),

@@ -6,7 +6,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
     Batch, CartOperation, CartOwner, Fault, Key, MemoryStore, Operation, Rejection,
-    SessionOperation, Store, SweepHorizon, apply, apply_all, query,
+    SessionOperation, Store, SweepHorizon, apply, query,
 };
 use crate::types::{
     Attributes, ClientAttributes, Fields, KeyPrefix, LogTime, Namespace, Quantity, Sku, Ttl,
@@ -81,12 +81,8 @@ fn one_entry_of_many_commands_sweeps_no_more() {
     }
     machine.run(11, tick());
     let commands = vec![command(tick()); 100];
-    let mut batch = Batch::new(&machine.store, machine.horizon);
-    let applied = apply_all(&mut batch, LogTime::from_millis(12), &commands).expect("no fault");
+    let applied = machine.apply_entry(12, &commands);
     assert_eq!(applied.len(), commands.len());
-    let (changes, horizon) = batch.finish();
-    machine.store.commit(changes);
-    machine.horizon = horizon;
     // The tick that found them due swept the first.
     assert_eq!(machine.count(is_kv), total - 2 * limits::SWEEP_PER_ENTRY);
     machine.check_invariants();

@@ -253,6 +253,7 @@ fn open_state(key_bytes: &[u8], value: &[u8]) -> Vec<Content> {
         K::Lease(..) => "LeaseRecord",
         K::Client(_) => "ClientWindow",
         K::Request(..) => "RequestRecord",
+        K::RequestGroup(..) => "RequestGroupRecord",
         K::EventMarks => "EventMarks",
         K::UserSession(..) | K::Deadline(..) => "",
     };
