@@ -73,7 +73,7 @@ const OPENERS: [(&str, Opener); 6] = [
 ];
 
 /// The kinds of keys that the state database has.
-const STATE_KEYS: [&str; 17] = [
+const STATE_KEYS: [&str; 18] = [
     "Header",
     "RaftApplied",
     "RaftMembership",
@@ -88,6 +88,7 @@ const STATE_KEYS: [&str; 17] = [
     "Lease",
     "Client",
     "Request",
+    "RequestGroup",
     "Deadline",
     "Events",
     "EventMarks",
