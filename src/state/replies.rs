@@ -185,18 +185,14 @@ fn remember_request<S: Store>(
         batch.unindex(indexed, &key);
     }
     let deadline = window_end(batch.now());
-    let is_grouped = match &mut batch.answered.0 {
-        Some(group) => {
-            let first = || (command.namespace.clone(), hash);
-            group.first.get_or_insert_with(first);
-            group.requests.push(key.encode());
-            true
-        }
-        None => {
-            batch.index(deadline, &key);
-            false
-        }
-    };
+    let is_grouped = batch.answered.0.is_some();
+    if let Some(group) = &mut batch.answered.0 {
+        let first = || (command.namespace.clone(), hash);
+        group.first.get_or_insert_with(first);
+        group.requests.push(key.encode());
+    } else {
+        batch.index(deadline, &key);
+    }
     let record = pb::RequestRecord {
         reply: Some(pb::StoredReply {
             sequence: 0,
