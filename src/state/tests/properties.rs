@@ -194,12 +194,12 @@ proptest! {
             let (stamp, command, applied) = script.answered(step);
             expected.push(applied);
             let now = script.model.now;
-            match entries.last_mut().filter(|(_, at, _)| *at == now && room > 0) {
-                Some((.., commands)) => commands.push(command),
-                None => {
-                    room = sizes.next().expect("it goes round");
-                    entries.push((stamp, now, vec![command]));
-                }
+            let open = entries.last_mut().filter(|(_, at, _)| *at == now && room > 0);
+            if let Some((.., commands)) = open {
+                commands.push(command);
+            } else {
+                room = sizes.next().expect("it goes round");
+                entries.push((stamp, now, vec![command]));
             }
             room = room.saturating_sub(1);
         }
