@@ -42,6 +42,9 @@ pub struct About {
     /// Which round of the run it is, from 1 on; 0 if that was not noted.
     #[serde(default)]
     pub round: u32,
+    /// Another round follows: the nodes go on, and what they write is looked through at its end.
+    #[serde(default)]
+    pub is_followed: bool,
 }
 
 /// A node, seen from outside.

@@ -453,6 +453,7 @@ impl<'a> Run<'a> {
             faults: self.settings.faults.iter().map(|it| it.name()).collect(),
             was_interrupted: noted.was_interrupted,
             round: self.round,
+            is_followed: !self.rounds.is_empty(),
         };
         let mut record = Record {
             samples: noted.samples,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checks::Judgement;
 use super::checks::carts::Durability;
+use super::checks::recovery::percentile;
 use super::verdict::Verdict;
 
 /// Properties whose facts are operations that were held against an order that is linearizable.
@@ -105,10 +106,7 @@ impl Series {
         self.elapsed_ms += verdict.elapsed_ms;
         self.all_ms.extend(&verdict.recovery.all_ms);
         self.all_ms.sort_unstable();
-        let at = |percent: usize| {
-            let last = self.all_ms.len().saturating_sub(1);
-            self.all_ms.get(last * percent / 100).copied().unwrap_or(0)
-        };
+        let at = |percent| percentile(&self.all_ms, percent);
         self.recovery = (self.all_ms.len() as u64, at(50), at(99), at(100));
     }
 

@@ -141,7 +141,9 @@ pub fn all(record: &Record) -> Vec<Check> {
     checks.push(nodes::terms(&record.samples));
     checks.push(nodes::replicas(audit, record.about.nodes));
     checks.push(nodes::deaths(&record.chronicle));
-    checks.push(nodes::files(audit));
+    if !record.about.is_followed {
+        checks.push(nodes::files(audit));
+    }
     checks.push(nodes::resources(&record.samples));
     checks.push(recovery::liveness(
         &record.chronicle,
@@ -149,6 +151,24 @@ pub fn all(record: &Record) -> Vec<Check> {
         &record.samples,
     ));
     checks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each round would be undecided otherwise, and with it every run that has more than one.
+    #[test]
+    fn files_are_looked_through_after_the_last_round_alone() {
+        let checks_files = |is_followed| {
+            let mut record = crate::torture::testing::empty_record();
+            record.about.is_followed = is_followed;
+            let mut checks = all(&record).into_iter();
+            checks.any(|check| check.name == nodes::files(&record.audit).name)
+        };
+        assert!(checks_files(false));
+        assert!(!checks_files(true));
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::Check;
@@ -89,7 +88,7 @@ pub struct Recovery {
     pub buckets: Vec<(u64, u64)>,
     /// The longest, by what had happened.
     pub longest_by_cause: BTreeMap<String, u64>,
-    /// Every one of them, in milliseconds, so that runs can be added up.
+    /// Every one of them, in milliseconds, ascending, so that runs can be added up.
     #[serde(default)]
     pub all_ms: Vec<u64>,
     /// For how long nobody was served around faults that were done to the leader alone, by kind.
@@ -170,28 +169,33 @@ const BUCKETS_MS: [u64; 11] = [
 #[must_use]
 pub fn measure(chronicle: &Chronicle, probes: &[Probes]) -> Recovery {
     let mut recovery = Recovery::default();
-    let mut histogram = Histogram::<u64>::new(3).expect("three digits are allowed");
     for (what, _, ms) in samples(chronicle, probes) {
-        histogram.saturating_record(ms);
         recovery.all_ms.push(ms);
         let longest = recovery.longest_by_cause.entry(what).or_default();
         *longest = (*longest).max(ms);
     }
     recovery.leader_outages = leader_outages(chronicle, &outages(probes));
-    recovery.samples = histogram.len();
+    recovery.all_ms.sort_unstable();
+    recovery.samples = recovery.all_ms.len() as u64;
+    recovery.p50_ms = percentile(&recovery.all_ms, 50);
+    recovery.p99_ms = percentile(&recovery.all_ms, 99);
+    recovery.max_ms = percentile(&recovery.all_ms, 100);
     if recovery.samples > 0 {
-        recovery.p50_ms = histogram.value_at_quantile(0.5);
-        recovery.p99_ms = histogram.value_at_quantile(0.99);
-        recovery.max_ms = histogram.max();
         let mut below = 0;
         for bound in BUCKETS_MS {
-            recovery
-                .buckets
-                .push((bound, histogram.count_between(below, bound)));
-            below = bound.saturating_add(1);
+            let up_to = recovery.all_ms.partition_point(|ms| *ms <= bound);
+            recovery.buckets.push((bound, (up_to - below) as u64));
+            below = up_to;
         }
     }
     recovery
+}
+
+/// What so many of a hundred took at most; 0 if there are none. `sorted` is ascending.
+#[must_use]
+pub fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get(last * percent / 100).copied().unwrap_or(0)
 }
 
 /// What had changed, when, and how long it took from then on.
@@ -363,6 +367,30 @@ mod tests {
         );
         let twice = [transition(10_000, true), transition(100_000, false)];
         assert_eq!(measure(&chronicle(&twice), &probes).samples, 0);
+    }
+
+    #[test]
+    fn the_longest_is_told_as_it_was_however_long() {
+        let slow = 14_628_000;
+        let mut transitions = Vec::new();
+        let mut probes = Vec::new();
+        for nth in 0..10 {
+            let at_us = 1_000_000 + nth * 30_000_000;
+            transitions.push(transition(at_us, true));
+            let took_us = if nth == 3 { slow } else { 40_000 + nth * 1_000 };
+            probes.push(told(at_us + 1, at_us + took_us, nth, ()));
+        }
+        let found = measure(&chronicle(&transitions), &probes);
+        assert_eq!(
+            (found.samples, found.p50_ms, found.max_ms),
+            (10, 45, 14_628)
+        );
+        let filled: Vec<_> = found
+            .buckets
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        assert_eq!(filled, [&(50, 9), &(30_000, 1)]);
     }
 
     #[test]
