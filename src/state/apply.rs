@@ -92,8 +92,8 @@ pub fn apply<S: Store>(
 /// time moves on to it, never back. After a fault the batch is unusable and must be dropped.
 ///
 /// The order is part of the format: log time, sweep and its events, once per entry; then for each command replay or
-/// operation, and its events; then when the replies of this entry end. An entry that swept for each of its commands would hold up the node for as long as a
-/// thousand sweeps take.
+/// operation, and its events; then when the replies of this entry end. An entry that swept for each of its commands would
+/// hold up the node for as long as a thousand sweeps take.
 pub fn apply_all<S: Store>(
     batch: &mut Batch<'_, S>,
     stamp: LogTime,
