@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use trolley::limits::HTTP_BODY_BYTES;
 
@@ -181,15 +182,23 @@ async fn slow_and_silent_callers_hold_up_nobody() {
 }
 
 /// A caller with one connection, which is the only one that it may have.
-struct Kept(http1::SendRequest<Empty<Bytes>>);
+struct Kept {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    /// Carries the connection until the caller is gone.
+    _carrying: JoinSet<hyper::Result<()>>,
+}
 
 impl Kept {
     async fn open(gateway: &Gateway) -> Self {
         let stream = TcpStream::connect(gateway.address()).await;
         let io = TokioIo::new(stream.expect("it listens"));
         let (sender, connection) = http1::handshake(io).await.expect("nothing is said yet");
-        tokio::spawn(connection);
-        Self(sender)
+        let mut carrying = JoinSet::new();
+        carrying.spawn(connection);
+        Self {
+            sender,
+            _carrying: carrying,
+        }
     }
 
     /// What it is answered, with 200.
@@ -200,8 +209,12 @@ impl Kept {
             .header("authorization", format!("Bearer {token}"))
             .body(Empty::new())
             .expect("a request");
-        self.0.ready().await.expect("it is kept open");
-        let answer = self.0.send_request(request).await.expect("it is answered");
+        self.sender.ready().await.expect("it is kept open");
+        let answer = self
+            .sender
+            .send_request(request)
+            .await
+            .expect("it is answered");
         assert_eq!(answer.status(), 200, "{path}");
         let body = answer.into_body().collect().await.expect("all of it comes");
         String::from_utf8(body.to_bytes().into()).expect("text")
