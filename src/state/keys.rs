@@ -286,8 +286,7 @@ impl Key {
             Self::RequestGroup(deadline, namespace, first) => {
                 out.push(REQUEST_GROUP);
                 out.extend_from_slice(&deadline.as_millis().to_be_bytes());
-                out.extend_from_slice(namespace.as_str().as_bytes());
-                out.push(NAMESPACE_END);
+                write_name(out, namespace);
                 out.extend_from_slice(first.as_bytes());
             }
             Self::Deadline(time, target) => {
@@ -412,6 +411,10 @@ fn write_user_session(
 
 fn write_namespace(out: &mut Vec<u8>, tag: u8, namespace: &Namespace) {
     out.push(tag);
+    write_name(out, namespace);
+}
+
+fn write_name(out: &mut Vec<u8>, namespace: &Namespace) {
     out.extend_from_slice(namespace.as_str().as_bytes());
     out.push(NAMESPACE_END);
 }
