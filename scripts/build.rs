@@ -80,6 +80,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".trolley.internal.v1.SessionRecord",
             "crate::proto::internal::SessionRecord",
         )
+        .extern_path(
+            ".trolley.internal.v1.SessionUpdate",
+            "crate::proto::internal::SessionUpdate",
+        )
         // The same messages under another name; only its service is generated.
         .extern_path(".oteldemo", "crate::proto::hipstershop")
         .compile_fds_with_config(descriptors, config)?;

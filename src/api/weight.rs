@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::proto::v1::outcome::Response;
 use crate::proto::v1::{Cart, CartLine};
-use crate::types::{Fields, TextMap};
+use crate::types::TextMap;
 
 /// What an answer weighs beside its variable parts; more than most really do.
 pub(super) const BASE_BYTES: usize = 256;
@@ -66,12 +68,20 @@ pub(super) fn weight(response: &Response) -> usize {
 
 fn session_weight(session: Option<&crate::proto::v1::Session>) -> usize {
     session.map_or(0, |session| {
-        session.user_id.len() + Fields::size(&session.fields) + text_weight(&session.client)
+        session.user_id.len() + fields_weight(&session.fields) + text_weight(&session.client)
     })
 }
 
 fn listed_weight(session: &crate::proto::v1::UserSession) -> usize {
     64 + session.handle.len() + text_weight(&session.client)
+}
+
+/// Names and values of a session's fields.
+pub(super) fn fields_weight(fields: &BTreeMap<String, Bytes>) -> usize {
+    fields
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum()
 }
 
 pub(super) fn text_weight(texts: &BTreeMap<String, String>) -> usize {

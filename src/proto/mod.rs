@@ -12,6 +12,7 @@
 
 mod codec;
 mod disk;
+mod fields;
 mod secrets;
 mod session;
 pub(crate) mod wire;
@@ -29,7 +30,8 @@ pub mod internal {
     pub mod v1 {
         tonic::include_proto!("trolley.internal.v1");
     }
-    pub use super::session::{PackedField, PackedFields, SessionRecord};
+    pub use super::fields::{PackedField, PackedFields};
+    pub use super::session::{SessionRecord, SessionUpdate};
     pub use v1::*;
 }
 

@@ -1,29 +1,22 @@
-//! A stored session, in a shape of its own: [`SessionRecord`], whose fields are one piece of memory.
+//! A stored session and its update, in shapes of their own: [`SessionRecord`] and [`SessionUpdate`], whose fields are packed, see
+//! [`super::fields`].
 //!
-//! Every update of a session makes a new record out of the old one, on every node. As a list of names and values, its
-//! fields are an allocation for each name, one for the list, and one that the values share, and each of them is out of
-//! the caches when the next update comes: fetching them costs more than all that is done with them. Packed as they are
-//! encoded, they are one allocation, and what an update leaves alone is copied as it is.
-//!
-//! Invariants:
-//! 1. On the wire and on disk it is the `SessionRecord` of `record.proto`, byte for byte what the generated code would write.
-//! 2. [`PackedFields`] holds whole, canonical entries only, in memory of its own or of its record's encoding: it keeps no
-//!    message alive.
+//! Invariant: on the wire and on disk they are the messages of `record.proto` and `command.proto`, byte for byte what the
+//! generated code would write.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 
-use super::internal::SessionField;
-use super::wire::{framed, key, put_bytes, put_uint, put_varint};
+use super::fields::{FIELDS_TAG, PackedFields};
+use super::wire::{framed, put_bytes, put_uint, uint_len};
 
-/// Field numbers of `SessionRecord` and `SessionField`.
+/// Field numbers of `SessionRecord`, but for [`FIELDS_TAG`].
 mod tag {
     pub(super) const USER_ID: u32 = 1;
-    pub(super) const FIELDS: u32 = 2;
     pub(super) const CREATE_REVISION: u32 = 3;
     pub(super) const MOD_REVISION: u32 = 4;
     pub(super) const CREATED_AT: u32 = 5;
@@ -36,9 +29,15 @@ mod tag {
     pub(super) const BIRTH: u32 = 12;
     pub(super) const TOUCH_INTERVAL: u32 = 13;
     pub(super) const CLIENT: u32 = 14;
+}
 
-    pub(super) const NAME: u32 = 1;
-    pub(super) const VALUE: u32 = 2;
+/// Field numbers of `SessionUpdate`, but for [`FIELDS_TAG`].
+mod update_tag {
+    pub(super) const TOKEN_HASH: u32 = 1;
+    pub(super) const REMOVE: u32 = 3;
+    pub(super) const IF_REVISION: u32 = 4;
+    pub(super) const IDLE_TTL: u32 = 5;
+    pub(super) const ABSOLUTE_TTL: u32 = 6;
 }
 
 /// A stored session. What its fields say is in `record.proto`.
@@ -81,9 +80,7 @@ impl SessionRecord {
             0 => 0,
             length => framed(length),
         };
-        let end = begin.saturating_add(self.fields.entries.len());
-        debug_assert_eq!(encoded.get(begin..end), Some(&self.fields.entries[..]));
-        self.fields.entries = encoded.slice(begin..end);
+        self.fields.lie_in(encoded, begin);
     }
 
     /// The numbers, in the order of their tags.
@@ -131,7 +128,7 @@ impl Message for SessionRecord {
         if !self.user_id.is_empty() {
             put_bytes(tag::USER_ID, self.user_id.as_bytes(), out);
         }
-        out.put_slice(&self.fields.entries);
+        out.put_slice(self.fields.entries());
         for (tag, number) in self.numbers() {
             put_uint(tag, number, out);
         }
@@ -152,17 +149,14 @@ impl Message for SessionRecord {
             length => framed(length),
         };
         let numbers = self.numbers();
-        let numbers = numbers.iter().filter(|(_, number)| *number != 0);
-        let numbers: usize = numbers
-            .map(|(_, number)| encoding::encoded_len_varint(*number).saturating_add(1))
-            .sum();
+        let numbers = numbers.iter().map(|(_, number)| uint_len(*number)).sum();
         let client = encoding::btree_map::encoded_len(
             encoding::string::encoded_len,
             encoding::string::encoded_len,
             tag::CLIENT,
             &self.client,
         );
-        [self.fields.entries.len(), numbers, client]
+        [self.fields.encoded_len(), numbers, client]
             .into_iter()
             .fold(user_id, usize::saturating_add)
     }
@@ -176,12 +170,7 @@ impl Message for SessionRecord {
     ) -> Result<(), DecodeError> {
         let number = match tag {
             tag::USER_ID => return encoding::string::merge(wire_type, &mut self.user_id, buf, ctx),
-            tag::FIELDS => {
-                let mut field = SessionField::default();
-                encoding::message::merge(wire_type, &mut field, buf, ctx)?;
-                self.fields.push(&field.name, &field.value);
-                return Ok(());
-            }
+            FIELDS_TAG => return self.fields.merge_entry(wire_type, buf, ctx),
             tag::HAS_CART => return encoding::bool::merge(wire_type, &mut self.has_cart, buf, ctx),
             tag::CLIENT => {
                 return encoding::btree_map::merge(
@@ -212,224 +201,86 @@ impl Message for SessionRecord {
     }
 }
 
-/// Fields of a session, as their record has them encoded. Cloning shares them.
-#[derive(Clone, Default, PartialEq)]
-pub struct PackedFields {
-    /// Entries of `SessionRecord.fields`, one after the other.
-    entries: Bytes,
-    count: usize,
-    /// Bytes of all names and values together.
-    size: usize,
+/// A command that changes a session. What its fields say is in `command.proto`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct SessionUpdate {
+    /// SHA-256 of the token.
+    pub token_hash: Bytes,
+    /// Ascending by name.
+    pub set: PackedFields,
+    /// Names of fields.
+    pub remove: Vec<String>,
+    /// The session's revision, if that matters.
+    pub if_revision: Option<u64>,
+    /// Milliseconds; 0: as before.
+    pub idle_ttl: u64,
+    /// Milliseconds; 0: the deadline stays where it is.
+    pub absolute_ttl: u64,
 }
 
-/// One field, and where it stands.
-#[derive(Debug, Clone, Copy)]
-pub struct PackedField<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its value.
-    pub value: &'a [u8],
-    /// The whole entry, with its tag and length.
-    entry: &'a [u8],
-}
-
-impl PackedFields {
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.count
+impl Message for SessionUpdate {
+    fn encode_raw(&self, out: &mut impl BufMut) {
+        if !self.token_hash.is_empty() {
+            put_bytes(update_tag::TOKEN_HASH, &self.token_hash, out);
+        }
+        out.put_slice(self.set.entries());
+        for name in &self.remove {
+            put_bytes(update_tag::REMOVE, name.as_bytes(), out);
+        }
+        if let Some(revision) = &self.if_revision {
+            encoding::uint64::encode(update_tag::IF_REVISION, revision, out);
+        }
+        put_uint(update_tag::IDLE_TTL, self.idle_ttl, out);
+        put_uint(update_tag::ABSOLUTE_TTL, self.absolute_ttl, out);
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Bytes that they take in their record.
-    #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Bytes of all names and values together.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = PackedField<'_>> {
-        let mut rest = &self.entries[..];
-        std::iter::from_fn(move || PackedField::split_off(&mut rest))
-    }
-
-    /// Names and values, of which each keeps the memory of all.
-    pub fn shared(&self) -> impl Iterator<Item = (&str, Bytes)> {
-        self.iter()
-            .map(|field| (field.name, self.entries.slice_ref(field.value)))
-    }
-
-    /// With some fields set and others removed; a name in both is set. `set` ascends by name, as these do.
-    #[must_use]
-    pub fn changed(&self, set: &[(String, Bytes)], remove: &[String]) -> Self {
-        // Once to measure and once to write: so the memory is as large as what it holds.
-        let (mut length, mut count, mut size) = (0_usize, 0_usize, 0_usize);
-        self.merge(set, remove, |piece| {
-            length = length.saturating_add(piece.entry_len());
-            count = count.saturating_add(1);
-            size = size.saturating_add(piece.size());
+    fn encoded_len(&self) -> usize {
+        let token_hash = match self.token_hash.len() {
+            0 => 0,
+            length => framed(length),
+        };
+        let if_revision = self.if_revision.map_or(0, |revision| {
+            encoding::uint64::encoded_len(update_tag::IF_REVISION, &revision)
         });
-        let mut entries = Vec::with_capacity(length);
-        self.merge(set, remove, |piece| piece.put(&mut entries));
-        Self {
-            entries: entries.into(),
-            count,
-            size,
-        }
+        let remove = self.remove.iter().map(|name| framed(name.len()));
+        let parts = [
+            self.set.encoded_len(),
+            if_revision,
+            uint_len(self.idle_ttl),
+            uint_len(self.absolute_ttl),
+        ];
+        parts
+            .into_iter()
+            .chain(remove)
+            .fold(token_hash, usize::saturating_add)
     }
 
-    fn merge<'a>(
-        &'a self,
-        set: &'a [(String, Bytes)],
-        remove: &[String],
-        mut visit: impl FnMut(Piece<'a>),
-    ) {
-        let mut set = set.iter().peekable();
-        for field in self.iter() {
-            while let Some((name, value)) = set.next_if(|(name, _)| name.as_str() < field.name) {
-                visit(Piece::New(name, value));
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        let number = match tag {
+            update_tag::TOKEN_HASH => {
+                return encoding::bytes::merge(wire_type, &mut self.token_hash, buf, ctx);
             }
-            if let Some((name, value)) = set.next_if(|(name, _)| name == field.name) {
-                visit(Piece::New(name, value));
-            } else if !remove.iter().any(|name| name == field.name) {
-                visit(Piece::Old(field));
+            FIELDS_TAG => return self.set.merge_entry(wire_type, buf, ctx),
+            update_tag::REMOVE => {
+                return encoding::string::merge_repeated(wire_type, &mut self.remove, buf, ctx);
             }
-        }
-        for (name, value) in set {
-            visit(Piece::New(name, value));
-        }
+            update_tag::IF_REVISION => self.if_revision.get_or_insert_default(),
+            update_tag::IDLE_TTL => &mut self.idle_ttl,
+            update_tag::ABSOLUTE_TTL => &mut self.absolute_ttl,
+            _ => return encoding::skip_field(wire_type, tag, buf, ctx),
+        };
+        encoding::uint64::merge(wire_type, number, buf, ctx)
     }
 
-    fn push(&mut self, name: &str, value: &[u8]) {
-        let piece = Piece::New(name, value);
-        let entries = std::mem::take(&mut self.entries);
-        let mut entries = entries
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        entries.reserve(piece.entry_len());
-        piece.put(&mut entries);
-        self.entries = entries.freeze();
-        self.count = self.count.saturating_add(1);
-        self.size = self.size.saturating_add(piece.size());
+    fn clear(&mut self) {
+        *self = Self::default();
     }
-}
-
-/// An entry of what fields become.
-#[derive(Clone, Copy)]
-enum Piece<'a> {
-    Old(PackedField<'a>),
-    New(&'a str, &'a [u8]),
-}
-
-impl Piece<'_> {
-    fn size(self) -> usize {
-        match self {
-            Self::Old(field) => field.name.len().saturating_add(field.value.len()),
-            Self::New(name, value) => name.len().saturating_add(value.len()),
-        }
-    }
-
-    fn entry_len(self) -> usize {
-        match self {
-            Self::Old(field) => field.entry.len(),
-            Self::New(name, value) => framed(body_len(name, value)),
-        }
-    }
-
-    fn put(self, out: &mut impl BufMut) {
-        match self {
-            Self::Old(field) => out.put_slice(field.entry),
-            Self::New(name, value) => {
-                put_varint(key(tag::FIELDS, WireType::LengthDelimited), out);
-                put_varint(body_len(name, value) as u64, out);
-                if !name.is_empty() {
-                    put_bytes(tag::NAME, name.as_bytes(), out);
-                }
-                if !value.is_empty() {
-                    put_bytes(tag::VALUE, value, out);
-                }
-            }
-        }
-    }
-}
-
-/// What a field's entry has behind its length.
-fn body_len(name: &str, value: &[u8]) -> usize {
-    let part = |length: usize| if length == 0 { 0 } else { framed(length) };
-    part(name.len()).saturating_add(part(value.len()))
-}
-
-impl<'a> PackedField<'a> {
-    /// The first of entries. What is packed here was packed by [`Piece::put`].
-    fn split_off(rest: &mut &'a [u8]) -> Option<Self> {
-        const WHOLE: &str = "only whole entries are packed";
-        if rest.is_empty() {
-            return None;
-        }
-        let whole = *rest;
-        take_varint(rest).expect(WHOLE);
-        let mut body = take_bytes(rest).expect(WHOLE);
-        let entry = whole
-            .get(..whole.len().saturating_sub(rest.len()))
-            .expect(WHOLE);
-        let (mut name, mut value) = (&body[..0], &body[..0]);
-        while !body.is_empty() {
-            let tag = take_varint(&mut body).expect(WHOLE);
-            let part = take_bytes(&mut body).expect(WHOLE);
-            if tag == key(tag::NAME, WireType::LengthDelimited) {
-                name = part;
-            } else {
-                value = part;
-            }
-        }
-        Some(Self {
-            name: std::str::from_utf8(name).expect("a name was a string when it was packed"),
-            value,
-            entry,
-        })
-    }
-}
-
-impl FromIterator<SessionField> for PackedFields {
-    fn from_iter<I: IntoIterator<Item = SessionField>>(fields: I) -> Self {
-        let mut packed = Self::default();
-        for field in fields {
-            packed.push(&field.name, &field.value);
-        }
-        packed
-    }
-}
-
-impl fmt::Debug for PackedFields {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields = self.shared().map(|(name, value)| SessionField {
-            name: name.to_owned(),
-            value,
-        });
-        f.debug_list().entries(fields).finish()
-    }
-}
-
-fn take_varint(rest: &mut &[u8]) -> Option<u64> {
-    encoding::decode_varint(rest).ok()
-}
-
-fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(take_varint(rest)?).ok()?;
-    let (bytes, after) = rest.split_at_checked(length)?;
-    *rest = after;
-    Some(bytes)
 }
 
 #[cfg(test)]
@@ -437,6 +288,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proto::internal::SessionField;
 
     /// As `record.proto` has it.
     #[derive(Clone, PartialEq, Message)]
@@ -471,14 +323,29 @@ mod tests {
         client: BTreeMap<String, String>,
     }
 
-    type Model = BTreeMap<String, Bytes>;
+    /// As `command.proto` has it.
+    #[derive(Clone, PartialEq, Message)]
+    struct GeneratedUpdate {
+        #[prost(bytes = "bytes", tag = "1")]
+        token_hash: Bytes,
+        #[prost(message, repeated, tag = "2")]
+        set: Vec<SessionField>,
+        #[prost(string, repeated, tag = "3")]
+        remove: Vec<String>,
+        #[prost(uint64, optional, tag = "4")]
+        if_revision: Option<u64>,
+        #[prost(uint64, tag = "5")]
+        idle_ttl: u64,
+        #[prost(uint64, tag = "6")]
+        absolute_ttl: u64,
+    }
 
-    fn fields() -> impl Strategy<Value = Model> {
+    fn fields() -> impl Strategy<Value = BTreeMap<String, Bytes>> {
         let value = prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
         prop::collection::btree_map("[a-dé]{0,2}", value, 0..6)
     }
 
-    fn list(fields: &Model) -> Vec<SessionField> {
+    fn list(fields: &BTreeMap<String, Bytes>) -> Vec<SessionField> {
         let fields = fields.clone().into_iter();
         fields
             .map(|(name, value)| SessionField { name, value })
@@ -512,11 +379,20 @@ mod tests {
         )
     }
 
-    fn unpacked(fields: &PackedFields) -> Model {
-        let fields = fields.shared();
-        fields
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect()
+    fn generated_update() -> impl Strategy<Value = GeneratedUpdate> {
+        let token_hash = prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        let remove = prop::collection::vec(".{0,3}", 0..3);
+        let numbers = any::<(Option<u64>, Option<u64>, Option<u64>)>();
+        (token_hash, fields(), remove, numbers).prop_map(
+            |(token_hash, set, remove, (if_revision, idle_ttl, absolute_ttl))| GeneratedUpdate {
+                token_hash,
+                set: list(&set),
+                remove,
+                if_revision,
+                idle_ttl: idle_ttl.unwrap_or_default(),
+                absolute_ttl: absolute_ttl.unwrap_or_default(),
+            },
+        )
     }
 
     proptest! {
@@ -533,23 +409,15 @@ mod tests {
         }
 
         #[test]
-        fn a_change_leaves_what_a_map_would_have(
-            before in fields(),
-            set in fields(),
-            remove in prop::collection::vec("[a-dé]{0,2}", 0..3),
-        ) {
-            let packed: PackedFields = list(&before).into_iter().collect();
-            let set: Vec<_> = set.into_iter().collect();
-            let changed = packed.changed(&set, &remove);
-            let mut wanted = before;
-            wanted.retain(|name, _| !remove.contains(name));
-            wanted.extend(set);
-            prop_assert_eq!(unpacked(&changed), wanted.clone());
-            prop_assert_eq!(&changed, &list(&wanted).into_iter().collect());
-            prop_assert_eq!(changed.len(), wanted.len());
-            let size = wanted.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-            prop_assert_eq!(changed.size(), size);
-            prop_assert_eq!(changed.is_empty(), wanted.is_empty());
+        fn an_update_is_the_message_of_its_proto(wanted in generated_update()) {
+            let encoded = wanted.encode_to_vec();
+            let update = SessionUpdate::decode(&encoded[..]).expect("its own encoding");
+            prop_assert_eq!(update.encode_to_vec(), &encoded[..]);
+            prop_assert_eq!(update.encoded_len(), encoded.len());
+            prop_assert_eq!(format!("{update:?}"), format!("{wanted:?}").replacen("GeneratedUpdate", "SessionUpdate", 1));
+            let mut cleared = update;
+            cleared.clear();
+            prop_assert_eq!(cleared, SessionUpdate::default());
         }
 
         #[test]

@@ -20,6 +20,14 @@ pub(crate) fn framed(length: usize) -> usize {
     length.saturating_add(length_bytes).saturating_add(1)
 }
 
+/// What [`put_uint`] takes.
+pub(crate) fn uint_len(number: u64) -> usize {
+    match number {
+        0 => 0,
+        _ => encoding::encoded_len_varint(number).saturating_add(1),
+    }
+}
+
 /// A field of bytes, empty or not. A clone of them, as `prost` makes it, turns an unshared buffer into a shared one: an
 /// allocation more for each record that is written.
 pub(crate) fn put_bytes(tag: u32, bytes: &[u8], out: &mut impl BufMut) {

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use prost::encoding::{self, WireType};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
@@ -12,7 +13,24 @@ use super::{
     command_wire,
 };
 use crate::proto::internal as pb;
+use crate::proto::internal::command::Operation as Wire;
+use crate::proto::wire::{framed, key, put_bytes, put_uint, put_varint, uint_len};
 use crate::types::{ClientId, LineId, Namespace, RequestId, Sku, TokenHash, UserId};
+
+/// Field numbers of [`pb::Command`].
+mod tag {
+    pub(super) const NAMESPACE: u32 = 1;
+    pub(super) const REQUEST_HASH: u32 = 2;
+    pub(super) const CLIENT: u32 = 3;
+    pub(super) const FINGERPRINT: u32 = 4;
+}
+
+/// Field numbers of [`pb::ClientSequence`].
+mod sequence_tag {
+    pub(super) const CLIENT_ID: u32 = 1;
+    pub(super) const SEQUENCE: u32 = 2;
+    pub(super) const CONFIRMED_BELOW: u32 = 3;
+}
 
 /// One replicated command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +132,8 @@ pub enum Operation {
     },
 }
 
-/// Room for identity and fingerprint behind the encoded body.
-const HEADER_BYTES: usize = 64;
+/// What a fingerprint takes behind the encoded body.
+const FINGERPRINT_BYTES: usize = 9;
 
 impl From<SessionOperation> for Operation {
     fn from(operation: SessionOperation) -> Self {
@@ -134,7 +152,7 @@ impl Command {
     #[must_use]
     pub fn new(namespace: Namespace, identity: Identity, operation: impl Into<Operation>) -> Self {
         let operation = operation.into();
-        let body = encode_body(&namespace, &operation);
+        let body = encode_body(&namespace, &identity, &operation);
         // Without an identity nobody will compare it.
         let fingerprint = match identity {
             Identity::Anonymous => 0,
@@ -153,7 +171,7 @@ impl Command {
         operation: impl Into<Operation>,
     ) -> Self {
         let operation = operation.into();
-        let body = encode_body(&namespace, &operation);
+        let body = encode_body(&namespace, &identity, &operation);
         Self::assemble(namespace, identity, fingerprint, operation, body)
     }
 
@@ -166,18 +184,18 @@ impl Command {
         operation: Operation,
         mut body: Vec<u8>,
     ) -> Self {
-        let header = pb::Command {
-            request_hash: match &identity {
-                Identity::Request(hash) => Bytes::copy_from_slice(hash.as_bytes()),
-                Identity::Anonymous | Identity::Client { .. } => Bytes::new(),
-            },
-            client: client_sequence(&identity),
-            fingerprint,
-            ..pb::Command::default()
-        };
-        header
-            .encode(&mut body)
-            .expect("a vector grows as far as it must");
+        match &identity {
+            Identity::Anonymous => {}
+            Identity::Request(hash) => put_bytes(tag::REQUEST_HASH, hash.as_bytes(), &mut body),
+            Identity::Client {
+                client,
+                sequence,
+                confirmed_below,
+            } => put_sequence(client, *sequence, *confirmed_below, &mut body),
+        }
+        if fingerprint != 0 {
+            encoding::fixed64::encode(tag::FINGERPRINT, &fingerprint, &mut body);
+        }
         Self {
             namespace,
             identity,
@@ -217,32 +235,49 @@ impl Command {
     }
 }
 
-fn encode_body(namespace: &Namespace, operation: &Operation) -> Vec<u8> {
-    let body = pb::Command {
-        namespace: namespace.as_str().to_owned(),
-        operation: Some(operation.into()),
-        ..pb::Command::default()
-    };
-    let mut bytes = Vec::with_capacity(body.encoded_len().saturating_add(HEADER_BYTES));
-    body.encode(&mut bytes)
-        .expect("a vector grows as far as it must");
+/// As a [`pb::Command`] of these two would be, which needs a copy of the name.
+fn encode_body(namespace: &Namespace, identity: &Identity, operation: &Operation) -> Vec<u8> {
+    let operation = Wire::from(operation);
+    let name = namespace.as_str().as_bytes();
+    let parts = [
+        framed(name.len()),
+        operation.encoded_len(),
+        header_len(identity),
+    ];
+    let length = parts.into_iter().fold(0, usize::saturating_add);
+    let mut bytes = Vec::with_capacity(length);
+    put_bytes(tag::NAMESPACE, name, &mut bytes);
+    operation.encode(&mut bytes);
     bytes
 }
 
-fn client_sequence(identity: &Identity) -> Option<pb::ClientSequence> {
-    let Identity::Client {
-        client,
-        sequence,
-        confirmed_below,
-    } = identity
-    else {
-        return None;
-    };
-    Some(pb::ClientSequence {
-        client_id: Bytes::copy_from_slice(client.as_bytes()),
-        sequence: *sequence,
-        confirmed_below: *confirmed_below,
-    })
+/// What identity and fingerprint take behind the body: exactly, because bytes with room left are shared by another allocation.
+fn header_len(identity: &Identity) -> usize {
+    match identity {
+        Identity::Anonymous => 0,
+        Identity::Request(hash) => framed(hash.as_bytes().len()).saturating_add(FINGERPRINT_BYTES),
+        Identity::Client {
+            client,
+            sequence,
+            confirmed_below,
+        } => framed(sequence_len(client, *sequence, *confirmed_below))
+            .saturating_add(FINGERPRINT_BYTES),
+    }
+}
+
+fn sequence_len(client: &ClientId, sequence: u64, confirmed_below: u64) -> usize {
+    framed(client.as_bytes().len())
+        .saturating_add(uint_len(sequence))
+        .saturating_add(uint_len(confirmed_below))
+}
+
+/// A place in a client's sequence, as a [`pb::ClientSequence`].
+fn put_sequence(client: &ClientId, sequence: u64, confirmed_below: u64, out: &mut Vec<u8>) {
+    put_varint(key(tag::CLIENT, WireType::LengthDelimited), out);
+    put_varint(sequence_len(client, sequence, confirmed_below) as u64, out);
+    put_bytes(sequence_tag::CLIENT_ID, client.as_bytes(), out);
+    put_uint(sequence_tag::SEQUENCE, sequence, out);
+    put_uint(sequence_tag::CONFIRMED_BELOW, confirmed_below, out);
 }
 
 /// XXH3-64, the fingerprint of request bodies.

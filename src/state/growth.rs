@@ -37,7 +37,7 @@ fn session(operation: &SessionOperation) -> bool {
         | SessionOperation::Save { .. }
         // A login: the old session stays as a tombstone beside the new one.
         | SessionOperation::Rotate(_) => true,
-        SessionOperation::Update { set, .. } => !set.as_list().is_empty(),
+        SessionOperation::Update { set, .. } => !set.is_empty(),
         SessionOperation::Touch { .. }
         | SessionOperation::Destroy { .. }
         | SessionOperation::End { .. }

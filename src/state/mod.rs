@@ -90,7 +90,7 @@ pub use memory::MemoryStore;
 pub use namespace::{NamespaceOperation, Settings, TtlKind};
 pub use rejection::Rejection;
 pub use replies::is_answered;
-pub use session::{Rotation, SavePolicy, SessionOperation};
+pub use session::{Fields, Rotation, SavePolicy, SessionOperation};
 pub use store::{Change, Changes, Record, Store, Stored};
 pub use sweep::SweepHorizon;
 pub use txn::{Compare, Operand, Relation, Step, Subject, Txn};

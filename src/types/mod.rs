@@ -20,7 +20,9 @@ pub use counter::Bounds;
 pub use disk::{DiskSpace, Room};
 pub use id::{ClientId, ClusterId, InstanceId, LeaseId, NodeId, Revision, ShardId};
 pub use invalid::Invalid;
-pub use name::{CouponCode, Fields, Key, KeyPrefix, Namespace, OrderId, RequestId, UserId, Value};
+pub use name::{
+    CouponCode, Key, KeyPrefix, Namespace, OrderId, RequestId, UserId, Value, check_field_name,
+};
 pub use session::{ClientAttributes, SessionHandle};
 pub use time::{LogTime, Ttl};
 pub use token::{SessionToken, TokenHash};

@@ -50,6 +50,11 @@ pub(super) fn check_texts(
     check_len(field, sizes.sum(), most_bytes)
 }
 
+/// Checks the name of a session's field.
+pub fn check_field_name(name: &str) -> Result<(), Invalid> {
+    check_text("field name", name, limits::FIELD_NAME_BYTES)
+}
+
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $field:literal, $limit:expr) => {
         $(#[$doc])*
@@ -197,103 +202,5 @@ impl Value {
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0
-    }
-}
-
-/// A session's named fields, or some of them, ascending by name.
-///
-/// A list and not a map: there are few, and they are encoded, copied and dropped far more often than one is looked up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields(Vec<(String, Bytes)>);
-
-impl Fields {
-    /// Checks names, count and total size.
-    pub fn parse(fields: BTreeMap<String, Bytes>) -> Result<Self, Invalid> {
-        Self::check(fields.into_iter().collect())
-    }
-
-    /// The same of a list, which must ascend by name.
-    pub fn parse_list(fields: Vec<(String, Bytes)>) -> Result<Self, Invalid> {
-        if !fields.is_sorted_by(|(one, _), (next, _)| one < next) {
-            return Err(Invalid::Malformed {
-                field: "fields",
-                expected: "different names in ascending order",
-            });
-        }
-        Self::check(fields)
-    }
-
-    /// Of a list that ascends.
-    fn check(fields: Vec<(String, Bytes)>) -> Result<Self, Invalid> {
-        if fields.len() > limits::SESSION_FIELDS {
-            return Err(Invalid::TooMany {
-                field: "fields",
-                limit: limits::SESSION_FIELDS,
-                actual: fields.len(),
-            });
-        }
-        let mut bytes = 0;
-        for (name, value) in &fields {
-            check_text("field name", name, limits::FIELD_NAME_BYTES)?;
-            bytes += name.len() + value.len();
-        }
-        check_len("fields", bytes, limits::SESSION_BYTES)?;
-        Ok(Self(fields))
-    }
-
-    /// Bytes of all names and values together.
-    #[must_use]
-    pub fn size(fields: &BTreeMap<String, Bytes>) -> usize {
-        fields
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum()
-    }
-
-    /// Takes out of both what they have in common.
-    pub fn drop_equal(one: &mut Fields, other: &mut Fields) {
-        one.0.retain(|(name, value)| {
-            let is_equal = other.get(name) == Some(value);
-            if is_equal {
-                other.0.retain(|(theirs, _)| theirs != name);
-            }
-            !is_equal
-        });
-    }
-
-    /// Names of fields to remove: as many and as long as fields may be.
-    pub fn parse_names(names: Vec<String>) -> Result<Vec<String>, Invalid> {
-        if names.len() > limits::SESSION_FIELDS {
-            return Err(Invalid::TooMany {
-                field: "remove",
-                limit: limits::SESSION_FIELDS,
-                actual: names.len(),
-            });
-        }
-        for name in &names {
-            check_text("field name", name, limits::FIELD_NAME_BYTES)?;
-        }
-        Ok(names)
-    }
-
-    /// The value of a field.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Bytes> {
-        let at = self.0.binary_search_by(|(own, _)| own.as_str().cmp(name));
-        at.ok()
-            .and_then(|at| self.0.get(at))
-            .map(|(_, value)| value)
-    }
-
-    /// Names and values, ascending by name.
-    #[must_use]
-    pub fn as_list(&self) -> &[(String, Bytes)] {
-        &self.0
-    }
-
-    /// As a map.
-    #[must_use]
-    pub fn into_map(self) -> BTreeMap<String, Bytes> {
-        self.0.into_iter().collect()
     }
 }

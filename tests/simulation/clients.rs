@@ -20,13 +20,13 @@ use trolley::node::ReadMode;
 use trolley::proto::internal as pb;
 use trolley::proto::internal::reply::Body;
 use trolley::state::{
-    CartOperation, CartOwner, Command, Identity, KeyOperation, Operation, PutCondition,
+    CartOperation, CartOwner, Command, Fields, Identity, KeyOperation, Operation, PutCondition,
     RequestHash, SessionOperation,
 };
 use trolley::torture::history::{Call, Condition, Outcome, Recorder};
 use trolley::types::{
-    Attributes, ClientAttributes, ClientId, Fields, Key, Namespace, Quantity, Revision, Sku,
-    TokenHash, UserId, Value,
+    Attributes, ClientAttributes, ClientId, Key, Namespace, Quantity, Revision, Sku, TokenHash,
+    UserId, Value,
 };
 
 use xxhash_rust::xxh3::xxh3_128;

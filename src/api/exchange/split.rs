@@ -9,9 +9,10 @@ use super::reads::ReadGroup;
 use super::writes::{NewWrites, PendingWrite};
 use crate::api::Error;
 use crate::api::parse::{self, Origin, Parsed, Read, Write};
+use crate::api::weight::fields_weight;
 use crate::node::ReadMode;
 use crate::proto::v1::{ExchangeRequest, Operation, operation::Request};
-use crate::types::{ClientId, Fields, Invalid, Revision};
+use crate::types::{ClientId, Invalid, Revision};
 
 /// What a write weighs beside its payload.
 const BASE_BYTES: usize = 256;
@@ -89,12 +90,12 @@ fn parse(request: Option<Request>, origin: Origin) -> Result<Parsed, Error> {
 /// The bytes that a write may hold in memory until it is answered; what is small is not counted.
 fn payload_bytes(request: &Request) -> usize {
     match request {
-        Request::CreateSession(r) => Fields::size(&r.fields),
-        Request::UpdateSession(r) => Fields::size(&r.set) + text_bytes(&r.remove),
-        Request::RotateSession(r) => Fields::size(&r.set) + text_bytes(&r.remove),
+        Request::CreateSession(r) => fields_weight(&r.fields),
+        Request::UpdateSession(r) => fields_weight(&r.set) + text_bytes(&r.remove),
+        Request::RotateSession(r) => fields_weight(&r.set) + text_bytes(&r.remove),
         Request::SaveSession(r) => {
             let base = r.base.as_ref();
-            Fields::size(&r.fields) + base.map_or(0, |base| Fields::size(&base.fields))
+            fields_weight(&r.fields) + base.map_or(0, |base| fields_weight(&base.fields))
         }
         Request::PutKey(r) => r.value.len(),
         Request::UpdateCart(r) => r.encoded_len(),

@@ -9,10 +9,10 @@ use super::{Echo, Origin, Query, Read, Write, identity, page_size, read_mode, re
 use crate::api::{Error, cursor};
 use crate::proto::v1;
 use crate::state::{
-    Command, Identity, MergePolicy, Operation, Rotation, SavePolicy, SessionOperation, seal,
+    Command, Fields, Identity, MergePolicy, Operation, Rotation, SavePolicy, SessionOperation, seal,
 };
 use crate::types::{
-    ClientAttributes, Fields, Invalid, Namespace, RequestId, Revision, SessionHandle, SessionToken,
+    ClientAttributes, Invalid, Namespace, RequestId, Revision, SessionHandle, SessionToken,
     TokenHash, Ttl, UserId,
 };
 
@@ -45,8 +45,7 @@ pub(crate) struct CreateEcho {
 pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Write, Error> {
     let birth = Birth::of(r.namespace, r.request_id, &r.token, origin)?;
     let user_id = r.user_id.clone();
-    let echo_fields = r.fields.clone();
-    let fields = Fields::parse(r.fields)?;
+    let fields = Fields::parse(&r.fields)?;
     let client = ClientAttributes::parse(r.client)?;
     let echo_client = client.as_map().clone();
     let operation = SessionOperation::Create {
@@ -62,7 +61,7 @@ pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Writ
     let echo = CreateEcho {
         token,
         user_id,
-        fields: echo_fields,
+        fields: r.fields,
         client: echo_client,
     };
     Ok(Write {
@@ -73,7 +72,7 @@ pub(super) fn create(r: v1::CreateSessionRequest, origin: Origin) -> Result<Writ
 
 pub(super) fn rotate(r: v1::RotateSessionRequest, origin: Origin) -> Result<Write, Error> {
     let birth = Birth::of(r.namespace, r.request_id, &r.new_token, origin)?;
-    let (set, remove) = changes(r.set, r.remove)?;
+    let (set, remove) = changes(&r.set, r.remove)?;
     let rotation = Rotation {
         new_token: birth.hash(),
         sealed_token: Bytes::new(),
@@ -230,7 +229,7 @@ pub(super) fn list(r: v1::ListSessionsRequest) -> Result<Read, Error> {
 pub(super) fn update(r: v1::UpdateSessionRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let (set, remove) = changes(r.set, r.remove)?;
+    let (set, remove) = changes(&r.set, r.remove)?;
     let operation = SessionOperation::Update {
         set,
         remove,
@@ -246,7 +245,7 @@ pub(super) fn update(r: v1::UpdateSessionRequest, origin: Origin) -> Result<Writ
 }
 
 fn changes(
-    set: BTreeMap<String, Bytes>,
+    set: &BTreeMap<String, Bytes>,
     remove: Vec<String>,
 ) -> Result<(Fields, Vec<String>), Invalid> {
     let set = Fields::parse(set)?;
@@ -263,15 +262,15 @@ fn changes(
 pub(super) fn save(r: v1::SaveSessionRequest, origin: Origin) -> Result<Write, Error> {
     let namespace = Namespace::parse(r.namespace)?;
     let identity = identity(r.request_id, origin)?;
-    let mut fields = Fields::parse(r.fields)?;
-    let mut base = match r.base {
-        Some(base) => Some(Fields::parse(base.fields)?),
-        None => None,
+    let given = Fields::parse(&r.fields)?;
+    let (base, fields) = match r.base {
+        Some(base) => {
+            let base = Fields::parse(&base.fields)?;
+            // What the caller left alone is nobody's business: neither log nor state machine need it.
+            (Some(base.without_equal(&given)), given.without_equal(&base))
+        }
+        None => (None, given),
     };
-    if let Some(base) = &mut base {
-        // What the caller left alone is nobody's business: neither log nor state machine need it.
-        Fields::drop_equal(base, &mut fields);
-    }
     let policy = match v1::SaveConflictPolicy::try_from(r.policy) {
         Ok(v1::SaveConflictPolicy::Unspecified | v1::SaveConflictPolicy::FailOnConflict) => {
             SavePolicy::FailOnConflict

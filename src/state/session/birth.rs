@@ -54,7 +54,7 @@ pub(super) fn create<S: Store>(
     let id = claim(batch, ns, token)?;
     let policy = namespace::session_policy(batch, ns)?;
     let none = pb::PackedFields::default();
-    let fields = none.changed(fields.as_list(), &[]);
+    let fields = fields.packed().clone();
     check_limits(&policy, &none, &fields)?;
     let idle_ttl = policy.idle_ttl(*idle_ttl)?;
     let absolute_ttl = policy.absolute_ttl(*absolute_ttl)?;
@@ -95,7 +95,7 @@ pub(super) fn rotate<S: Store>(
     let new_id = claim(batch, ns, new_token)?;
     let policy = namespace::session_policy(batch, ns)?;
     let old = read(batch, old_id)?;
-    let fields = old.fields.changed(set.as_list(), remove);
+    let fields = old.fields.changed(set.packed(), remove);
     check_limits(&policy, &old.fields, &fields)?;
     let idle_ttl = match idle_ttl {
         None => namespace::kept_ttl(old.idle_ttl),

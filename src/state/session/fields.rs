@@ -11,8 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
+use super::given::Fields;
 use super::operation::SavePolicy;
 use super::{deadline, is_touch_due, live, reindex, users};
 use crate::proto::internal as pb;
@@ -21,7 +20,7 @@ use crate::state::apply::{Outcome, Stop};
 use crate::state::batch::{Batch, SlotId};
 use crate::state::namespace::{self, SessionPolicy};
 use crate::state::{Rejection, Store, cart};
-use crate::types::{Fields, LogTime, Namespace, Revision, TokenHash, Ttl};
+use crate::types::{LogTime, Namespace, Revision, TokenHash, Ttl};
 
 /// What an update asks for.
 pub(super) struct Update<'a> {
@@ -46,7 +45,7 @@ pub(super) fn update<S: Store>(
         if update.if_revision.is_some_and(|asked| asked != actual) {
             return Err(Rejection::RevisionMismatch { actual }.into());
         }
-        let fields = session.fields.changed(update.set.as_list(), update.remove);
+        let fields = session.fields.changed(update.set.packed(), update.remove);
         check_limits(&policy, &session.fields, &fields)?;
         let term = Term::new(&policy, batch.now(), update)?;
         write(batch, id, ns, token, fields)?;
@@ -178,8 +177,7 @@ pub(super) struct Save<'a> {
 /// What a save comes to.
 #[derive(Default)]
 struct Merge {
-    /// Ascending by name.
-    set: Vec<(String, Bytes)>,
+    set: pb::PackedFields,
     remove: Vec<String>,
     conflicts: Vec<String>,
 }
@@ -195,10 +193,10 @@ impl Save<'_> {
             Some(base) => names(self.fields).chain(names(base)).collect(),
             None => names(self.fields).chain(current.keys().copied()).collect(),
         };
-        let mut merge = Merge::default();
+        let (mut merge, mut set) = (Merge::default(), Vec::new());
         for name in names {
             let (mine, theirs) = (self.fields.get(name), current.get(name).copied());
-            let same = |value: Option<&Bytes>| value.map(|value| &value[..]) == theirs;
+            let same = |value: Option<&[u8]>| value == theirs;
             let loaded = self.base.map(|base| base.get(name));
             if same(mine) || loaded == Some(mine) {
                 continue;
@@ -207,16 +205,17 @@ impl Save<'_> {
                 merge.conflicts.push(name.to_owned());
             }
             match mine {
-                Some(value) => merge.set.push((name.to_owned(), value.clone())),
+                Some(value) => set.push((name, value)),
                 None => merge.remove.push(name.to_owned()),
             }
         }
+        merge.set = pb::PackedFields::pack(set.into_iter());
         merge
     }
 }
 
 fn names(fields: &Fields) -> impl Iterator<Item = &str> {
-    fields.as_list().iter().map(|(name, _)| name.as_str())
+    fields.iter().map(|field| field.name)
 }
 
 pub(super) fn save<S: Store>(

@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `operation`, `wire` | what is asked, and its bytes |
+//! | `operation`, `given`, `wire` | what is asked, and its bytes |
 //! | `birth` | create and rotate |
 //! | `fields` | update, save and touch |
 //! | `users` | whose sessions are whose: epochs, listings, limits, ends |
@@ -22,6 +22,7 @@
 
 mod birth;
 mod fields;
+mod given;
 mod operation;
 mod users;
 mod wire;
@@ -34,6 +35,7 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::types::{LogTime, Namespace, SessionHandle, TokenHash, UserId};
 
+pub use given::Fields;
 pub use operation::{Rotation, SavePolicy, SessionOperation};
 pub(super) use users::{is_revoked, sweep_revoked};
 

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use super::given::Fields;
 use crate::state::cart::MergePolicy;
-use crate::types::{ClientAttributes, Fields, Revision, SessionHandle, TokenHash, Ttl, UserId};
+use crate::types::{ClientAttributes, Revision, SessionHandle, TokenHash, Ttl, UserId};
 
 /// An operation on the sessions of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 
+use super::given::Fields;
 use super::operation::{Rotation, SavePolicy, SessionOperation};
 use crate::proto::internal::command::Operation as Wire;
 use crate::proto::{internal as pb, v1};
 use crate::state::cart::MergePolicy;
 use crate::state::command_wire::{hash_bytes, ttl};
 use crate::types::{
-    ClientAttributes, Fields, Invalid, LogTime, Revision, SessionHandle, TokenHash, Ttl, UserId,
+    ClientAttributes, Invalid, LogTime, Revision, SessionHandle, TokenHash, Ttl, UserId,
 };
 
 impl From<&SessionOperation> for Wire {
@@ -25,7 +26,7 @@ impl From<&SessionOperation> for Wire {
                 if_revision,
             } => Self::SessionUpdate(pb::SessionUpdate {
                 token_hash: hash_bytes(token),
-                set: list(set),
+                set: set.packed().clone(),
                 remove: remove.clone(),
                 if_revision: if_revision.map(Revision::get),
                 idle_ttl: idle_ttl.map_or(0, Ttl::as_millis),
@@ -105,15 +106,17 @@ fn rotate_to_wire(rotation: &Rotation) -> Wire {
 }
 
 fn list(fields: &Fields) -> Vec<pb::SessionField> {
-    let fields = fields.as_list().iter().cloned();
+    let fields = fields.packed().shared();
     fields
-        .map(|(name, value)| pb::SessionField { name, value })
+        .map(|(name, value)| pb::SessionField {
+            name: name.to_owned(),
+            value,
+        })
         .collect()
 }
 
 fn parse_list(fields: Vec<pb::SessionField>) -> Result<Fields, Invalid> {
-    let fields = fields.into_iter();
-    Fields::parse_list(fields.map(|field| (field.name, field.value)).collect())
+    Fields::parse_packed(fields.into_iter().collect())
 }
 
 fn user_id(user: Option<&UserId>) -> String {
@@ -157,7 +160,7 @@ impl TryFrom<pb::SessionUpdate> for SessionOperation {
     fn try_from(it: pb::SessionUpdate) -> Result<Self, Invalid> {
         Ok(Self::Update {
             token: TokenHash::parse(&it.token_hash)?,
-            set: parse_list(it.set)?,
+            set: Fields::parse_packed(it.set)?,
             remove: Fields::parse_names(it.remove)?,
             idle_ttl: ttl("idle_ttl", it.idle_ttl)?,
             absolute_ttl: ttl("absolute_ttl", it.absolute_ttl)?,

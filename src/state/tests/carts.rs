@@ -9,12 +9,12 @@ use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::query::{self, CartRead};
 use crate::state::{
-    Batch, CartAction, CartOperation, CartOwner, Key, MergePolicy, NamespaceOperation, Operation,
-    Record, Rejection, Rotation, SessionOperation, Settings, record,
+    Batch, CartAction, CartOperation, CartOwner, Fields, Key, MergePolicy, NamespaceOperation,
+    Operation, Record, Rejection, Rotation, SessionOperation, Settings, record,
 };
 use crate::types::{
-    Attributes, ClientAttributes, CouponCode, Fields, HolderId, LogTime, Namespace, Quantity, Sku,
-    TextMap, Ttl, UserId,
+    Attributes, ClientAttributes, CouponCode, HolderId, LogTime, Namespace, Quantity, Sku, TextMap,
+    Ttl, UserId,
 };
 
 fn user(name: &str) -> CartOwner {

@@ -4,8 +4,10 @@ use proptest::prelude::*;
 
 use super::steps::{Script, steps};
 use super::*;
-use crate::state::{CartAction, CartOperation, CartOwner, LineRef, SessionOperation, Step, Txn};
-use crate::types::{Attributes, Fields, Note, Quantity, Sku, TextMap};
+use crate::state::{
+    CartAction, CartOperation, CartOwner, Fields, LineRef, SessionOperation, Step, Txn,
+};
+use crate::types::{Attributes, Note, Quantity, Sku, TextMap};
 
 /// A tombstone, a pointer to a merged cart, an order's id, a user's epoch, settings: what something leaves behind that
 /// deletes or moves, beside a few bytes of numbers.
@@ -105,7 +107,7 @@ fn parts_and_branches_count() {
         let list = list
             .iter()
             .map(|(name, value)| ((*name).to_owned(), Bytes::copy_from_slice(value.as_bytes())));
-        Fields::parse(list.collect()).expect("few")
+        Fields::parse(&list.collect()).expect("few")
     };
     let add = CartAction::Add {
         sku: sku(),

@@ -19,9 +19,9 @@ use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::proto::v1;
 use crate::state::{
-    Applied, Command, Identity, NamespaceOperation, Operation, Rejection, RequestHash,
+    Applied, Command, Fields, Identity, NamespaceOperation, Operation, Rejection, RequestHash,
 };
-use crate::types::{ClientId, Fields, Key, LeaseId, Namespace, Revision, TokenHash};
+use crate::types::{ClientId, Key, LeaseId, Namespace, Revision, TokenHash};
 
 pub use self::sessions::Session;
 
@@ -94,7 +94,7 @@ impl Model {
         let session = self.sessions.get(&(ns.clone(), hash));
         match session {
             Some(session) if byte.is_multiple_of(2) => {
-                Fields::parse(session.fields.clone()).expect("stored")
+                Fields::parse(&session.fields).expect("stored")
             }
             _ => other,
         }

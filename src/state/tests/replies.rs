@@ -8,13 +8,11 @@ use super::{Machine, put, rejection, tick};
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::state::{
-    Applied, Batch, Change, Changes, ClientWindow, Command, Identity, Key, KeyOperation, Operation,
-    Record, Rejection, RequestHash, SessionOperation, Step, Store, Subject, Txn, apply,
+    Applied, Batch, Change, Changes, ClientWindow, Command, Fields, Identity, Key, KeyOperation,
+    Operation, Record, Rejection, RequestHash, SessionOperation, Step, Store, Subject, Txn, apply,
     is_answered, record, seal,
 };
-use crate::types::{
-    ClientAttributes, ClientId, Fields, LogTime, Namespace, RequestId, SessionToken, Ttl,
-};
+use crate::types::{ClientAttributes, ClientId, LogTime, Namespace, RequestId, SessionToken, Ttl};
 
 fn client() -> ClientId {
     ClientId::new([7; 16])

@@ -9,12 +9,10 @@ use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::{
-    Batch, Key, MemoryStore, NamespaceOperation, Record, Rejection, SessionOperation, Settings,
-    apply, query, record,
+    Batch, Fields, Key, MemoryStore, NamespaceOperation, Record, Rejection, SessionOperation,
+    Settings, apply, query, record,
 };
-use crate::types::{
-    ClientAttributes, Fields, LogTime, Namespace, SessionHandle, TokenHash, Ttl, UserId,
-};
+use crate::types::{ClientAttributes, LogTime, Namespace, SessionHandle, TokenHash, Ttl, UserId};
 
 fn ns() -> Namespace {
     Namespace::default()
@@ -279,8 +277,7 @@ fn unhex(text: &str) -> Vec<u8> {
 fn stored_records_stay_what_they_are() {
     let session = pb::SessionRecord {
         user_id: "ann".to_owned(),
-        fields: pb::PackedFields::default()
-            .changed(&[("a".to_owned(), Bytes::from_static(b"b"))], &[]),
+        fields: pb::PackedFields::pack([("a", &b"b"[..])].into_iter()),
         create_revision: 1,
         mod_revision: 2,
         created_at: 3,

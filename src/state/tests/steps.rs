@@ -13,12 +13,12 @@ use proptest::prelude::*;
 use super::model::Model;
 use crate::limits;
 use crate::state::{
-    Applied, CartOperation, CartOwner, Command, Identity, KeyOperation, LineRef,
+    Applied, CartOperation, CartOwner, Command, Fields, Identity, KeyOperation, LineRef,
     NamespaceOperation, Operation, PutCondition, RequestHash,
 };
 use crate::types::{
-    Attributes, ClientId, Fields, Key, LineId, Money, Namespace, Quantity, Revision, Sku,
-    TokenHash, Ttl, UserId, Value,
+    Attributes, ClientId, Key, LineId, Money, Namespace, Quantity, Revision, Sku, TokenHash, Ttl,
+    UserId, Value,
 };
 
 /// Tokens that a script uses at a time: enough that some are free although the ended ones stay blocked.
@@ -295,5 +295,5 @@ fn fields(c: u8, d: u8) -> Fields {
     let fields: BTreeMap<_, _> = (0..c % 3)
         .map(|n| (format!("f{}", n.wrapping_add(c) % 5), value(n)))
         .collect();
-    Fields::parse(fields).expect("two fields stay below the limit")
+    Fields::parse(&fields).expect("two fields stay below the limit")
 }

@@ -5,11 +5,11 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::{
-    Batch, CartOperation, CartOwner, Fault, Key, MemoryStore, Operation, Rejection,
+    Batch, CartOperation, CartOwner, Fault, Fields, Key, MemoryStore, Operation, Rejection,
     SessionOperation, Store, SweepHorizon, apply, query,
 };
 use crate::types::{
-    Attributes, ClientAttributes, Fields, KeyPrefix, LogTime, Namespace, Quantity, Sku, Ttl,
+    Attributes, ClientAttributes, KeyPrefix, LogTime, Namespace, Quantity, Sku, Ttl,
 };
 
 fn is_kv(key: &Key) -> bool {

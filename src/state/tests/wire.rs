@@ -8,8 +8,8 @@ use prost::Message as _;
 
 use super::steps::{Script, steps};
 use crate::proto::internal as pb;
-use crate::state::{Command, Fault, Identity, RequestHash, SessionOperation};
-use crate::types::{ClientAttributes, Fields, Namespace, Ttl};
+use crate::state::{Command, Fault, Fields, Identity, RequestHash, SessionOperation};
+use crate::types::{ClientAttributes, Namespace, Ttl};
 
 proptest! {
     #[test]
@@ -18,6 +18,8 @@ proptest! {
         for step in steps {
             let (_, command) = script.next(step);
             prop_assert_eq!(&Command::decode(command.encode()).expect("own bytes"), &command);
+            let message = pb::Command::decode(command.encode()).expect("own bytes");
+            prop_assert_eq!(message.encoded_len(), command.encoded().len());
         }
     }
 
@@ -117,7 +119,7 @@ fn an_encoded_command_stays_what_it_is() {
             token: super::token(1),
             sealed_token: Bytes::from_static(b"sealed"),
             user: None,
-            fields: Fields::parse(fields).expect("a small field"),
+            fields: Fields::parse(&fields).expect("a small field"),
             client: ClientAttributes::default(),
             idle_ttl: Some(Ttl::from_millis(4)),
             absolute_ttl: Some(Ttl::from_millis(5)),

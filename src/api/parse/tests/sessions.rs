@@ -57,8 +57,8 @@ fn what_a_save_left_alone_is_not_part_of_its_command() {
     else {
         panic!("not a save with a base");
     };
-    assert_eq!(base.into_map(), fields(&[("changed", "2"), ("gone", "5")]));
-    assert_eq!(wanted.into_map(), fields(&[("changed", "3"), ("new", "4")]));
+    assert_eq!(base.to_map(), fields(&[("changed", "2"), ("gone", "5")]));
+    assert_eq!(wanted.to_map(), fields(&[("changed", "3"), ("new", "4")]));
 }
 
 #[test]

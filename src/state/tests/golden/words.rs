@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use crate::proto::v1;
 use crate::state::{
-    CartAction, CartOperation, CartOwner, Compare, Identity, Increment, KeyOperation,
+    CartAction, CartOperation, CartOwner, Compare, Fields, Identity, Increment, KeyOperation,
     LeaseOperation, LineRef, MergePolicy, NamespaceOperation, Operand, Operation, PutCondition,
     Relation, RequestHash, Rotation, SavePolicy, SessionOperation, Settings, Step, Subject, Txn,
 };
 use crate::types::{
-    self, Attributes, Bounds, ClientAttributes, ClientId, CouponCode, Fields, HolderId, LeaseId,
-    LineId, LogTime, Money, Note, OrderId, Quantity, RequestId, Revision, SessionHandle, Sku,
-    TextMap, TokenHash, Ttl, UserId, Value,
+    self, Attributes, Bounds, ClientAttributes, ClientId, CouponCode, HolderId, LeaseId, LineId,
+    LogTime, Money, Note, OrderId, Quantity, RequestId, Revision, SessionHandle, Sku, TextMap,
+    TokenHash, Ttl, UserId, Value,
 };
 
 /// One line's words.
@@ -75,7 +75,7 @@ impl<'a> Words<'a> {
             .map(prefix)
             .into_iter()
             .map(|(name, value)| (name, value.into()));
-        Fields::parse(fields.collect()).expect("small fields")
+        Fields::parse(&fields.collect()).expect("small fields")
     }
 
     pub fn identity(&self) -> Identity {

@@ -8,8 +8,8 @@ use super::{Cart, Model, check};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
-use crate::state::{CartOwner, Rejection, Rotation, SavePolicy, SessionOperation, TtlKind};
-use crate::types::{Fields, Namespace, Revision, SessionHandle, TokenHash, Ttl, UserId};
+use crate::state::{CartOwner, Fields, Rejection, Rotation, SavePolicy, SessionOperation, TtlKind};
+use crate::types::{Namespace, Revision, SessionHandle, TokenHash, Ttl, UserId};
 
 #[derive(Clone)]
 pub struct Session {
@@ -127,7 +127,7 @@ impl Model {
                 let settings = self.session_settings(ns);
                 let session = self.session(ns, token)?;
                 check(if_revision, session.modified)?;
-                let after = updated(&session.fields, set.into_map(), &remove);
+                let after = updated(&session.fields, set.to_map(), &remove);
                 check_size(&settings, &session.fields, &after)?;
                 let idle = idle_ttl.map(|asked| idle_ms(&settings, Some(asked)));
                 let absolute = absolute_ttl.map(|asked| absolute_ms(&settings, Some(asked)));
@@ -153,8 +153,8 @@ impl Model {
                 fields,
                 policy,
             } => {
-                let base = base.map(Fields::into_map);
-                self.save_session(ns, token, loaded, base.as_ref(), &fields.into_map(), policy)
+                let base = base.as_ref().map(Fields::to_map);
+                self.save_session(ns, token, loaded, base.as_ref(), &fields.to_map(), policy)
             }
             SessionOperation::Touch { token } => {
                 self.see(ns, token)?;
@@ -328,7 +328,7 @@ impl Model {
         };
         self.claim(ns, token)?;
         let settings = self.session_settings(ns);
-        check_size(&settings, &BTreeMap::new(), &fields.clone().into_map())?;
+        check_size(&settings, &BTreeMap::new(), &fields.to_map())?;
         let idle = idle_ms(&settings, idle_ttl)?;
         let absolute = absolute_ms(&settings, absolute_ttl)?;
         let user = user.map_or(String::new(), UserId::into_string);
@@ -339,7 +339,7 @@ impl Model {
         let session = Session {
             user,
             birth,
-            fields: fields.into_map(),
+            fields: fields.to_map(),
             client: client.into_map(),
             created: revision,
             modified: revision,
@@ -371,7 +371,7 @@ impl Model {
         let old = self.session(ns, token)?.clone();
         self.claim(ns, new_token)?;
         let settings = self.session_settings(ns);
-        let fields = updated(&old.fields, set.into_map(), &remove);
+        let fields = updated(&old.fields, set.to_map(), &remove);
         check_size(&settings, &old.fields, &fields)?;
         let idle = match idle_ttl {
             None => old.idle,
@@ -510,7 +510,11 @@ fn check_size(
         return Err(Rejection::SessionFieldsLimit { limit: most });
     }
     let most = settings.max_bytes.unwrap_or(limits::SESSION_BYTES as u64);
-    if Fields::size(fields) as u64 > most.max(Fields::size(before) as u64) {
+    let size = |fields: &BTreeMap<String, Bytes>| {
+        let sizes = fields.iter().map(|(name, value)| name.len() + value.len());
+        sizes.sum::<usize>() as u64
+    };
+    if size(fields) > most.max(size(before)) {
         return Err(Rejection::SessionBytesLimit { limit: most });
     }
     Ok(())

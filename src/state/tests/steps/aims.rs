@@ -5,11 +5,11 @@ use bytes::Bytes;
 use super::super::model::Session;
 use super::{Script, TOKENS, fields, pick, price};
 use crate::state::{
-    CartOperation, CartOwner, MergePolicy, Operation, Rotation, SavePolicy, SessionOperation, Step,
-    Subject, Txn,
+    CartOperation, CartOwner, Fields, MergePolicy, Operation, Rotation, SavePolicy,
+    SessionOperation, Step, Subject, Txn,
 };
 use crate::types::{
-    Attributes, ClientAttributes, Fields, Namespace, OrderId, Quantity, Revision, Sku, TokenHash,
+    Attributes, ClientAttributes, Namespace, OrderId, Quantity, Revision, Sku, TokenHash,
 };
 
 /// Kinds of steps from this one on have an aim.
@@ -128,7 +128,7 @@ impl Script {
         };
         let field = |value| {
             let fields = [(name.clone(), Bytes::from_static(value))];
-            Fields::parse(fields.into()).expect("small")
+            Fields::parse(&fields.into()).expect("small")
         };
         Some(SessionOperation::Save {
             token,
