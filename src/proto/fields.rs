@@ -5,8 +5,7 @@
 //! when the next update comes: fetching them costs more than all that is done with them. Packed they are one allocation,
 //! and what an update leaves alone is copied as it is.
 //!
-//! Invariant: [`PackedFields`] holds whole, canonical entries only, in memory of its own or of its record's encoding: it keeps no
-//! message alive.
+//! Invariant: [`PackedFields`] holds whole, canonical entries only, in memory of its own: it keeps no message alive.
 
 use std::fmt;
 
@@ -139,16 +138,15 @@ impl PackedFields {
         found.next().map(|field| field.value)
     }
 
+    /// The first of their bytes.
+    #[must_use]
+    pub fn entries_head(&self) -> u64 {
+        self.entries.first().copied().map_or(0, u64::from)
+    }
+
     /// The entries, as their message has them.
     pub(super) fn entries(&self) -> &[u8] {
         &self.entries
-    }
-
-    /// They become a piece of their record's encoding.
-    pub(super) fn lie_in(&mut self, encoded: &Bytes, begin: usize) {
-        let end = begin.saturating_add(self.entries.len());
-        debug_assert_eq!(encoded.get(begin..end), Some(&self.entries[..]));
-        self.entries = encoded.slice(begin..end);
     }
 
     /// Decodes one more entry, behind its key.

@@ -74,15 +74,6 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// Its fields become a piece of its encoding, so that who keeps both keeps them once.
-    pub(crate) fn lie_in(&mut self, encoded: &Bytes) {
-        let begin = match self.user_id.len() {
-            0 => 0,
-            length => framed(length),
-        };
-        self.fields.lie_in(encoded, begin);
-    }
-
     /// The numbers, in the order of their tags.
     fn numbers(&self) -> [(u32, u64); 11] {
         [

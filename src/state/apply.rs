@@ -100,6 +100,7 @@ pub fn apply_all<S: Store>(
     commands: &[Command],
 ) -> Result<Vec<Applied>, Fault> {
     batch.begin_entry(stamp, commands.len())?;
+    batch.load_subjects(commands)?;
     let applied = commands.iter().map(|command| carry_out(batch, command));
     let applied = applied.collect::<Result<_, _>>()?;
     replies::end_entry(batch)?;

@@ -1,14 +1,14 @@
 //! The overlay: what a batch of entries changes, before it is committed.
 //!
-//! Records that a batch touches are decoded once, changed in place, and encoded and hashed once, when the batch
-//! finishes. So a client's reply window, which every one of its entries changes, is written once per batch.
+//! Records that a batch touches are decoded once, changed in place, and encoded and hashed once: where their event lies, or
+//! when the batch finishes. So a client's reply window, which every one of its entries changes, is hashed once per batch.
+//! Nothing keeps the encoding: the store makes it again when it writes the record, which it does once for many changes.
 //!
 //! Invariants:
 //! 1. How entries are cut into batches changes no byte, digest or reply.
 //! 2. The digest is owed for dirty records only; [`Batch::settle`] pays, at the end and before it is compared.
-//! 3. The order of the hash map reaches no result: writes are sorted.
-//! 4. What it hands to the store holds no memory of the commands': every record that changed was settled, see
-//!    [`record::settle`].
+//! 3. The order of the hash map reaches no result: writes are in the order in which records were first met.
+//! 4. What it hands to the store holds no memory of the commands': what an operation puts into a record is a copy.
 //! 5. Between [`Batch::begin`] and [`Batch::keep`] or [`Batch::roll_back`] nothing is swept and nothing settles, and every
 //!    change has one revision. Rolled back, the batch gives the bytes, digests and replies of one where none of it
 //!    was tried.
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
+use super::command::Command;
 use super::events::Gone;
 use super::journal::Journal;
 use super::keys::{Key, KeyRange};
@@ -42,22 +43,39 @@ use crate::types::{LogTime, Namespace, Revision, TokenHash, UserId};
 pub(super) struct SlotId(usize);
 
 /// What the digest knows of a slot.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Standing {
     /// The record is as the store has it.
     Clean,
     /// The record changed since it was last counted.
     Dirty,
     /// The same, and an event has encoded it: nothing has changed it since.
-    Encoded {
-        key_bytes: Bytes,
-        value: Option<Bytes>,
-    },
-    /// The record changed and is counted. Its encoding, unless it is deleted.
-    Settled {
-        key_bytes: Bytes,
-        value: Option<Bytes>,
-    },
+    Encoded(Seal),
+    /// The record changed and is counted.
+    Settled(Seal),
+}
+
+/// What is kept of an encoding; of nothing for a record that is not there.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seal {
+    /// What the digest has to count.
+    hash: u128,
+    /// Bytes of the value.
+    bytes: usize,
+}
+
+impl Seal {
+    fn of(key: &Key, key_bytes: &[u8], value: &[u8]) -> Self {
+        let hash = if key.in_digest() {
+            digest::hash(key_bytes, value)
+        } else {
+            0
+        };
+        Self {
+            hash,
+            bytes: value.len(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -205,9 +223,8 @@ impl<'a, S: Store> Batch<'a, S> {
         writes.extend(self.slots.into_iter().filter_map(Slot::into_change));
         let entries = self.index.into_changes();
         for (key_bytes, inserted) in entries.chain(self.roster.into_changes()) {
-            writes.push(index_change(key_bytes, inserted));
+            writes.push(index_change(&key_bytes, inserted));
         }
-        writes.sort_unstable_by(|a, b| a.key_bytes.cmp(&b.key_bytes));
         let header = pb::StateHeader {
             revision: self.revision.get(),
             log_time: self.now.as_millis(),
@@ -261,14 +278,31 @@ impl<'a, S: Store> Batch<'a, S> {
         });
     }
 
+    /// Loads the records that some commands are about, together: see [`Store::get_many`].
+    pub(super) fn load_subjects(&mut self, commands: &[Command]) -> Result<(), Fault> {
+        let subjects = commands.iter().filter_map(Command::subject);
+        let keys: Vec<_> = subjects.filter(|key| !self.ids.contains_key(key)).collect();
+        let found = self.store.get_many(&keys)?;
+        for (key, stored) in keys.into_iter().zip(found) {
+            if !self.ids.contains_key(&key) {
+                self.add(key, stored);
+            }
+        }
+        Ok(())
+    }
+
     /// Finds a record, there or not.
     pub(super) fn load(&mut self, key: &Key) -> Result<SlotId, Fault> {
         if let Some(id) = self.ids.get(key) {
             return Ok(*id);
         }
         let stored = self.store.get(key)?;
+        Ok(self.add(key.clone(), stored))
+    }
+
+    fn add(&mut self, key: Key, stored: Option<Stored>) -> SlotId {
         let id = SlotId(self.slots.len());
-        let key = Arc::new(key.clone());
+        let key = Arc::new(key);
         self.slots.push(Slot {
             key: Arc::clone(&key),
             stored: stored.is_some(),
@@ -278,7 +312,7 @@ impl<'a, S: Store> Batch<'a, S> {
             touched: false,
         });
         self.ids.insert(key, id);
-        Ok(id)
+        id
     }
 
     /// What the record says, if it is there.
@@ -362,9 +396,24 @@ impl<'a, S: Store> Batch<'a, S> {
         slot.record.as_ref()
     }
 
-    /// A record's key and value, encoded once for its event and for the store.
-    pub(super) fn encoding(&mut self, id: SlotId) -> (&Bytes, Option<&Bytes>) {
-        self.slot_mut(id).encoding()
+    /// The record in a slot, if it is there, is encoded by `encode`, which appends key and value to what it is given.
+    pub(super) fn encode_event<'o>(
+        &mut self,
+        id: SlotId,
+        encode: impl FnOnce(&Key, &Record) -> (&'o [u8], &'o [u8]),
+    ) {
+        let slot = self.slot_mut(id);
+        let Some(record) = &slot.record else { return };
+        let (key_bytes, value) = encode(&slot.key, record);
+        if matches!(slot.standing, Standing::Dirty) {
+            slot.standing = Standing::Encoded(Seal::of(&slot.key, key_bytes, value));
+        }
+    }
+
+    /// A slot's key.
+    pub(super) fn key(&self, id: SlotId) -> &Key {
+        let slot = self.slots.get(id.0).expect("ids name slots");
+        &slot.key
     }
 
     /// Indexes a record at a deadline.
@@ -531,20 +580,21 @@ impl<'a, S: Store> Batch<'a, S> {
         ))
     }
 
-    /// Encodes what changed, once, and brings the digest up to date.
+    /// Hashes what changed, once, and brings the digest up to date.
     fn settle(&mut self) {
+        let mut scratch = Vec::new();
         for slot in &mut self.slots {
-            if matches!(slot.standing, Standing::Clean | Standing::Settled { .. }) {
-                continue;
-            }
-            let (key_bytes, value) = slot.take_encoding();
-            let counts = match &value {
-                Some(value) if slot.key.in_digest() => digest::hash(&key_bytes, value),
-                _ => 0,
+            let seal = match slot.standing {
+                Standing::Clean | Standing::Settled(_) => continue,
+                Standing::Encoded(seal) => seal,
+                Standing::Dirty => slot.seal(&mut scratch),
             };
-            self.digest = self.digest.wrapping_sub(slot.counted).wrapping_add(counts);
-            slot.counted = counts;
-            slot.standing = Standing::Settled { key_bytes, value };
+            self.digest = self
+                .digest
+                .wrapping_sub(slot.counted)
+                .wrapping_add(seal.hash);
+            slot.counted = seal.hash;
+            slot.standing = Standing::Settled(seal);
         }
     }
 
@@ -552,7 +602,7 @@ impl<'a, S: Store> Batch<'a, S> {
     fn slot_mut(&mut self, id: SlotId) -> &mut Slot {
         let slot = self.slots.get_mut(id.0).expect("ids name slots");
         if let Some(undo) = &mut self.undo {
-            let before = || (slot.record.clone(), slot.standing.clone());
+            let before = || (slot.record.clone(), slot.standing);
             undo.slots.entry(id.0).or_insert_with(before);
         }
         slot
@@ -570,74 +620,47 @@ fn sweep_budget(now: LogTime, earliest: LogTime) -> usize {
 }
 
 impl Slot {
-    /// Key and value, encoded for an event and kept for the store.
-    fn encoding(&mut self) -> (&Bytes, Option<&Bytes>) {
-        if matches!(self.standing, Standing::Clean | Standing::Dirty) {
-            let (key_bytes, value) = self.take_encoding();
-            self.standing = Standing::Encoded { key_bytes, value };
-        }
-        match &self.standing {
-            Standing::Encoded { key_bytes, value } | Standing::Settled { key_bytes, value } => {
-                (key_bytes, value.as_ref())
-            }
-            Standing::Clean | Standing::Dirty => unreachable!("it was encoded above"),
-        }
-    }
-
-    /// Key and value, encoded now unless an event did.
-    fn take_encoding(&mut self) -> (Bytes, Option<Bytes>) {
-        if let Standing::Encoded { key_bytes, value } =
-            std::mem::replace(&mut self.standing, Standing::Clean)
-        {
-            return (key_bytes, value);
-        }
-        let value = self.record.as_mut().map(|record| {
-            replies::normalize(record);
-            record::settle(record)
-        });
-        (self.key.encode(), value)
+    /// Encodes it for its hash.
+    fn seal(&mut self, scratch: &mut Vec<u8>) -> Seal {
+        let Some(record) = &mut self.record else {
+            return Seal::default();
+        };
+        replies::normalize(record);
+        scratch.clear();
+        self.key.write(scratch);
+        let key_length = scratch.len();
+        record::encode_to(record, scratch);
+        let (key_bytes, value) = scratch.split_at(key_length);
+        Seal::of(&self.key, key_bytes, value)
     }
 
     /// The write that the settled slot asks for, if any.
     fn into_change(self) -> Option<Change> {
-        let Standing::Settled { key_bytes, value } = self.standing else {
+        let Standing::Settled(Seal { hash, bytes }) = self.standing else {
             return None;
         };
-        let value = match (self.record, value) {
-            (Some(record), Some(value)) => Some((
-                Stored {
-                    record,
-                    hash: self.counted,
-                },
-                value,
-            )),
+        if self.record.is_none() && !self.stored {
             // It came and went within the batch.
-            _ if !self.stored => return None,
-            _ => None,
-        };
+            return None;
+        }
         Some(Change {
             key: Arc::unwrap_or_clone(self.key),
-            key_bytes,
-            value,
+            value: self.record.map(|record| Stored {
+                record,
+                hash,
+                bytes,
+            }),
         })
     }
 }
 
-fn index_change(key_bytes: Bytes, inserted: bool) -> Change {
-    let key = Key::decode(&key_bytes).expect("the index made its keys itself");
-    let value = inserted.then(|| {
-        let hash = digest::hash(&key_bytes, &[]);
-        (
-            Stored {
-                record: Record::Index,
-                hash,
-            },
-            Bytes::new(),
-        )
-    });
+fn index_change(key_bytes: &[u8], inserted: bool) -> Change {
     Change {
-        key,
-        key_bytes,
-        value,
+        key: Key::decode(key_bytes).expect("the index made its keys itself"),
+        value: inserted.then(|| Stored {
+            record: Record::Index,
+            hash: digest::hash(key_bytes, &[]),
+            bytes: 0,
+        }),
     }
 }

@@ -8,6 +8,7 @@ use prost::Message as _;
 use prost::encoding::{self, WireType};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::keys::Key;
 use super::{
     CartOperation, Fault, KeyOperation, LeaseOperation, NamespaceOperation, SessionOperation, Txn,
     command_wire,
@@ -202,6 +203,25 @@ impl Command {
             fingerprint,
             operation,
             encoded: body.into(),
+        }
+    }
+
+    /// The record that it is about, if it is about one that is likely to be there.
+    pub(super) fn subject(&self) -> Option<Key> {
+        let namespace = || self.namespace.clone();
+        match &self.operation {
+            Operation::Session(operation) => operation
+                .subject()
+                .map(|token| Key::Session(namespace(), *token)),
+            Operation::Cart(operation) => match operation.subject() {
+                CartOwner::User(user) => Some(Key::UserCart(namespace(), user.clone())),
+                CartOwner::Session(token) => Some(Key::SessionCart(namespace(), *token)),
+            },
+            Operation::Key(operation) => Some(Key::Kv(namespace(), operation.subject().clone())),
+            Operation::Namespace(_)
+            | Operation::Lease(_)
+            | Operation::Txn(_)
+            | Operation::Tick { .. } => None,
         }
     }
 

@@ -28,9 +28,10 @@ use super::events::Gone;
 use super::history::{Builder, Chunk};
 use super::keys::Key;
 use super::store::Record;
-use super::{Fault, Store, session};
+use super::{Fault, Store, record, session};
 use crate::limits;
-use crate::proto::{internal as pb, wire};
+use crate::proto::internal as pb;
+use crate::proto::wire::{self, framed};
 use crate::types::{LogTime, Revision, TokenHash};
 
 /// What a record's key adds to the bytes of its event's own.
@@ -62,6 +63,8 @@ pub(super) struct Journal {
     /// The last revision whose events are written down.
     closed: Revision,
     written: Builder,
+    /// Room for an encoded key.
+    key: Vec<u8>,
     history: pb::EventHistory,
     /// The newest mark; `None` until it was looked at.
     mark: Option<pb::EventMark>,
@@ -76,6 +79,7 @@ impl Journal {
             muted: false,
             closed: Revision::new(header.revision),
             written: Builder::default(),
+            key: Vec::new(),
             history,
             mark: None,
         }
@@ -178,6 +182,8 @@ impl Journal {
 /// What a revision did: a [`pb::RevisionEvents`] that is encoded in its place, so that no record is copied twice.
 struct Told<'a> {
     out: &'a mut Vec<u8>,
+    /// The last key; cleared for the next.
+    key: &'a mut Vec<u8>,
     events: usize,
 }
 
@@ -192,34 +198,43 @@ mod tag {
 }
 
 impl<'a> Told<'a> {
-    fn at(log_time: u64, out: &'a mut Vec<u8>) -> Self {
+    fn at(log_time: u64, out: &'a mut Vec<u8>, key: &'a mut Vec<u8>) -> Self {
         wire::put_uint(tag::LOG_TIME, log_time, out);
-        Self { out, events: 0 }
+        Self {
+            out,
+            key,
+            events: 0,
+        }
     }
 
-    /// A record is there.
-    fn put(&mut self, key: &Bytes, value: &Bytes, created: bool) {
-        /// What the keys and lengths of the fields may take.
+    /// A record is there. Returns key and value as they were encoded.
+    fn put(&mut self, key: &Key, record: &Record, created: bool) -> (&[u8], &[u8]) {
+        /// What the lengths and tags may take.
         const FRAMING: usize = 32;
+        self.key.clear();
+        key.write(self.key);
+        let value_length = record::encoded_len(record);
         let out = &mut *self.out;
-        out.reserve(
-            key.len()
-                .saturating_add(value.len())
-                .saturating_add(FRAMING),
-        );
-        let mut length = encoding::bytes::encoded_len(tag::KEY, key)
-            .saturating_add(encoding::bytes::encoded_len(tag::RECORD, value));
+        let mut length = framed(self.key.len()).saturating_add(framed(value_length));
         if created {
             length = length.saturating_add(encoding::bool::encoded_len(tag::CREATED, &created));
         }
+        out.reserve(length.saturating_add(FRAMING));
         encoding::encode_key(tag::EVENTS, WireType::LengthDelimited, out);
         wire::put_varint(length as u64, out);
-        wire::put_bytes(tag::KEY, key, out);
-        wire::put_bytes(tag::RECORD, value, out);
+        wire::put_bytes(tag::KEY, &*self.key, out);
+        wire::put_varint(wire::key(tag::RECORD, WireType::LengthDelimited), out);
+        wire::put_varint(value_length as u64, out);
+        let begin = out.len();
+        record::encode_to(record, out);
+        let end = out.len();
+        debug_assert_eq!(end.saturating_sub(begin), value_length);
         if created {
             encoding::bool::encode(tag::CREATED, &created, out);
         }
         self.events = self.events.saturating_add(1);
+        let value = out.get(begin..end).unwrap_or_default();
+        (&*self.key, value)
     }
 
     /// A record is gone.
@@ -276,17 +291,18 @@ impl<S: Store> Batch<'_, S> {
         self.mark()?;
         let log_time = self.now().as_millis();
         let mut written = std::mem::take(&mut self.journal.written);
+        let mut key = std::mem::take(&mut self.journal.key);
         // A command that counts several changes is told of under the last number.
         while self.journal.closed.next() < revision {
             let skipped = self.journal.closed.next();
             let bytes = written.push(skipped, |out| {
-                Told::at(log_time, out);
+                Told::at(log_time, out, &mut key);
             });
             self.journal.close(skipped, 0, bytes);
         }
         let mut events = 0;
         let bytes = written.push(revision, |out| {
-            let mut told = Told::at(log_time, out);
+            let mut told = Told::at(log_time, out, &mut key);
             for touched in touched {
                 self.tell(touched, &mut told);
             }
@@ -294,6 +310,7 @@ impl<S: Store> Batch<'_, S> {
         });
         self.journal.close(revision, events, bytes);
         self.journal.written = written;
+        self.journal.key = key;
         Ok(())
     }
 
@@ -306,15 +323,18 @@ impl<S: Store> Batch<'_, S> {
         if !is_there && !touched.existed {
             return;
         }
-        match self.encoding(touched.id) {
-            (key, Some(record)) if is_there => told.put(key, record, created),
-            (key, _) => told.put_end(&pb::StoredEvent {
-                key: key.clone(),
+        if is_there {
+            self.encode_event(touched.id, move |key, record| {
+                told.put(key, record, created)
+            });
+        } else {
+            told.put_end(&pb::StoredEvent {
+                key: self.key(touched.id).encode(),
                 gone: touched.gone.to_stored(),
                 user_id: touched.user_id,
                 kept: touched.revocation.unwrap_or_default(),
                 ..pb::StoredEvent::default()
-            }),
+            });
         }
     }
 
@@ -359,14 +379,22 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use crate::types::{self, Namespace};
 
     #[test]
     fn what_is_told_is_encoded_as_its_message_would_be() {
-        let (key, record) = (Bytes::from_static(b"key"), Bytes::from(vec![7; 300]));
+        let name = types::Key::parse("k").expect("short");
+        let key = Key::Kv(Namespace::default(), name);
+        let kv = pb::KvRecord {
+            value: vec![7; 300].into(),
+            mod_revision: 5,
+            ..pb::KvRecord::default()
+        };
+        let record = Record::Kv(kv.into());
         let event = |created, gone| pb::StoredEvent {
-            key: key.clone(),
+            key: key.encode(),
             record: if gone == 0 {
-                record.clone()
+                record::encode(&record)
             } else {
                 Bytes::new()
             },
@@ -375,11 +403,16 @@ mod tests {
             ..pb::StoredEvent::default()
         };
         for log_time in [0, 1000, u64::MAX] {
-            let mut encoded = Vec::new();
-            let mut told = Told::at(log_time, &mut encoded);
-            told.put(&key, &record, true);
-            told.put_end(&event(false, 2));
-            told.put(&key, &record, false);
+            let (mut encoded, mut room) = (Vec::new(), Vec::new());
+            let mut told = Told::at(log_time, &mut encoded, &mut room);
+            for created in [true, false] {
+                let (key_bytes, value) = told.put(&key, &record, created);
+                assert_eq!(key_bytes, key.encode());
+                assert_eq!(value, record::encode(&record));
+                if created {
+                    told.put_end(&event(false, 2));
+                }
+            }
             let expected = pb::RevisionEvents {
                 log_time,
                 events: vec![event(true, 0), event(false, 2), event(false, 0)],

@@ -238,7 +238,8 @@ impl Key {
         parts.saturating_add(1)
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the key's bytes.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Header => out.push(HEADER),
             Self::RaftApplied => out.push(RAFT_APPLIED),

@@ -30,9 +30,13 @@ impl MemoryStore {
     /// Commits what a batch changed.
     pub fn commit(&mut self, changes: Changes) {
         for change in changes.writes {
+            let key_bytes = change.key.encode();
             match change.value {
-                Some((_, value)) => self.records.insert(change.key_bytes, value),
-                None => self.records.remove(&change.key_bytes),
+                Some(stored) => {
+                    let value = record::encode(&stored.record);
+                    self.records.insert(key_bytes, value)
+                }
+                None => self.records.remove(&key_bytes),
             };
         }
         // One revision to a chunk, so that equal histories are equal bytes.

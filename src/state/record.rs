@@ -11,7 +11,7 @@ use super::store::{Record, Stored};
 use super::window::ClientWindow;
 use super::{Fault, digest};
 use crate::proto::internal as pb;
-use crate::proto::wire::{framed, put_bytes, put_uint};
+use crate::proto::wire::{put_bytes, put_uint};
 
 /// Field numbers of [`pb::KvRecord`].
 mod kv_tag {
@@ -26,6 +26,7 @@ mod kv_tag {
 
 /// The record under a key, from its stored value. A value that does not decode is damage.
 pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
+    let bytes = value.len();
     let hash = if key.in_digest() {
         digest::hash(&key.encode(), &value)
     } else {
@@ -55,62 +56,71 @@ pub fn decode(key: &Key, value: Bytes) -> Result<Stored, Fault> {
             return Err(Fault::corrupt("a record", "its key is not a record's"));
         }
     };
-    Ok(Stored { record, hash })
+    Ok(Stored {
+        record,
+        hash,
+        bytes,
+    })
 }
 
 /// The value to store.
 #[must_use]
 pub fn encode(record: &Record) -> Bytes {
-    match record {
-        Record::Session(session) => session.encode_to_vec(),
-        Record::User(user) => user.encode_to_vec(),
-        Record::Settings(settings) => settings.encode_to_vec(),
-        Record::Cart(cart) => cart.encode_to_vec(),
-        Record::Order(order) => order.encode_to_vec(),
-        Record::Kv(kv) => encode_kv(kv),
-        Record::Lease(lease) => lease.encode_to_vec(),
-        Record::Client(window) => window.encode(),
-        Record::Request(request) => request.encode_to_vec(),
-        Record::RequestGroup(group) => group.encode_to_vec(),
-        Record::Index => Vec::new(),
-        Record::EventMarks(marks) => marks.encode_to_vec(),
-    }
-    .into()
+    let mut out = Vec::with_capacity(encoded_len(record));
+    encode_to(record, &mut out);
+    out.into()
 }
 
-/// The value to store. What is large in the record becomes a piece of it: what a command brought is a piece of a log entry's or
-/// a message's buffer, and a small record in a cache would keep all of that alive; a copy of its own would be a second one.
-pub(super) fn settle(record: &mut Record) -> Bytes {
-    let encoded = encode(record);
+/// Bytes of the value to store.
+#[must_use]
+pub fn encoded_len(record: &Record) -> usize {
     match record {
-        Record::Kv(kv) if !kv.value.is_empty() => {
-            let end = framed(kv.value.len());
-            let begin = end.saturating_sub(kv.value.len());
-            Arc::make_mut(kv).value = encoded.slice(begin..end);
-        }
-        Record::Session(session) if !session.fields.is_empty() => {
-            Arc::make_mut(session).lie_in(&encoded);
-        }
-        _ => {}
+        Record::Session(session) => session.encoded_len(),
+        Record::User(user) => user.encoded_len(),
+        Record::Settings(settings) => settings.encoded_len(),
+        Record::Cart(cart) => cart.encoded_len(),
+        Record::Order(order) => order.encoded_len(),
+        Record::Kv(kv) => kv.encoded_len(),
+        Record::Lease(lease) => lease.encoded_len(),
+        Record::Client(window) => window.encoded_len(),
+        Record::Request(request) => request.encoded_len(),
+        Record::RequestGroup(group) => group.encoded_len(),
+        Record::Index => 0,
+        Record::EventMarks(marks) => marks.encoded_len(),
     }
-    encoded
+}
+
+/// Appends the value to store.
+pub fn encode_to(record: &Record, out: &mut Vec<u8>) {
+    match record {
+        Record::Session(session) => session.encode_raw(out),
+        Record::User(user) => user.encode_raw(out),
+        Record::Settings(settings) => settings.encode_raw(out),
+        Record::Cart(cart) => cart.encode_raw(out),
+        Record::Order(order) => order.encode_raw(out),
+        Record::Kv(kv) => encode_kv(kv, out),
+        Record::Lease(lease) => lease.encode_raw(out),
+        Record::Client(window) => window.encode_to(out),
+        Record::Request(request) => request.encode_raw(out),
+        Record::RequestGroup(group) => group.encode_raw(out),
+        Record::Index => {}
+        Record::EventMarks(marks) => marks.encode_raw(out),
+    }
 }
 
 /// As its message would be, see [`crate::proto::wire`].
-fn encode_kv(kv: &pb::KvRecord) -> Vec<u8> {
-    let mut out = Vec::with_capacity(kv.encoded_len());
+fn encode_kv(kv: &pb::KvRecord, out: &mut Vec<u8>) {
     if !kv.value.is_empty() {
-        put_bytes(kv_tag::VALUE, &kv.value, &mut out);
+        put_bytes(kv_tag::VALUE, &kv.value, out);
     }
-    put_uint(kv_tag::CREATE_REVISION, kv.create_revision, &mut out);
-    put_uint(kv_tag::MOD_REVISION, kv.mod_revision, &mut out);
-    put_uint(kv_tag::DEADLINE, kv.deadline, &mut out);
+    put_uint(kv_tag::CREATE_REVISION, kv.create_revision, out);
+    put_uint(kv_tag::MOD_REVISION, kv.mod_revision, out);
+    put_uint(kv_tag::DEADLINE, kv.deadline, out);
     if let Some(counter) = &kv.counter {
-        encoding::sint64::encode(kv_tag::COUNTER, counter, &mut out);
+        encoding::sint64::encode(kv_tag::COUNTER, counter, out);
     }
-    put_uint(kv_tag::LEASE, kv.lease, &mut out);
-    put_uint(kv_tag::INDEXED_DEADLINE, kv.indexed_deadline, &mut out);
-    out
+    put_uint(kv_tag::LEASE, kv.lease, out);
+    put_uint(kv_tag::INDEXED_DEADLINE, kv.indexed_deadline, out);
 }
 
 /// The header from its stored value, checked as far as [`super::Batch`] relies on it.
@@ -210,40 +220,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_by_hand_is_what_its_message_would_be(kv in kv()) {
-            prop_assert_eq!(encode_kv(&kv), kv.encode_to_vec());
-        }
-
-        #[test]
-        fn a_settled_session_is_as_it_was_and_its_fields_lie_in_its_encoding(
-            user_id in "[a-z]{0,3}",
-            fields in prop::collection::btree_map("[a-z]{0,3}", prop::collection::vec(any::<u8>(), 0..200), 0..4),
-            mod_revision in any::<u64>(),
-        ) {
-            let fields = fields.into_iter().map(|(name, value)| pb::SessionField { name, value: value.into() });
-            let session = pb::SessionRecord {
-                user_id,
-                fields: fields.collect(),
-                mod_revision,
-                ..pb::SessionRecord::default()
-            };
-            let mut settled = Record::Session(Arc::new(session.clone()));
-            let encoded = settle(&mut settled);
-            prop_assert_eq!(&encoded[..], session.encode_to_vec());
-            prop_assert_eq!(&settled, &Record::Session(Arc::new(session)));
-            let Record::Session(session) = &settled else { unreachable!() };
-            let within = encoded.as_ptr_range();
-            prop_assert!(session.fields.shared().all(|(_, value)| value.is_empty() || within.contains(&value.as_ptr())));
-        }
-
-        #[test]
-        fn a_settled_record_is_as_it_was_and_lies_in_its_encoding(kv in kv()) {
-            let mut settled = Record::Kv(Arc::new(kv.clone()));
-            let encoded = settle(&mut settled);
-            prop_assert_eq!(&encoded[..], kv.encode_to_vec());
-            prop_assert_eq!(&settled, &Record::Kv(Arc::new(kv)));
-            let Record::Kv(kv) = &settled else { unreachable!() };
-            let is_within = encoded.as_ptr_range().contains(&kv.value.as_ptr());
-            prop_assert!(kv.value.is_empty() || is_within);
+            let record = Record::Kv(Arc::new(kv.clone()));
+            prop_assert_eq!(encode(&record), kv.encode_to_vec());
+            prop_assert_eq!(encoded_len(&record), kv.encoded_len());
         }
     }
 }

@@ -8,8 +8,6 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::Fault;
 use super::history::Chunk;
 use super::keys::{Key, KeyRange};
@@ -45,13 +43,31 @@ pub enum Record {
     EventMarks(Arc<pb::EventMarks>),
 }
 
-/// A record as a store holds it: with the hash that it adds to the digest.
+impl Record {
+    /// Reads a little of each piece of memory that a command will read, and comes to nothing in particular.
+    #[must_use]
+    pub fn touch(&self) -> u64 {
+        match self {
+            Self::Session(session) => {
+                let first = session.fields.entries_head();
+                session.mod_revision ^ session.touch_interval ^ first
+            }
+            Self::Kv(kv) => kv.mod_revision,
+            Self::Cart(cart) => cart.deadline,
+            _ => 0,
+        }
+    }
+}
+
+/// A record as a store holds it: with what was found when it was encoded. It holds no memory but its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     /// The record.
     pub record: Record,
-    /// [`super::digest::hash`] of its encoded key and value.
+    /// [`super::digest::hash`] of its encoded key and value; 0 if it does not count in the digest.
     pub hash: u128,
+    /// The length of its encoded value.
+    pub bytes: usize,
 }
 
 /// One write of a batch.
@@ -59,16 +75,14 @@ pub struct Stored {
 pub struct Change {
     /// Where.
     pub key: Key,
-    /// The key, encoded.
-    pub key_bytes: Bytes,
-    /// The new record with its encoding; `None` deletes.
-    pub value: Option<(Stored, Bytes)>,
+    /// The new record; `None` deletes.
+    pub value: Option<Stored>,
 }
 
 /// What applying a batch of entries changed.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
-    /// Each key at most once, in key order.
+    /// Each key at most once.
     pub writes: Vec<Change>,
     /// What each new revision did, to be stored as [`super::history::pack`] has it; `None` without a new one. What lies before
     /// [`super::events::oldest`] of the header may go: nobody reads it.
@@ -85,6 +99,11 @@ pub trait Store {
 
     /// The record under a key.
     fn get(&self, key: &Key) -> Result<Option<Stored>, Fault>;
+
+    /// The records under some keys, in their order. Where memory is what one waits for, a store fetches them at the same time.
+    fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, Fault> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
 
     /// Visits keys and encoded values of a range, ascending, until told to break. One consistent view.
     #[allow(

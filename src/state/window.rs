@@ -7,7 +7,7 @@
 //! Invariants:
 //! 1. `replies` is the encoding of `entries`, in their order, each as one `replies` field of [`pb::ClientWindow`].
 //! 2. Entries ascend by sequence.
-//! 3. [`ClientWindow::encode`] gives what `pb::ClientWindow` would: one form in memory, one on disk.
+//! 3. [`ClientWindow::encode_to`] gives what `pb::ClientWindow` would: one form in memory, one on disk.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -16,6 +16,7 @@ use prost::encoding::{self, WireType};
 use super::Fault;
 use crate::limits;
 use crate::proto::internal as pb;
+use crate::proto::wire::{put_uint, uint_len};
 use crate::types::LogTime;
 
 /// Field numbers of [`pb::ClientWindow`] and [`pb::StoredReply`].
@@ -94,16 +95,19 @@ impl ClientWindow {
         Ok(window)
     }
 
-    /// The value to store.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        /// Three numbers with their keys.
-        const NUMBERS: usize = 33;
-        let mut value = Vec::with_capacity(self.replies.len().saturating_add(NUMBERS));
-        number(tag::CONFIRMED_BELOW, self.confirmed_below, &mut value);
-        value.extend_from_slice(&self.replies);
-        number(tag::DEADLINE, self.deadline, &mut value);
-        number(tag::INDEXED_DEADLINE, self.indexed_deadline, &mut value);
-        value
+    /// Appends the value to store.
+    pub(super) fn encode_to(&self, out: &mut Vec<u8>) {
+        put_uint(tag::CONFIRMED_BELOW, self.confirmed_below, out);
+        out.extend_from_slice(&self.replies);
+        put_uint(tag::DEADLINE, self.deadline, out);
+        put_uint(tag::INDEXED_DEADLINE, self.indexed_deadline, out);
+    }
+
+    /// The length of that.
+    pub(super) fn encoded_len(&self) -> usize {
+        let numbers = [self.confirmed_below, self.deadline, self.indexed_deadline];
+        let numbers = numbers.into_iter().map(uint_len);
+        numbers.fold(self.replies.len(), usize::saturating_add)
     }
 
     /// How many replies it holds.
@@ -222,13 +226,6 @@ impl Remembered<'_> {
     }
 }
 
-/// A number as protobuf has it: absent when it is zero.
-fn number(tag: u32, value: u64, out: &mut Vec<u8>) {
-    if value != 0 {
-        encoding::uint64::encode(tag, &value, out);
-    }
-}
-
 /// A [`pb::StoredReply`] as a field of the window, without a detour over a buffer of the reply's own.
 fn write_field(sequence: u64, fingerprint: u64, reply: &pb::Reply, out: &mut Vec<u8>) {
     let mut length = encoding::message::encoded_len(tag::REPLY, reply);
@@ -241,7 +238,7 @@ fn write_field(sequence: u64, fingerprint: u64, reply: &pb::Reply, out: &mut Vec
     }
     encoding::encode_key(tag::REPLIES, WireType::LengthDelimited, out);
     encoding::encode_varint(u64::try_from(length).unwrap_or(u64::MAX), out);
-    number(tag::SEQUENCE, sequence, out);
+    put_uint(tag::SEQUENCE, sequence, out);
     if fingerprint != 0 {
         encoding::fixed64::encode(tag::FINGERPRINT, &fingerprint, out);
     }

@@ -8,7 +8,6 @@
 //! retry asks for and which would drive out what is read; and absent keys, which the bloom filters of the database answer
 //! for.
 
-use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -59,19 +58,19 @@ impl RecordCache {
         self.entries.get(key).map(|cached| cached.stored)
     }
 
-    /// A record was read, or written to the database: its content shares nothing but `value`'s own allocation.
-    pub fn fill(&self, key: Key, stored: Stored, value_bytes: usize) {
+    /// A record was read, or written to the database.
+    pub fn fill(&self, key: Key, stored: Stored) {
         if !keeps(&key) {
             return;
         }
-        let bytes = footprint(value_bytes);
+        let bytes = footprint(stored.bytes);
         self.entries.insert(key, Cached { stored, bytes });
     }
 
     /// The record's newest state went from memory to the database.
-    pub fn update(&self, key: &Key, value: Option<&(Stored, Bytes)>) {
-        match value {
-            Some((stored, value)) => self.fill(key.clone(), stored.clone(), value.len()),
+    pub fn update(&self, key: &Key, stored: Option<&Stored>) {
+        match stored {
+            Some(stored) => self.fill(key.clone(), stored.clone()),
             None if keeps(key) => drop(self.entries.remove(key)),
             None => {}
         }

@@ -21,9 +21,9 @@ use std::vec;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use crate::state::{Change, Key, KeyRange, Stored};
+use crate::state::{Change, Key, KeyRange, Stored, record};
 
-/// What an entry takes beside its encoded key and value: the decoded record, and its places in two tables.
+/// What an entry takes beside its encoded key and the bytes of its value: the record around these, and its places in two tables.
 const ENTRY_OVERHEAD_BYTES: usize = 320;
 
 /// Changed records, by key and in order.
@@ -40,14 +40,13 @@ pub(super) struct Layer {
 pub(super) struct Entry {
     /// Its key, encoded.
     pub key_bytes: Bytes,
-    /// The record and its encoding; `None` when it is deleted.
-    pub value: Option<(Stored, Bytes)>,
+    /// The record; `None` when it is deleted.
+    pub value: Option<Stored>,
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
-        // What is large in a record is a piece of its encoding.
-        let value = self.value.as_ref().map_or(0, |(_, value)| value.len());
+        let value = self.value.as_ref().map_or(0, |stored| stored.bytes);
         self.key_bytes.len() + value + ENTRY_OVERHEAD_BYTES
     }
 }
@@ -60,19 +59,20 @@ impl Layer {
 
     /// A record was committed.
     pub fn put(&mut self, change: Change) {
-        let entry = Entry {
-            key_bytes: change.key_bytes,
-            value: change.value,
-        };
-        self.bytes += entry.bytes();
         match self.entries.entry(change.key) {
             hash_map::Entry::Occupied(mut place) => {
                 let known = place.get_mut();
                 self.bytes -= known.bytes();
                 // Its key stays: the new one was just used, and is freed sooner than memory that was not.
-                known.value = entry.value;
+                known.value = change.value;
+                self.bytes += known.bytes();
             }
             hash_map::Entry::Vacant(place) => {
+                let entry = Entry {
+                    key_bytes: place.key().encode(),
+                    value: change.value,
+                };
+                self.bytes += entry.bytes();
                 if Key::is_scanned(&entry.key_bytes) {
                     self.order.insert(entry.key_bytes.clone());
                 }
@@ -119,12 +119,12 @@ impl Layer {
         Keys::Kept(self.order.range::<[u8], _>(bounds))
     }
 
-    /// The encoded value under an encoded key that the layer has; `None` when it is deleted.
-    fn value(&self, key_bytes: &[u8]) -> Option<&Bytes> {
+    /// The value under an encoded key that the layer has, encoded anew; `None` when it is deleted.
+    fn value(&self, key_bytes: &[u8]) -> Option<Bytes> {
         let key = Key::decode(key_bytes).expect("it was encoded from a key");
         let entry = self.entries.get(&key);
         let value = &entry.expect("what is in order is an entry").value;
-        value.as_ref().map(|(_, value)| value)
+        value.as_ref().map(|stored| record::encode(&stored.record))
     }
 }
 
@@ -171,7 +171,7 @@ impl<'a> Merged<'a> {
 
 impl<'a> Iterator for Merged<'a> {
     /// A key and its value; `None` when it is deleted.
-    type Item = (&'a Bytes, Option<&'a Bytes>);
+    type Item = (&'a Bytes, Option<Bytes>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.peek()?;
@@ -194,7 +194,6 @@ mod tests {
     use super::*;
     use crate::proto::internal as pb;
     use crate::state::Record;
-    use crate::state::record;
     use crate::types::{self, Namespace};
 
     /// The even ones are scanned, the odd ones are not.
@@ -218,14 +217,9 @@ mod tests {
             };
             let encoded = record::encode(&Record::Kv(kv.into()));
             // What is stored under a key does not matter here.
-            let stored = record::decode(&self::key(0), encoded.clone());
-            (stored.expect("it was just encoded"), encoded)
+            record::decode(&self::key(0), encoded).expect("it was just encoded")
         });
-        Change {
-            key_bytes: key.encode(),
-            key,
-            value,
-        }
+        Change { key, value }
     }
 
     type Changes = Vec<(u8, Option<u8>)>;
@@ -242,7 +236,7 @@ mod tests {
             for (layer, changes) in [(&mut older, old), (&mut newer, new)] {
                 for (number, value) in changes {
                     let change = change(number, value);
-                    expected.insert(change.key_bytes.clone(), change.value.clone());
+                    expected.insert(change.key.encode(), change.value.clone());
                     layer.put(change);
                 }
             }
@@ -254,7 +248,10 @@ mod tests {
             let wanted: Vec<_> = expected
                 .iter()
                 .filter(|(bytes, _)| inside(bytes))
-                .map(|(bytes, value)| (bytes, value.as_ref().map(|(_, value)| value)))
+                .map(|(bytes, value)| {
+                    let value = value.as_ref().map(|stored| record::encode(&stored.record));
+                    (bytes, value)
+                })
                 .collect();
             let found: Vec<_> = Merged::new([&newer, &older].into_iter(), &range).collect();
             prop_assert_eq!(found, wanted);

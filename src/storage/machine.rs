@@ -33,7 +33,8 @@ use crate::raft::{
 use crate::state::{self, Batch, Fault};
 use crate::types::{ClusterId, ShardId};
 
-pub use super::state_db::{AppliedAt, StateConfig, StateDb, StateView};
+pub use super::state_db::{AppliedAt, StateConfig, StateDb};
+pub use super::state_view::StateView;
 
 /// One shard's state machine.
 pub struct Machine {

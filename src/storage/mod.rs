@@ -32,6 +32,7 @@ mod sabotage;
 mod scan;
 pub mod snapshot;
 mod state_db;
+mod state_view;
 mod tail;
 mod unwritten;
 mod usage;

@@ -21,7 +21,6 @@
 //! Deliberately absent: transactions and database snapshots. The lock gives the same view for less.
 
 use std::fmt;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -36,7 +35,8 @@ use tokio::sync::watch;
 use super::cache::RecordCache;
 use super::db::{self, DbConfig, state_options};
 use super::feed::Feed;
-use super::layer::{Layer, Merged};
+use super::layer::{Entry, Layer};
+use super::state_view::StateView;
 use super::unwritten::Unwritten;
 use super::{Error, event_db, generation, sabotage};
 use crate::limits;
@@ -45,7 +45,7 @@ use crate::proto::internal as pb;
 use crate::raft::{LogId, SnapshotMeta, StoredMembership};
 use crate::state::events::{self, Page};
 use crate::state::history::Chunk;
-use crate::state::{Changes, Fault, Key, KeyRange, Store, Stored, SweepHorizon, record};
+use crate::state::{Changes, Fault, Key, Stored, SweepHorizon, record};
 use crate::types::{LogTime, Revision};
 
 /// Share of a write buffer that its bloom filter takes.
@@ -281,9 +281,9 @@ pub(super) fn meta_of(manifest: &pb::SnapshotManifest) -> Result<SnapshotMeta, F
 
 /// One generation's database with what is published of it.
 pub(super) struct Committed {
-    db: Arc<DB>,
+    pub db: Arc<DB>,
     pub generation: u64,
-    header: pb::StateHeader,
+    pub header: pb::StateHeader,
     pub position: Position,
     pub horizon: SweepHorizon,
     /// What the last batches changed.
@@ -309,8 +309,30 @@ struct Frozen {
 }
 
 impl Committed {
+    /// What the newest layer that knows of a record has.
+    pub fn in_memory(&self, key: &Key) -> Option<&Entry> {
+        self.layers().find_map(|layer| layer.get(key))
+    }
+
+    /// A record that no layer has.
+    pub fn get_older(&self, key: &Key) -> Result<Option<Stored>, Fault> {
+        if let Some(stored) = self.cache.get(key) {
+            return Ok(Some(stored));
+        }
+        let value = self
+            .db
+            .get_pinned_opt(key.encode(), &self.read_options)
+            .map_err(|e| self.failed("read", e))?;
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        let stored = record::decode(key, Bytes::copy_from_slice(&value))?;
+        self.cache.fill(key.clone(), stored.clone());
+        Ok(Some(stored))
+    }
+
     /// Newest first.
-    fn layers(&self) -> impl Iterator<Item = &Layer> {
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         let frozen = self.frozen.as_ref().map(|frozen| &frozen.layer);
         std::iter::once(&self.active).chain(frozen)
     }
@@ -349,7 +371,8 @@ impl Committed {
         self.db.path()
     }
 
-    fn failed(&self, action: &'static str, error: rocksdb::Error) -> Fault {
+    /// A database that does not do as it is asked.
+    pub fn failed(&self, action: &'static str, error: rocksdb::Error) -> Fault {
         Fault::Io(Error::database(action, self.db.path(), error).into())
     }
 }
@@ -390,9 +413,7 @@ impl StateDb {
         look: impl FnOnce(&StateView<'_>) -> Result<T, Fault>,
     ) -> Result<(Revision, T), Fault> {
         let committed = self.read()?;
-        let seen = look(&StateView {
-            committed: &committed,
-        })?;
+        let seen = look(&StateView::new(&committed))?;
         Ok((Revision::new(committed.header.revision), seen))
     }
 
@@ -691,96 +712,16 @@ fn write_batch(db: &DB, frozen: &Frozen) -> WriteBatch {
     batch.put(Key::RaftMembership.encode(), membership.encode_to_vec());
     let mut entries: Vec<_> = frozen.layer.iter().map(|(_, entry)| entry).collect();
     entries.sort_unstable_by(|a, b| a.key_bytes.cmp(&b.key_bytes));
+    let mut value = Vec::new();
     for entry in entries {
         match &entry.value {
-            Some((_, value)) => batch.put(&entry.key_bytes, value),
+            Some(stored) => {
+                value.clear();
+                record::encode_to(&stored.record, &mut value);
+                batch.put(&entry.key_bytes, &value);
+            }
             None => batch.delete(&entry.key_bytes),
         }
     }
     batch
-}
-
-/// Committed state at one revision, but for the events that are not in the database yet: see [`StateDb::events`].
-#[derive(Clone, Copy)]
-pub struct StateView<'a> {
-    committed: &'a Committed,
-}
-
-impl<'a> StateView<'a> {
-    pub(super) fn new(committed: &'a Committed) -> Self {
-        Self { committed }
-    }
-}
-
-impl Store for StateView<'_> {
-    fn header(&self) -> pb::StateHeader {
-        self.committed.header.clone()
-    }
-
-    fn get(&self, key: &Key) -> Result<Option<Stored>, Fault> {
-        let committed = self.committed;
-        if let Some(found) = committed.layers().find_map(|layer| layer.get(key)) {
-            return Ok(found.value.as_ref().map(|(stored, _)| stored.clone()));
-        }
-        if let Some(stored) = committed.cache.get(key) {
-            return Ok(Some(stored));
-        }
-        let value = committed
-            .db
-            .get_pinned_opt(key.encode(), &committed.read_options)
-            .map_err(|e| committed.failed("read", e))?;
-        let Some(value) = value else {
-            return Ok(None);
-        };
-        let stored = record::decode(key, Bytes::copy_from_slice(&value))?;
-        committed
-            .cache
-            .fill(key.clone(), stored.clone(), value.len());
-        Ok(Some(stored))
-    }
-
-    fn scan(
-        &self,
-        range: &KeyRange,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Fault>,
-    ) -> Result<(), Fault> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(range.end.clone());
-        let mut at = self.committed.db.raw_iterator_opt(options);
-        at.seek(&range.start);
-        let mut memory = Merged::new(self.committed.layers(), range);
-        let mut has_ended = false;
-        loop {
-            if !has_ended && !at.valid() {
-                // An iterator also ends where a block is damaged, and then what memory has further on must not be taken for all
-                // there is.
-                at.status().map_err(|e| self.committed.failed("read", e))?;
-                has_ended = true;
-            }
-            let (stored, changed) = (at.key(), memory.peek());
-            let Some(next) = stored.into_iter().chain(changed.map(AsRef::as_ref)).min() else {
-                break;
-            };
-            let is_stored = stored == Some(next);
-            let flow = if changed.is_some_and(|changed| changed.as_ref() == next) {
-                match memory.next() {
-                    Some((key, Some(value))) => visit(key, value)?,
-                    // It is deleted.
-                    _ => ControlFlow::Continue(()),
-                }
-            } else {
-                match at.item() {
-                    Some((key, value)) => visit(key, value)?,
-                    None => break,
-                }
-            };
-            if flow.is_break() {
-                return Ok(());
-            }
-            if is_stored {
-                at.next();
-            }
-        }
-        Ok(())
-    }
 }

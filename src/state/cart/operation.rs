@@ -65,6 +65,23 @@ pub enum CartOperation {
     },
 }
 
+impl CartOperation {
+    /// Whose cart is changed.
+    pub(in crate::state) fn subject(&self) -> &CartOwner {
+        match self {
+            Self::Add { owner, .. }
+            | Self::SetQuantity { owner, .. }
+            | Self::Remove { owner, .. }
+            | Self::Clear { owner, .. }
+            | Self::Update { owner, .. }
+            | Self::Freeze { owner, .. }
+            | Self::Release { owner, .. }
+            | Self::CompleteOrder { owner, .. } => owner,
+            Self::Merge { target, .. } => target,
+        }
+    }
+}
+
 /// One change of a cart, as part of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(

@@ -16,7 +16,7 @@ pub use operation::{Increment, KeyOperation, PutCondition};
 
 use bytes::Bytes;
 
-use super::apply::Outcome;
+use super::apply::{Outcome, detach};
 use super::batch::{Batch, SlotId};
 use super::keys::Key;
 use super::{Fault, Rejection, Store, lease};
@@ -216,7 +216,7 @@ fn put<S: Store>(
     place.unlink(batch)?;
     let revision = batch.next_revision();
     let mut record = pb::KvRecord {
-        value: value.as_bytes().clone(),
+        value: detach(value.as_bytes()),
         create_revision: place.live.map_or(revision, |(created, _)| created).get(),
         mod_revision: revision.get(),
         deadline: ttl.map_or(0, |ttl| batch.now().after(ttl).as_millis()),

@@ -37,6 +37,16 @@ pub enum KeyOperation {
     Increment(Increment),
 }
 
+impl KeyOperation {
+    /// The key that is changed.
+    pub(in crate::state) fn subject(&self) -> &Key {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key, .. } => key,
+            Self::Increment(increment) => &increment.key,
+        }
+    }
+}
+
 /// What is added to a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Increment {

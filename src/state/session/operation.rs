@@ -63,6 +63,20 @@ pub enum SessionOperation {
     },
 }
 
+impl SessionOperation {
+    /// The session that is changed.
+    pub(in crate::state) fn subject(&self) -> Option<&TokenHash> {
+        match self {
+            Self::Update { token, .. }
+            | Self::Save { token, .. }
+            | Self::Touch { token }
+            | Self::Destroy { token } => Some(token),
+            Self::Rotate(rotation) => Some(&rotation.token),
+            Self::Create { .. } | Self::End { .. } | Self::RevokeAll { .. } => None,
+        }
+    }
+}
+
 /// A login, or another time at which a session gets a new token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(

@@ -63,11 +63,9 @@ impl Machine {
             applied.extend(apply_all(&mut batch, stamp, commands).expect("no fault"));
         }
         let (changes, horizon) = batch.finish();
-        assert!(
-            changes
-                .writes
-                .is_sorted_by(|a, b| a.key_bytes < b.key_bytes)
-        );
+        let mut keys: Vec<_> = changes.writes.iter().map(|it| it.key.encode()).collect();
+        keys.sort_unstable();
+        assert!(keys.is_sorted_by(|a, b| a < b), "no key is written twice");
         self.store.commit(changes);
         self.horizon = horizon;
         applied

@@ -239,11 +239,7 @@ fn a_group_that_lists_a_reply_that_is_not_there_is_damage() {
     let hash = RequestHash::of(&request("r1"));
     let key = Key::Request(Namespace::parse("n").expect("a valid name"), hash);
     machine.store.commit(Changes {
-        writes: vec![Change {
-            key_bytes: key.encode(),
-            key,
-            value: None,
-        }],
+        writes: vec![Change { key, value: None }],
         header: machine.store.header(),
         ..Changes::default()
     });
@@ -359,7 +355,7 @@ impl Pair {
     }
 
     fn stored_bytes(&self) -> usize {
-        window(&self.single).expect("it has one").encode().len()
+        window(&self.single).expect("it has one").encoded_len()
     }
 
     /// Where a batch ends makes no difference to who is refused.

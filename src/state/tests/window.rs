@@ -74,7 +74,10 @@ proptest! {
                     message.confirmed_below = 0;
                 }
             }
-            prop_assert_eq!(window.encode(), message.encode_to_vec());
+            let mut encoded = Vec::new();
+            window.encode_to(&mut encoded);
+            prop_assert_eq!(window.encoded_len(), encoded.len());
+            prop_assert_eq!(encoded, message.encode_to_vec());
             prop_assert_eq!(window.len(), message.replies.len());
             let below = message.confirmed_below;
             let confirmed = message.replies.iter().filter(|it| it.sequence < below).count();

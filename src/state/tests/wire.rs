@@ -6,10 +6,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 
+use super::Machine;
 use super::steps::{Script, steps};
 use crate::proto::internal as pb;
-use crate::state::{Command, Fault, Fields, Identity, RequestHash, SessionOperation};
-use crate::types::{ClientAttributes, Namespace, Ttl};
+use crate::state::{
+    Batch, Command, Fault, Fields, Identity, Record, RequestHash, SessionOperation, apply,
+};
+use crate::types::{ClientAttributes, LogTime, Namespace, Ttl};
 
 proptest! {
     #[test]
@@ -20,6 +23,28 @@ proptest! {
             prop_assert_eq!(&Command::decode(command.encode()).expect("own bytes"), &command);
             let message = pb::Command::decode(command.encode()).expect("own bytes");
             prop_assert_eq!(message.encoded_len(), command.encoded().len());
+        }
+    }
+
+    /// A record is kept for as long as it is not changed; the buffer of a log entry must not be.
+    #[test]
+    fn records_hold_no_memory_of_the_commands(steps in steps(1..60)) {
+        let (mut script, mut machine) = (Script::default(), Machine::default());
+        for step in steps {
+            let (stamp, command) = script.next(step);
+            let buffer = Bytes::copy_from_slice(command.encoded());
+            let command = Command::decode(buffer.clone()).expect("own bytes");
+            let mut batch = Batch::new(&machine.store, machine.horizon);
+            apply(&mut batch, LogTime::from_millis(stamp), &command).expect("no fault");
+            let (changes, horizon) = batch.finish();
+            let within = buffer.as_ptr_range();
+            for stored in changes.writes.iter().filter_map(|change| change.value.as_ref()) {
+                for piece in large_pieces(&stored.record) {
+                    prop_assert!(piece.is_empty() || !within.contains(&piece.as_ptr()), "{:?}", stored.record);
+                }
+            }
+            machine.store.commit(changes);
+            machine.horizon = horizon;
         }
     }
 
@@ -93,6 +118,17 @@ fn what_no_edge_lets_in_is_a_fault() {
     for message in broken {
         let decoded = Command::decode(message.encode_to_vec().into());
         assert!(matches!(decoded, Err(Fault::Corrupt { .. })), "{message:?}");
+    }
+}
+
+/// What of a record is kept as shared bytes.
+fn large_pieces(record: &Record) -> Vec<Bytes> {
+    match record {
+        Record::Kv(kv) => vec![kv.value.clone()],
+        Record::Session(session) => session.fields.shared().map(|(_, value)| value).collect(),
+        Record::Request(request) => request.reply.iter().map(|it| it.reply.clone()).collect(),
+        Record::RequestGroup(group) => group.requests.clone(),
+        _ => Vec::new(),
     }
 }
 

@@ -14,9 +14,13 @@ fn kv(key: u64) -> StateKey {
     StateKey::Kv(Namespace::default(), name)
 }
 
-/// What a lookup answers, through the cache.
+/// What a lookup answers, through the cache; one of many at a time answers the same.
 fn looked_up(view: StateView<'_>, key: u64) -> Result<Option<Bytes>, Fault> {
-    Ok(view.get(&kv(key))?.map(|stored| match stored.record {
+    let found = view.get(&kv(key))?;
+    let absent = kv(KEYS);
+    let together = view.get_many(&[kv(key), absent, kv(key)])?;
+    assert_eq!(together, [found.clone(), None, found.clone()]);
+    Ok(found.map(|stored| match stored.record {
         Record::Kv(kv) => kv.value.clone(),
         other => panic!("{other:?}"),
     }))
