@@ -29,6 +29,18 @@ Exit codes of every verb but `serve` and `gateway`:
   5  unavailable, or out of time; the message says whether a write was certainly not applied, or
      may have been: then repeat it with the same --request-id, or read before repeating it";
 
+/// A duration as people write it.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    const EXAMPLES: &str = "write it as 30s, 15m or 2h";
+    let is_negative = text
+        .strip_prefix('-')
+        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+    if is_negative {
+        return Err(format!("a duration is not negative; {EXAMPLES}"));
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{error}; {EXAMPLES}"))
+}
+
 /// A replicated store for web sessions and shopping carts.
 #[derive(Debug, Parser)]
 #[command(name = "trolley", version, after_help = EXAMPLES, max_term_width = 110)]
@@ -171,7 +183,8 @@ pub(super) struct Target {
         long,
         global = true,
         env = "TROLLEY_TIMEOUT",
-        value_parser = humantime::parse_duration,
+        value_parser = duration,
+        allow_hyphen_values = true,
         value_name = "DURATION",
         default_value = "5s"
     )]
@@ -340,6 +353,22 @@ mod tests {
         };
         assert_eq!(verb.form(), Form::Json);
         assert_eq!(verb.target().endpoints, ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn a_negative_duration_is_told_from_an_unknown_flag() {
+        for line in [
+            "trolley kv put k v --ttl -5s",
+            "trolley kv put k v --timeout -5s --json",
+            "trolley session create --idle-ttl -1m",
+            "trolley lease grant -5s --json",
+        ] {
+            let refused = Arguments::try_parse_from(line.split(' ')).expect_err("it is negative");
+            let message = refused.to_string();
+            assert!(message.contains("a duration is not negative"), "{message}");
+        }
+        let line = "trolley lease grant --json 5s";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_ok());
     }
 
     #[test]

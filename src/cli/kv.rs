@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 use futures::TryStreamExt as _;
 use serde_json::json;
 
-use super::arguments::{Form, ReadArgs, Target, WriteArgs, identified, optional, revision};
+use super::arguments::{
+    Form, ReadArgs, Target, WriteArgs, duration, identified, optional, revision,
+};
 use super::failure::Failure;
 use super::input::Input;
 use super::output::{self, key_value, readable, reply, show, table, time};
@@ -39,7 +41,7 @@ pub(super) enum Verb {
         #[arg(allow_hyphen_values = true)]
         value: String,
         /// How long it lives; until it is deleted without
-        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
         ttl: Option<Duration>,
         /// The key dies with this lease
         #[arg(long, value_name = "LEASE", value_parser = clap::value_parser!(u64).range(1..))]
@@ -92,7 +94,7 @@ pub(super) struct IncrArgs {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     initial: i64,
     /// How long a counter that is not there will live; until it is deleted without
-    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     ttl: Option<Duration>,
     #[command(flatten)]
     write: WriteArgs,

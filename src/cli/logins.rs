@@ -7,7 +7,9 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 
-use super::arguments::{ReadArgs, Target, WriteArgs, identified, optional, pair, revision};
+use super::arguments::{
+    ReadArgs, Target, WriteArgs, duration, identified, optional, pair, revision,
+};
 use super::checkout::PolicyArg;
 use super::failure::Failure;
 use super::input::Input;
@@ -111,10 +113,10 @@ pub(super) struct RotateArgs {
     #[arg(long = "client", value_name = "NAME=VALUE", value_parser = pair)]
     client: Vec<(String, String)>,
     /// How long it lives without being touched or updated [default: as before]
-    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     idle_ttl: Option<Duration>,
     /// How long it lives whatever happens [default: the namespace's if the user changes, or else as before]
-    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     absolute_ttl: Option<Duration>,
     /// What becomes of the lines where the session's cart goes into the user's
     #[arg(long, value_enum, default_value = "sum")]
