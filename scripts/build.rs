@@ -68,11 +68,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     // By its name, the codec knows what it decodes.
     config.enable_type_names();
     // Maps are ordered, so that equal records have equal bytes; bytes fields share their buffer. What is rare and
-    // large in a reply is boxed, so that every other reply stays small.
+    // large in a request or reply is boxed, so that every other one stays small: they are moved often.
     tonic_prost_build::configure()
         .btree_map(".")
         .bytes(".")
         .boxed(".trolley.internal.v1.Reply.body.cart_frozen")
+        .boxed(".trolley.v1.Operation.request.rotate_session")
+        .boxed(".trolley.v1.Operation.request.set_namespace")
+        .boxed(".trolley.v1.Outcome.response.create_session")
+        .boxed(".trolley.v1.Outcome.response.get_cart")
+        .boxed(".trolley.v1.Outcome.response.freeze_cart")
+        .boxed(".trolley.v1.Outcome.response.get_namespace")
         .skip_debug(holding_tokens(&descriptors))
         .codec_path("crate::proto::BoundedCodec")
         // Written by hand.

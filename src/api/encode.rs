@@ -57,7 +57,7 @@ fn response(echo: Echo, body: Body, revision: Revision) -> Result<Response, Erro
     Ok(match (echo, body) {
         (_, Body::Rejected(rejected)) => return Err(rejection(&rejected)),
         (Echo::SessionCreate(echo), Body::SessionCreated(created)) => {
-            Response::CreateSession(session_created(*echo, &created, revision)?)
+            Response::CreateSession(session_created(*echo, &created, revision)?.into())
         }
         (Echo::SessionUpdate, Body::SessionChanged(changed)) => {
             Response::UpdateSession(v1::UpdateSessionResponse {
@@ -157,7 +157,9 @@ fn cart_response(echo: Echo, body: Body) -> Result<Response, Error> {
                 dropped_lines: merged.dropped_lines,
             })
         }
-        (Echo::CartFreeze, Body::CartFrozen(frozen)) => Response::FreezeCart(cart_frozen(*frozen)),
+        (Echo::CartFreeze, Body::CartFrozen(frozen)) => {
+            Response::FreezeCart(cart_frozen(*frozen).into())
+        }
         (Echo::CartRelease, Body::CartReleased(released)) => {
             Response::ReleaseCart(v1::ReleaseCartResponse {
                 header: None,
@@ -268,7 +270,7 @@ fn txn_result(
                 Cart(record) => Some(cart(&record, record.freeze.as_ref())),
                 _ => None,
             };
-            Response::GetCart(v1::GetCartResponse { header: None, cart })
+            Response::GetCart(v1::GetCartResponse { header: None, cart }.into())
         }
         (StepEcho::GetKey(name), found @ (Key(_) | Nothing(_))) => {
             let item = match found {

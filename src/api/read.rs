@@ -98,12 +98,14 @@ pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
         Query::Namespace { namespace } => {
             let record = query::namespace(view, namespace)?.unwrap_or_default();
             let settings = record.settings.unwrap_or_default();
-            Ok(Ok(Response::GetNamespace(v1::GetNamespaceResponse {
-                header: None,
-                effective: Some(effective(&settings)),
-                settings: Some(settings),
-                mod_revision: record.mod_revision,
-            })))
+            Ok(Ok(Response::GetNamespace(Box::new(
+                v1::GetNamespaceResponse {
+                    header: None,
+                    effective: Some(effective(&settings)),
+                    settings: Some(settings),
+                    mod_revision: record.mod_revision,
+                },
+            ))))
         }
         Query::Cart {
             namespace,
@@ -154,10 +156,10 @@ pub(crate) fn look(view: &View<'_>, query: &Query) -> Result<Found, Fault> {
 }
 
 fn cart(cart: v1::Cart) -> Response {
-    Response::GetCart(v1::GetCartResponse {
+    Response::GetCart(Box::new(v1::GetCartResponse {
         header: None,
         cart: Some(cart),
-    })
+    }))
 }
 
 fn list(

@@ -10,6 +10,7 @@ use super::weight::weight;
 use super::{Api, Backend, Error, encode, read};
 use crate::limits;
 use crate::node::{self, Outcome};
+use crate::proto::Held as _;
 use crate::proto::v1::{self, operation, outcome};
 use crate::raft::Reply;
 use crate::state::Command;
@@ -43,7 +44,7 @@ macro_rules! data_methods {
             }
 
             fn into_operation(self) -> operation::Request {
-                operation::Request::$variant(self)
+                operation::Request::$variant(self.into())
             }
 
             fn finish(
@@ -51,7 +52,8 @@ macro_rules! data_methods {
                 header: v1::ResponseHeader,
             ) -> Option<v1::$response> {
                 match response {
-                    outcome::Response::$variant(mut response) => {
+                    outcome::Response::$variant(held) => {
+                        let mut response: v1::$response = held.out();
                         response.header = Some(header);
                         Some(response)
                     }

@@ -268,7 +268,7 @@ fn session_json(it: &v1::SessionSettings) -> Value {
     })
 }
 
-fn duration(millis: Option<i64>) -> String {
+fn shown(millis: Option<i64>) -> String {
     let millis = u64::try_from(millis.unwrap_or_default()).unwrap_or_default();
     humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
@@ -279,15 +279,15 @@ fn cart_rows(it: &v1::CartSettings) -> Vec<(String, String)> {
         ("sessions' carts", it.guest_ttl_ms),
         ("users' carts", it.user_ttl_ms),
     ];
-    rows.map(|(name, millis)| (name.to_owned(), duration(millis)))
+    rows.map(|(name, millis)| (name.to_owned(), shown(millis)))
         .into()
 }
 
 fn session_rows(it: &v1::SessionSettings) -> Vec<(String, String)> {
     let ttl = |it: Option<v1::TtlSettings>| {
         let it = it.unwrap_or_default();
-        let (min, max) = (duration(it.min_ms), duration(it.max_ms));
-        format!("{}, from {min} to {max}", duration(it.default_ms))
+        let (min, max) = (shown(it.min_ms), shown(it.max_ms));
+        format!("{}, from {min} to {max}", shown(it.default_ms))
     };
     let sessions = match it.max_per_user.unwrap_or_default() {
         0 => "any number".to_owned(),
@@ -300,7 +300,7 @@ fn session_rows(it: &v1::SessionSettings) -> Vec<(String, String)> {
     let interval = match it.touch_interval_ms {
         None => "a tenth of the idle TTL, at most a minute".to_owned(),
         Some(0) => "none: every touch is stored".to_owned(),
-        interval => duration(interval),
+        interval => shown(interval),
     };
     let rows = [
         (

@@ -55,7 +55,7 @@ macro_rules! in_txn {
                 if let crate::client::call::Identity::Named(id) = self.options.identity {
                     self.request.request_id = id;
                 }
-                crate::proto::v1::operation::Request::$variant(self.request)
+                crate::proto::v1::operation::Request::$variant(self.request.into())
             }
         }
     };
@@ -69,7 +69,9 @@ pub(super) use in_txn;
 macro_rules! pick {
     ($variant:ident) => {
         |response| match response {
-            crate::proto::v1::outcome::Response::$variant(message) => Some(message),
+            crate::proto::v1::outcome::Response::$variant(message) => {
+                Some(crate::proto::Held::out(message))
+            }
             _ => None,
         }
     };

@@ -293,7 +293,7 @@ impl GetCart<'_> {
             owner: Some(self.owner),
             own: self.own,
         });
-        let reply = self
+        let reply: Reply<v1::GetCartResponse> = self
             .client
             .call(request, self.options, pick!(GetCart))
             .await?;

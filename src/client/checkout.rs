@@ -337,7 +337,7 @@ impl FreezeCart<'_> {
     /// lease is over, and then the freeze has failed.
     pub async fn send(self) -> Result<Reply<FrozenCart>, Error> {
         let request = Request::FreezeCart(self.request);
-        let reply = self
+        let reply: Reply<v1::FreezeCartResponse> = self
             .client
             .call(request, self.options.clone(), pick!(FreezeCart))
             .await?;

@@ -164,7 +164,7 @@ impl RotateSession<'_> {
             self.request.new_token = SessionToken::draw(0)?.expose();
         }
         let token = self.request.new_token.clone();
-        let request = Request::RotateSession(self.request);
+        let request = Request::RotateSession(self.request.into());
         let reply = self
             .client
             .call(request, self.options, pick!(RotateSession))

@@ -82,7 +82,7 @@ impl SetNamespace<'_> {
 
     /// Sends the request. The answer is the settings' new revision.
     pub async fn send(self) -> Result<Reply<Revision>, Error> {
-        let request = Request::SetNamespace(self.request);
+        let request = Request::SetNamespace(self.request.into());
         let reply = self
             .client
             .call(request, self.options, pick!(SetNamespace))

@@ -163,7 +163,7 @@ impl CreateSession<'_> {
         }
         let token = self.request.token.clone();
         let request = Request::CreateSession(self.request);
-        let reply = self
+        let reply: Reply<v1::CreateSessionResponse> = self
             .client
             .call(request, self.options, pick!(CreateSession))
             .await?;

@@ -16,6 +16,7 @@ use super::node::{Cause, Lost};
 use super::supervisor::Shared;
 use crate::limits;
 use crate::planted::{self, Bug};
+use crate::proto::Held as _;
 use crate::proto::v1::ResponseHeader;
 use crate::proto::v1::cart_service_client::CartServiceClient;
 use crate::proto::v1::kv_service_client::KvServiceClient;
@@ -114,13 +115,13 @@ macro_rules! calls {
         ) -> Result<(Response, Option<ResponseHeader>), tonic::Status> {
             match request {
                 $(Request::$variant(message) => {
-                    let mut request = tonic::Request::new(message);
+                    let mut request = tonic::Request::new(message.out());
                     request.set_timeout(timeout);
                     let mut client = $service::new(link)
                         .max_decoding_message_size(LARGEST_ANSWER);
                     let mut answer = client.$method(request).await?.into_inner();
                     let header = answer.header.take();
-                    Ok((Response::$variant(answer), header))
+                    Ok((Response::$variant(answer.into()), header))
                 })*
             }
         }

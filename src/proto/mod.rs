@@ -24,6 +24,24 @@ pub mod v1 {
     tonic::include_proto!("trolley.v1");
 }
 
+/// A message that stands in one of several places, boxed there or not.
+pub(crate) trait Held<M> {
+    /// The message.
+    fn out(self) -> M;
+}
+
+impl<M: prost::Message> Held<M> for M {
+    fn out(self) -> M {
+        self
+    }
+}
+
+impl<M: prost::Message> Held<M> for Box<M> {
+    fn out(self) -> M {
+        *self
+    }
+}
+
 /// `trolley.internal.v1`: peers and stored records.
 pub mod internal {
     /// The only version there is.

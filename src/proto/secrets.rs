@@ -142,7 +142,7 @@ mod tests {
 
     macro_rules! with_token {
         ($($variant:ident($message:ident { $($field:ident),+ })),* $(,)?) => {
-            vec![$(Request::$variant(v1::$message { $($field: token(),)+ ..Default::default() })),*]
+            vec![$(Request::$variant(v1::$message { $($field: token(),)+ ..Default::default() }.into())),*]
         };
     }
 
@@ -204,10 +204,10 @@ mod tests {
     #[test]
     fn no_response_shows_a_token() {
         let born = [
-            Response::CreateSession(v1::CreateSessionResponse {
+            Response::CreateSession(Box::new(v1::CreateSessionResponse {
                 token: token(),
                 ..Default::default()
-            }),
+            })),
             Response::RotateSession(v1::RotateSessionResponse {
                 token: token(),
                 ..Default::default()

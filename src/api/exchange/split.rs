@@ -147,7 +147,7 @@ mod tests {
         for request in [
             Request::Txn(txn),
             Request::UpdateSession(update),
-            Request::RotateSession(rotate),
+            Request::RotateSession(rotate.into()),
             Request::PutKey(put),
         ] {
             assert!(payload_bytes(&request) >= LARGE, "{request:?}");

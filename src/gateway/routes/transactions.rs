@@ -430,7 +430,7 @@ impl Outcome {
     /// `None` for what no operation here answers.
     fn of(response: Response) -> Option<Self> {
         Some(match response {
-            Response::CreateSession(created) => Self::CreateSession(Box::new(created.into())),
+            Response::CreateSession(created) => Self::CreateSession(Box::new((*created).into())),
             Response::GetSession(get) => {
                 Self::GetSession(get.session.map(|session| Box::new(session.into())))
             }
@@ -451,7 +451,7 @@ impl Outcome {
             }
             Response::UpdateCart(changed) => Self::UpdateCart(changed.into()),
             Response::MergeCarts(merged) => Self::MergeCarts(merged.into()),
-            Response::FreezeCart(frozen) => Self::FreezeCart(Box::new(frozen.into())),
+            Response::FreezeCart(frozen) => Self::FreezeCart(Box::new((*frozen).into())),
             Response::ReleaseCart(released) => Self::ReleaseCart(released.into()),
             Response::CompleteOrder(ordered) => Self::CompleteOrder(ordered.into()),
             Response::GetKey(get) => Self::GetKey(get.item.map(Key::from)),
