@@ -324,12 +324,12 @@ async fn logged_in() -> (Client, v1::RotateSessionResponse) {
     };
     client
         .send(vec![
-            operation(1, Op::SetNamespace(limit)),
+            operation(1, Op::SetNamespace(Box::new(limit))),
             create_session(2, 1, ""),
             create_session(3, 2, "ann"),
             create_session(4, 3, "ann"),
-            operation(5, Op::RotateSession(undrawn)),
-            operation(6, Op::RotateSession(rotate(4))),
+            operation(5, Op::RotateSession(Box::new(undrawn))),
+            operation(6, Op::RotateSession(Box::new(rotate(4)))),
         ])
         .await;
     let outcomes = client.outcomes(6).await;
@@ -347,7 +347,7 @@ async fn logged_in() -> (Client, v1::RotateSessionResponse) {
     let rotated = rotated.clone();
     // A retry tells the same.
     client
-        .send(vec![operation(6, Op::RotateSession(rotate(4)))])
+        .send(vec![operation(6, Op::RotateSession(Box::new(rotate(4))))])
         .await;
     let again = client.outcomes(1).await;
     assert!(again[0].replayed);

@@ -31,7 +31,7 @@ macro_rules! requests {
     ($($message:ident as $variant:ident),* $(,)?) => {$(
         impl From<v1::$message> for Request {
             fn from(message: v1::$message) -> Self {
-                Self::$variant(message)
+                Self::$variant(message.into())
             }
         }
     )*};

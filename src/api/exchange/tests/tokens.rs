@@ -45,11 +45,11 @@ fn writes(text: &str) -> Vec<Op> {
             token: token.clone(),
             ..Default::default()
         }),
-        Op::RotateSession(v1::RotateSessionRequest {
+        Op::RotateSession(Box::new(v1::RotateSessionRequest {
             token: token.clone(),
             new_token: super::token(7),
             ..Default::default()
-        }),
+        })),
         Op::DestroySession(v1::DestroySessionRequest {
             token: token.clone(),
             ..Default::default()

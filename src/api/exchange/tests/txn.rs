@@ -236,10 +236,10 @@ async fn a_login_can_be_part_of_a_transaction() {
         ])
         .await;
     client.outcomes(2).await;
-    let login = inner(Op::RotateSession(v1::RotateSessionRequest {
+    let login = inner(Op::RotateSession(Box::new(v1::RotateSessionRequest {
         user_id: "ada".to_owned(),
         ..rotate(2)
-    }));
+    })));
     let cart = inner(Op::GetCart(v1::GetCartRequest {
         owner: Some(user()),
         ..Default::default()
@@ -266,7 +266,7 @@ async fn a_login_can_be_part_of_a_transaction() {
     assert!(again.replayed);
     assert_eq!(again.response, first.response);
 
-    let late = inner(Op::RotateSession(rotate(3)));
+    let late = inner(Op::RotateSession(Box::new(rotate(3))));
     let refused = one(&mut client, 4, txn(vec![put(0, "seen", "bob"), late])).await;
     assert_eq!(failure(&refused).reason, "SESSION_NOT_FOUND");
     assert_eq!(failure(&refused).metadata["operation_index"], "1");
@@ -402,10 +402,10 @@ async fn what_may_not_stand_in_a_transaction_is_named() {
             "MALFORMED",
         ),
         (
-            inner(Op::RotateSession(v1::RotateSessionRequest {
+            inner(Op::RotateSession(Box::new(v1::RotateSessionRequest {
                 new_token: String::new(),
                 ..rotate(2)
-            })),
+            }))),
             "EMPTY_FIELD",
         ),
         (Operation::default(), "EMPTY_FIELD"),
