@@ -44,9 +44,10 @@ pub enum Record {
 }
 
 impl Record {
-    /// Reads a little of each piece of memory that a command will read, and comes to nothing in particular.
+    /// Brings the memory that a command will read into the processor's caches: reads a little of each piece. What comes out says
+    /// nothing, and must be used lest the compiler leave it out.
     #[must_use]
-    pub fn touch(&self) -> u64 {
+    pub fn prefetch(&self) -> u64 {
         match self {
             Self::Session(session) => {
                 let first = session.fields.entries_head();

@@ -45,7 +45,7 @@ impl Store for StateView<'_> {
             .filter_map(|entry| entry.value.as_ref());
         black_box(
             stored
-                .map(|stored| stored.record.touch())
+                .map(|stored| stored.record.prefetch())
                 .fold(0, u64::wrapping_add),
         );
         keys.iter()
