@@ -36,7 +36,7 @@ use crate::types::{ClusterId, ShardId};
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// openraft wants a draw to be longer than a heartbeat interval.
 const LEAST_DRAW: Duration = Duration::from_millis(1);
-/// Entries deleted from the log at a time.
+/// Entries deleted from the log at a time, at most.
 const PURGE_BATCH: u64 = 4096;
 
 /// Why a node did not come up.
@@ -362,7 +362,8 @@ pub fn raft_config(timers: Timers, snapshots: Snapshots) -> openraft::Config {
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: snapshots.keep_entries,
         replication_lag_threshold: snapshots.keep_entries.saturating_mul(4),
-        purge_batch_size: PURGE_BATCH,
+        // A purge waits until it has a whole batch: with fewer entries to keep, a batch of 4,096 would keep many times as many.
+        purge_batch_size: PURGE_BATCH.min(snapshots.keep_entries.max(1)),
         ..openraft::Config::default()
     }
 }
