@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::directory::Route;
 use super::error::{Error, Outcome, Rejected};
-use super::frame::encode_request;
+use super::frame::{Encoded, encode_request};
 use super::ledger::Sequence;
 use super::node::{Answer, Cause, Lost, Node, Submission};
 use super::outbound::LARGEST_REQUEST;
@@ -152,46 +152,64 @@ impl Kind {
     }
 }
 
+/// A request on its way, small however large the request is: futures are moved often.
+enum Prepared {
+    /// For the stream.
+    Framed { kind: Kind, body: Encoded },
+    /// For a call of its own.
+    Unary(Box<(Request, Identity)>),
+}
+
 impl Client {
     /// Sends a request until it is answered, refused for good, or out of time.
-    pub(super) async fn call<T>(
+    pub(super) fn call<T>(
         &self,
         request: Request,
         options: Options,
         pick: impl FnOnce(Response) -> Option<T>,
-    ) -> Result<Reply<T>, Error> {
-        let deadline = Instant::now() + options.timeout.unwrap_or(self.defaults.timeout);
+    ) -> impl Future<Output = Result<Reply<T>, Error>> {
+        let Options { timeout, identity } = options;
+        let deadline = Instant::now() + timeout.unwrap_or(self.defaults.timeout);
         let shared = self.core.shared();
         shared.directory.call();
-        let Options { identity, .. } = options;
         let is_unary = !identity.is_drawn() || self.defaults.transport == Transport::Unary;
-        let reply = if is_unary {
-            super::unary::call(shared, request, identity, deadline).await?
+        let prepared = if is_unary {
+            Prepared::Unary(Box::new((request, identity)))
         } else {
-            exchange(shared, request, deadline).await?
+            let kind = Kind::of(&request);
+            let body = encode_request(request);
+            Prepared::Framed { kind, body }
         };
-        let Reply {
-            value,
-            revision,
-            replayed,
-            node_id,
-        } = reply;
-        Ok(Reply {
-            value: pick(value).ok_or(Error::Protocol)?,
-            revision,
-            replayed,
-            node_id,
-        })
+        async move {
+            let reply = match prepared {
+                Prepared::Framed { kind, body } => exchange(shared, kind, body, deadline).await?,
+                Prepared::Unary(call) => {
+                    let (request, identity) = *call;
+                    super::unary::call(shared, request, identity, deadline).await?
+                }
+            };
+            let Reply {
+                value,
+                revision,
+                replayed,
+                node_id,
+            } = reply;
+            Ok(Reply {
+                value: pick(value).ok_or(Error::Protocol)?,
+                revision,
+                replayed,
+                node_id,
+            })
+        }
     }
 }
 
 async fn exchange(
     shared: &Arc<Shared>,
-    request: Request,
+    kind: Kind,
+    body: Encoded,
     deadline: Instant,
 ) -> Result<Reply<Response>, Error> {
-    let kind = Kind::of(&request);
-    let body = encode_request(request);
     if body.len() > LARGEST_REQUEST {
         return Err(Rejected::too_large(body.len(), LARGEST_REQUEST).into());
     }
@@ -205,7 +223,7 @@ async fn exchange(
                 Some(sequence) => sequence.get(),
                 None => shared.ledger.read_tag(),
             },
-            request: body.clone(),
+            request: Arc::clone(&body),
             deadline,
             needs_leader: kind.needs_leader(),
             waiter,

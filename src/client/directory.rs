@@ -7,7 +7,7 @@
 //!
 //! An operation looks the leader up by a read lock and a reference count.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -34,6 +34,8 @@ pub(super) struct Route {
 
 pub(super) struct Directory {
     route: watch::Sender<Route>,
+    /// There was a call, and the route says so or is about to.
+    called: AtomicBool,
     /// Of the first node that introduced itself.
     cluster: OnceLock<String>,
     revision: AtomicU64,
@@ -58,6 +60,7 @@ impl Directory {
         };
         Self {
             route: watch::Sender::new(route),
+            called: AtomicBool::new(false),
             cluster: OnceLock::new(),
             revision: AtomicU64::new(0),
             turn: AtomicUsize::new(0),
@@ -125,7 +128,9 @@ impl Directory {
 
     /// Says that there is a reason to connect.
     pub fn call(&self) {
-        if !self.route.borrow().called {
+        // Every call comes this way.
+        if !self.called.load(Ordering::Relaxed) {
+            self.called.store(true, Ordering::Relaxed);
             self.route.send_modify(|route| route.called = true);
         }
     }

@@ -5,15 +5,17 @@
 //! fields in any order, so that a sequence can be put in front of an encoded request. A test decodes them with the
 //! generated code.
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use prost::Message as _;
 use prost::encoding::{self, WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic_prost::{ProstCodec, ProstDecoder};
 
+use crate::proto::WholeDecoder;
 use crate::proto::v1::{self, operation::Request};
 
 /// Fields of `ExchangeRequest`.
@@ -30,16 +32,37 @@ pub(super) struct Frame {
     pub client_id: Bytes,
     pub confirmed_below: u64,
     /// Each with its sequence.
-    pub operations: Vec<(u64, Bytes)>,
+    pub operations: Vec<(u64, Encoded)>,
 }
 
-/// An `Operation` without its sequence.
-pub(super) fn encode_request(request: Request) -> Bytes {
+/// An `Operation` without its sequence, shared by the attempts of a call.
+pub(super) type Encoded = Arc<[u8]>;
+
+/// A thread keeps no larger draft for the next request.
+const LARGEST_DRAFT: usize = 64 << 10;
+
+thread_local! {
+    /// Where a request is encoded, before as much memory is taken for it as it needs, once.
+    static DRAFT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Encodes an operation, without its sequence.
+pub(super) fn encode_request(request: Request) -> Encoded {
     let operation = v1::Operation {
         sequence: 0,
         request: Some(request),
     };
-    operation.encode_to_vec().into()
+    DRAFT.with_borrow_mut(|draft| {
+        draft.clear();
+        operation
+            .encode(draft)
+            .expect("a vector grows as long as it must");
+        let encoded = Arc::from(draft.as_slice());
+        if draft.capacity() > LARGEST_DRAFT {
+            *draft = Vec::new();
+        }
+        encoded
+    })
 }
 
 impl Frame {
@@ -69,14 +92,14 @@ impl Codec for FrameCodec {
     type Encode = Frame;
     type Decode = v1::ExchangeResponse;
     type Encoder = FrameEncoder;
-    type Decoder = ProstDecoder<v1::ExchangeResponse>;
+    type Decoder = WholeDecoder<v1::ExchangeResponse>;
 
     fn encoder(&mut self) -> FrameEncoder {
         FrameEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<v1::ExchangeRequest, v1::ExchangeResponse>::default().decoder()
+        WholeDecoder::default()
     }
 }
 

@@ -91,6 +91,11 @@ impl Ledger {
         self.read_tags.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether it is a read that carries this tag.
+    pub fn is_read_tag(tag: u64) -> bool {
+        tag >= FIRST_READ_TAG
+    }
+
     /// The next write's sequence; waits while the window is full. The caller bounds the wait.
     pub async fn draw(&self) -> Sequence<'_> {
         if let Some(sequence) = self.try_draw() {

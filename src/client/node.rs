@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::task::AtomicWaker;
 use http::uri::PathAndQuery;
@@ -25,7 +24,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
 use super::call::Backoff;
-use super::frame::FrameCodec;
+use super::frame::{Encoded, FrameCodec};
+use super::ledger::Ledger;
 use super::link::{self, Link};
 use super::outbound::Outbound;
 use super::supervisor::Shared;
@@ -43,6 +43,8 @@ const RECONNECT_URGENT: Duration = Duration::from_millis(100);
 /// Flow control windows, so that a frame of large values needs no round trip of its own.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Half of a busy client's reads: fewer go in one frame, which costs less than the node's time for so few.
+const LEAST_HALF: usize = 64;
 /// A watch that nobody reads holds this much of what was sent to it.
 const WATCH_WINDOW: u32 = 256 << 10;
 /// Watches have a connection of their own, with room for all of them: one that nobody reads holds up nothing else.
@@ -53,7 +55,7 @@ const LARGEST_FRAME: usize = limits::PEER_MESSAGE_BYTES;
 /// An operation on its way to a node.
 pub(super) struct Submission {
     pub sequence: u64,
-    pub request: Bytes,
+    pub request: Encoded,
     pub deadline: Instant,
     /// Only the leader can answer it.
     pub needs_leader: bool,
@@ -321,7 +323,7 @@ impl Node {
                 }
                 Ok((inbound, first)) => {
                     backoff.reset();
-                    self.admit(shared, first);
+                    self.admit(shared, &first);
                     self.receive(inbound, shared).await
                 }
                 Err(problem) => problem,
@@ -385,10 +387,10 @@ impl Node {
         session
     }
 
-    fn admit(self: &Arc<Self>, shared: &Shared, first: v1::ExchangeResponse) {
+    fn admit(self: &Arc<Self>, shared: &Shared, first: &v1::ExchangeResponse) {
         self.lock_inbox().open = true;
         self.open.store(true, Ordering::Release);
-        self.dispatch(first, shared);
+        self.observe(first, shared);
         shared.directory.opened();
     }
 
@@ -405,42 +407,65 @@ impl Node {
                 () = self.silent.notified() => return "the node did not answer".to_owned(),
             };
             match frame {
-                Ok(Some(frame)) => self.dispatch(frame, shared),
+                Ok(Some(frame)) => self.dispatch(frame, shared).await,
                 Ok(None) => return "the node ended the stream".to_owned(),
                 Err(status) => return status.message().to_owned(),
             }
         }
     }
 
-    /// Hands each outcome of a frame to whoever waits for it.
-    fn dispatch(self: &Arc<Self>, frame: v1::ExchangeResponse, shared: &Shared) {
+    /// Learns from a frame what all callers are to know, before one of them is woken: what it reads next sees it.
+    fn observe(self: &Arc<Self>, frame: &v1::ExchangeResponse, shared: &Shared) {
         if let Some(header) = &frame.header {
             self.id.store(header.node_id, Ordering::Relaxed);
             shared.directory.observe(self, header);
         }
         let revision = frame.outcomes.iter().map(|outcome| outcome.revision).max();
-        // Before anyone is woken, so that what they read next sees it.
         shared.directory.raise_revision(revision.unwrap_or(0));
-        let mut answers = Vec::with_capacity(frame.outcomes.len());
-        let was_full = {
-            let mut table = self.lock_table();
-            let was_full = table.sent.len() >= limits::STREAM_IN_FLIGHT;
-            for outcome in frame.outcomes {
-                // Absent: its caller gave up, or another copy was answered.
-                if let Some(sent) = table.sent.remove(&outcome.sequence) {
-                    answers.push((sent.waiter, outcome));
-                }
+    }
+
+    /// Hands each outcome of a frame to whoever waits for it.
+    ///
+    /// Callers mostly ask again at once, and those who are woken together do so in one frame. If all of a busy client's reads go in
+    /// one, it waits while the node reads, and the node while the callers ask; so the callers of half of them get
+    /// a turn first, and the two have a half each from then on. Writes stay together: a group of them costs several disks a sync.
+    async fn dispatch(self: &Arc<Self>, frame: v1::ExchangeResponse, shared: &Shared) {
+        self.observe(&frame, shared);
+        let (waiters, in_flight) = self.take_waiters(&frame.outcomes);
+        let half = (in_flight / 2).max(LEAST_HALF);
+        let mut reads = 0;
+        for (waiter, outcome) in waiters.into_iter().zip(frame.outcomes) {
+            if reads == half {
+                reads = 0;
+                tokio::task::yield_now().await;
             }
-            table.owed = (!table.sent.is_empty()).then(Instant::now);
-            was_full
-        };
-        if was_full {
+            reads += usize::from(Ledger::is_read_tag(outcome.sequence));
+            // None: its caller gave up, or another copy was answered.
+            if let Some(waiter) = waiter {
+                // A caller that is gone wants no answer.
+                waiter.send(Answer::Outcome(outcome)).ok();
+            }
+        }
+    }
+
+    /// Takes off the table who waits for these outcomes. With it, what was under way until then.
+    fn take_waiters(
+        &self,
+        outcomes: &[v1::Outcome],
+    ) -> (Vec<Option<oneshot::Sender<Answer>>>, usize) {
+        let mut waiters = Vec::with_capacity(outcomes.len());
+        let mut table = self.lock_table();
+        let in_flight = table.sent.len();
+        for outcome in outcomes {
+            let sent = table.sent.remove(&outcome.sequence);
+            waiters.push(sent.map(|sent| sent.waiter));
+        }
+        table.owed = (!table.sent.is_empty()).then(Instant::now);
+        drop(table);
+        if in_flight >= limits::STREAM_IN_FLIGHT {
             self.drain.wake();
         }
-        for (waiter, outcome) in answers {
-            // A caller that is gone wants no answer.
-            waiter.send(Answer::Outcome(outcome)).ok();
-        }
+        (waiters, in_flight)
     }
 
     /// Refuses what comes, gives back what is there, and fences off the stream that was.

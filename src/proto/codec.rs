@@ -18,8 +18,8 @@ use bytes::Buf as _;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
-use tonic_prost::{ProstDecoder, ProstEncoder};
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::ProstEncoder;
 
 use crate::limits;
 
@@ -53,13 +53,35 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        BoundedDecoder(ProstDecoder::default())
+        BoundedDecoder(WholeDecoder::default())
+    }
+}
+
+/// prost's decoder over a message that was taken out of tonic's buffer first. To read a few bytes of that buffer, and to share some, is
+/// dearer than of a piece that does not change any more.
+#[derive(Debug)]
+pub struct WholeDecoder<U>(PhantomData<U>);
+
+impl<U> Default for WholeDecoder<U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<U: Message + Default> Decoder for WholeDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let message = buffer.copy_to_bytes(buffer.remaining());
+        let decoded = U::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Some(decoded))
     }
 }
 
 /// Decodes what is not too much.
 #[derive(Debug)]
-pub struct BoundedDecoder<U>(ProstDecoder<U>);
+pub struct BoundedDecoder<U>(WholeDecoder<U>);
 
 impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
     type Item = U;
@@ -69,10 +91,6 @@ impl<U: Message + Name + Default> Decoder for BoundedDecoder<U> {
         // It is one piece: tonic gathers a message before it is decoded.
         check::<U>(buffer.chunk())?;
         self.0.decode(buffer)
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        self.0.buffer_settings()
     }
 }
 

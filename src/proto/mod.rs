@@ -17,7 +17,7 @@ mod secrets;
 mod session;
 pub(crate) mod wire;
 
-pub use codec::{BoundedCodec, BoundedDecoder};
+pub use codec::{BoundedCodec, BoundedDecoder, WholeDecoder};
 
 /// `trolley.v1`: the public API.
 pub mod v1 {

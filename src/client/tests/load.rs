@@ -48,6 +48,52 @@ async fn two_hundred_tasks_share_one_client() {
     assert!(seen.iter().all(|s| s.confirmed_below <= s.sequence));
 }
 
+/// Frames that it takes for 256 callers to call so many times each. All share one thread, so that nothing but the client decides
+/// who goes into which.
+async fn frames_for<F>(rounds: usize, call: impl Fn(Client) -> F) -> usize
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (fakes, _) = cluster(1).await;
+    let client = connect(&fakes);
+    call(client.clone()).await;
+    let before = fakes[0].frames();
+    let mut callers = JoinSet::new();
+    for _ in 0..256 {
+        let calls: Vec<_> = (0..rounds).map(|_| call(client.clone())).collect();
+        callers.spawn(async move {
+            for call in calls {
+                call.await;
+            }
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended.expect("no caller fails");
+    }
+    fakes[0].frames() - before
+}
+
+#[tokio::test]
+async fn reads_are_asked_in_halves_and_writes_together() {
+    const ROUNDS: usize = 20;
+    let reads = frames_for(ROUNDS, |client: Client| async move {
+        client.keys().get("a").send().await.expect("one serves");
+    });
+    let writes = frames_for(ROUNDS, |client: Client| async move {
+        client
+            .keys()
+            .put("a", "1")
+            .send()
+            .await
+            .expect("one serves");
+    });
+    let (reads, writes) = (reads.await, writes.await);
+    assert!(
+        2 * writes < 3 * ROUNDS && 3 * ROUNDS < 2 * reads,
+        "{ROUNDS} rounds took {writes} frames of writes and {reads} of reads"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unanswered_writes_stay_below_the_window() {
     let (fakes, store) = cluster(1).await;

@@ -296,12 +296,12 @@ fn sku(step: u64) -> String {
 }
 
 impl Target for Trolley {
-    async fn prepare(&self, worker: usize, step: u64) -> Result<(), String> {
+    async fn prepare(&self, worker: usize, step: u64) -> Result<bool, String> {
         if self.operation != Operation::Login {
-            return Ok(());
+            return Ok(false);
         }
         let made = self.make_guest(worker, step).await;
-        made.map_err(|error| error.to_string())
+        made.map(|()| true).map_err(|error| error.to_string())
     }
 
     async fn operate(&self, worker: usize, step: u64) -> Result<(), String> {
