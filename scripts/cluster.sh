@@ -179,6 +179,17 @@ alive() {
     printf '%s' "$pid"
 }
 
+# Whether the process of a pid file is about to be gone. It lets go of its memory, and so of its name and arguments, before it closes
+# its sockets; and its first thread may be a zombie while others are not done.
+ending() {
+    local pid tasks
+    { read -r pid <"$1"; } 2>/dev/null || return 1
+    [[ $pid =~ ^[1-9][0-9]*$ && -d /proc/$pid ]] || return 1
+    [[ -z $(tr -d '\0' 2>/dev/null <"/proc/$pid/cmdline") ]] || return 1
+    tasks=("/proc/$pid/task/"*)
+    [[ $(proc_state "$pid") != Z ]] || ((${#tasks[@]} > 1))
+}
+
 paused() {
     [[ $(proc_state "$1") == T ]]
 }
@@ -193,7 +204,7 @@ wait_until() {
     done
 }
 
-not_running() { ! running "$1" >/dev/null; }
+not_running() { ! running "$1" >/dev/null && ! ending "$(pid_file "$1")"; }
 
 listening() {
     (exec 3<>"/dev/tcp/127.0.0.1/$((BASE_PORT + $1))") 2>/dev/null

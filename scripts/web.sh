@@ -34,7 +34,7 @@ web_mark() {
 }
 
 web_running() { alive "$(web_pid_file "$1")" "$(web_mark "$1")"; }
-web_not_running() { ! web_running "$1" >/dev/null; }
+web_not_running() { ! web_running "$1" >/dev/null && ! ending "$(web_pid_file "$1")"; }
 
 # Whether a path of a server answers with success.
 web_answers() { curl --silent --fail --max-time 2 --output /dev/null "http://127.0.0.1:$1$2"; }
