@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -377,6 +378,8 @@ def main():
     port = int(os.environ["GROWTH_PORT"])
     args.out.mkdir(parents=True, exist_ok=True)
     results = Results(args.out / "growth.jsonl")
+    # Whoever ends this program ends the cluster with it, by whichever signal.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not args.plot_only:
         try:
             for series in args.series:

@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! 1. An operation is in the inbox, then in the table, then answered; it is answered exactly once, because whoever
-//!    answers it takes it out first.
+//!    answers it takes it out first. Where the node's task ends in between, its caller sees the channel close, and takes the
+//!    answer for lost.
 //! 2. Both are emptied when a stream ends. A session's number fences off what is left of an earlier stream.
 //! 3. What waits for a node without a stream is refused at once: its caller knows better where else to go.
 //! 4. The inbox holds at most [`INBOX`] operations, the table [`limits::STREAM_IN_FLIGHT`].
