@@ -34,7 +34,7 @@ pub(super) struct Route {
 
 pub(super) struct Directory {
     route: watch::Sender<Route>,
-    /// There was a call, and the route says so or is about to.
+    /// A copy of the route's, for calls: it says so, or is about to.
     called: AtomicBool,
     /// Of the first node that introduced itself.
     cluster: OnceLock<String>,
@@ -128,7 +128,7 @@ impl Directory {
 
     /// Says that there is a reason to connect.
     pub fn call(&self) {
-        // Every call comes this way.
+        // Every call comes this way, and after the first it is a load of a number that nobody changes.
         if !self.called.load(Ordering::Relaxed) {
             self.called.store(true, Ordering::Relaxed);
             self.route.send_modify(|route| route.called = true);

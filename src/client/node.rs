@@ -44,7 +44,7 @@ const RECONNECT_URGENT: Duration = Duration::from_millis(100);
 /// Flow control windows, so that a frame of large values needs no round trip of its own.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Half of a busy client's reads: fewer go in one frame, which costs less than the node's time for so few.
+/// Fewer reads than this are not divided: what two frames cost is more than is won by working at the same time.
 const LEAST_HALF: usize = 64;
 /// A watch that nobody reads holds this much of what was sent to it.
 const WATCH_WINDOW: u32 = 256 << 10;
