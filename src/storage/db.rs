@@ -1,10 +1,10 @@
 //! How RocksDB is opened: options, locks, and what a damaged or foreign directory says.
 //!
 //! The log and the state are opened differently, because they fail differently. The log's write-ahead log is synced
-//! with every commit group, so all of it must come back: recovery tolerates a record that was cut short at the very
-//! end, which is what a power cut leaves of a group that was never acknowledged, and refuses any other damage.
-//! RocksDB's default, point-in-time recovery, would drop every acknowledged entry behind a damaged one in silence.
-//! The state has no write-ahead log at all; the Raft log is it.
+//! with every commit group, so all of it must come back. Its files are used again when RocksDB needs them no more, so that most
+//! syncs write data and nothing about the file; only point-in-time recovery can do that, which drops every entry
+//! behind a damaged one in silence. So [`super::wal`] refuses damage, cuts off what ends a log, and says what has to come
+//! back, before RocksDB sees it. The state has no write-ahead log at all; the Raft log is it.
 //!
 //! Invariant: nothing here creates, repairs or skips anything in order to be able to start.
 
@@ -32,9 +32,10 @@ const MIB: usize = 1 << 20;
 const LOG_BLOCK_CACHE_BYTES: usize = 4 * MIB;
 const LOG_WRITE_BUFFERS: i32 = 3;
 const META_WRITE_BUFFER_BYTES: usize = MIB;
-/// All write-ahead logs together, in write buffers. The meta records of a quiet shard would otherwise hold on to them for
-/// ever.
+/// All write-ahead logs together, in write buffers.
 const LOG_WAL_BUFFERS: u64 = 4;
+/// Write-ahead logs that RocksDB needs no more and keeps, to write over them.
+const LOG_WALS_KEPT: usize = 2;
 /// Tables of records in one compaction, about, and in the first level.
 const COMPACTION_TABLES: u64 = 4;
 const OPEN_FILES: i32 = 256;
@@ -139,7 +140,6 @@ pub(super) fn open_log(
     write_buffer_bytes: usize,
     replay: Replay,
 ) -> Result<DB, Error> {
-    let cache = Cache::new_lru_cache(LOG_BLOCK_CACHE_BYTES);
     let mut options = common_options();
     if replay == Replay::IntoMemory {
         // A write-ahead log is given blocks in advance; on some file systems it would get the last ones there are.
@@ -149,20 +149,39 @@ pub(super) fn open_log(
         );
     }
     options.create_missing_column_families(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // A full write buffer takes the other family's with it, so that the write-ahead log behind both is needed no more,
+    // and all of them are about as long.
+    options.set_atomic_flush(true);
     if !planted::has(Bug::DefaultRecovery) {
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_recycle_log_file_num(LOG_WALS_KEPT);
         options.set_track_and_verify_wals_in_manifest(true);
     }
     options.set_max_total_wal_size(LOG_WAL_BUFFERS * write_buffer_bytes as u64);
-    let families = [
-        ColumnFamilyDescriptor::new(
-            rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
-            log_family(&cache, write_buffer_bytes, LOG_WRITE_BUFFERS),
-        ),
-        ColumnFamilyDescriptor::new(META, log_family(&cache, META_WRITE_BUFFER_BYTES, 2)),
-    ];
+    let families = log_families(write_buffer_bytes);
     DB::open_cf_descriptors(&options, directory, families)
         .map_err(|e| Error::database("open", directory, e))
+}
+
+/// Opens the log database to look at it: nothing on disk changes, and write-ahead logs are read into memory. Like that,
+/// [`DBRecoveryMode::AbsoluteConsistency`] fails if there is damage in one that RocksDB needs.
+pub(super) fn peek_log(directory: &Path, mode: DBRecoveryMode) -> Result<DB, Error> {
+    let mut options = common_options();
+    options.create_if_missing(false);
+    options.set_wal_recovery_mode(mode);
+    let families = log_families(limits::LOG_WRITE_BUFFER_BYTES);
+    DB::open_cf_descriptors_read_only(&options, directory, families, false)
+        .map_err(|e| Error::database("open", directory, e))
+}
+
+fn log_families(write_buffer_bytes: usize) -> [ColumnFamilyDescriptor; 2] {
+    let cache = Cache::new_lru_cache(LOG_BLOCK_CACHE_BYTES);
+    let entries = log_family(&cache, write_buffer_bytes, LOG_WRITE_BUFFERS);
+    let meta = log_family(&cache, META_WRITE_BUFFER_BYTES, 2);
+    [
+        ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, entries),
+        ColumnFamilyDescriptor::new(META, meta),
+    ]
 }
 
 /// No bloom filters: entries are read in ranges, and a damaged filter could hide a record.

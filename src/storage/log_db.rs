@@ -120,6 +120,7 @@ impl LogDb {
         create_directory(data_dir)?;
         let directory = data_dir.join(DIRECTORY);
         let mut mark = HighWater::open(data_dir)?;
+        let mut logged = 0;
         if let Some((_, marked)) = &mut mark
             && planted::has(Bug::DefaultRecovery)
         {
@@ -131,7 +132,7 @@ impl LogDb {
             }
             // The mark is locked by now. A directory without one is new, or refused below.
             if !planted::has(Bug::DefaultRecovery) {
-                wal::verify(&directory, *marked)?;
+                logged = wal::verify(&directory, *marked)?;
             }
         }
         let free = Ballast::new(data_dir).make_room(config.opening_bytes)?;
@@ -145,7 +146,8 @@ impl LogDb {
             db: Arc::new(open_log(&directory, config.write_buffer_bytes, replay)?),
             directory: directory.clone().into(),
         };
-        let group = verify_group(&reader, data_dir, mark.as_ref().map(|(_, group)| *group))?;
+        let marked = mark.as_ref().map(|(_, group)| *group);
+        let group = verify_group(&reader, data_dir, marked, logged)?;
         let high_water = match mark {
             Some((high_water, _)) => high_water,
             None => HighWater::create(data_dir)?,
@@ -279,8 +281,13 @@ fn create_directory(data_dir: &Path) -> Result<(), Error> {
     create().map_err(|e| Error::io("create the data directory", data_dir, e))
 }
 
-/// The number of the log's last commit group, which must not be below the mark.
-fn verify_group(reader: &Reader, data_dir: &Path, mark: Option<u64>) -> Result<u64, Error> {
+/// The number of the log's last commit group, which must not be below the mark, nor below what was found in write-ahead logs.
+fn verify_group(
+    reader: &Reader,
+    data_dir: &Path,
+    mark: Option<u64>,
+    logged: u64,
+) -> Result<u64, Error> {
     let stored: Option<pb::StoredNumber> = reader.get(Key::Group)?;
     let group = stored.map_or(0, |group| group.number);
     match mark {
@@ -295,6 +302,11 @@ fn verify_group(reader: &Reader, data_dir: &Path, mark: Option<u64>) -> Result<u
             format!(
                 "it was synced, yet the log ends at group {group}: its write-ahead log was cut short or a file is missing"
             ),
+        )),
+        _ if logged > group => Err(Error::corrupt(
+            &reader.directory,
+            format!("commit group {logged}"),
+            format!("it was whole, yet RocksDB recovered no group beyond {group}"),
         )),
         _ => Ok(group),
     }

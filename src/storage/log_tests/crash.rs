@@ -2,14 +2,21 @@
 //! were.
 //!
 //! The disk is modelled at the level of bytes. The log runs over real files, and at each fsync of the write-ahead log
-//! the model notes how long it is. A power cut copies the directory, with every write-ahead log cut back to a random
+//! the model notes what is in them. A power cut copies the directory, with every write-ahead log cut back to a random
 //! length between what was synced and what was written, and sometimes with zeros or noise in place of bytes that were
-//! not synced. Then the real log opens on the copy.
+//! not synced. Where a file is written over, each sector has what was synced or what was written since then, and a new name
+//! may be there or not. Then the real log opens on the copy. Write buffers are small, so that files are written over often.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
+
+use rocksdb::WaitForCompactOptions;
 
 use super::*;
 use crate::storage::commit::{Change, Durability, RocksSink, Sink};
@@ -33,40 +40,73 @@ struct PowerCut {
 struct Disk {
     random: Random,
     data_dir: PathBuf,
-    /// Synced bytes of each write-ahead log.
-    synced: HashMap<PathBuf, u64>,
+    /// Write-ahead logs as they were when they were synced last, by inode.
+    synced: HashMap<u64, Synced>,
     acknowledged: Acknowledged,
     cuts: Vec<PowerCut>,
+    /// How often a file got a new name, to be written over.
+    reused: u32,
+}
+
+struct Synced {
+    name: OsString,
+    bytes: Vec<u8>,
+    /// Nobody else gets its inode as long as it is open.
+    _open: File,
 }
 
 type Shared = Arc<Mutex<Disk>>;
 
 impl Disk {
-    fn wals(&self) -> Vec<PathBuf> {
+    /// Write-ahead logs: inode, name, and what is in them.
+    fn wals(&self) -> Vec<(u64, Synced)> {
         let files = std::fs::read_dir(self.data_dir.join("log")).expect("readable");
         files
             .map(|file| file.expect("readable").path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            // RocksDB may delete or rename one in between.
+            .filter_map(|path| {
+                let mut open = File::open(&path).ok()?;
+                let mut bytes = Vec::new();
+                open.read_to_end(&mut bytes).expect("readable");
+                let inode = open.metadata().expect("readable").ino();
+                let name = path.file_name().expect("a file has a name").to_owned();
+                let file = Synced {
+                    name,
+                    bytes,
+                    _open: open,
+                };
+                Some((inode, file))
+            })
             .collect()
     }
 
     fn note_synced(&mut self) {
-        for path in self.wals() {
-            if let Ok(metadata) = path.metadata() {
-                self.synced.insert(path, metadata.len());
-            }
+        let wals: HashMap<_, _> = self.wals().into_iter().collect();
+        for (inode, now) in &wals {
+            let before = self.synced.get(inode);
+            self.reused += u32::from(before.is_some_and(|before| before.name != now.name));
         }
+        self.synced = wals;
     }
 
     /// Takes the disk as it might be found if the power went now.
     fn cut_power(&mut self) {
         let disk = tempfile::tempdir().expect("a temporary directory");
         copy(&self.data_dir, disk.path());
-        for path in self.wals() {
-            let live = path.metadata().map_or(0, |metadata| metadata.len());
-            let synced = self.synced.get(&path).copied().unwrap_or(0).min(live);
-            let name = path.file_name().expect("a file has a name");
-            self.tear(&disk.path().join("log").join(name), synced, live);
+        let log = disk.path().join("log");
+        for (inode, live) in self.wals() {
+            let (mut name, mut bytes) = (live.name.clone(), Vec::new());
+            if let Some(synced) = self.synced.get(&inode) {
+                bytes.clone_from(&synced.bytes);
+                // A new name may be on disk or not yet.
+                if self.random.below(2) == 0 {
+                    name.clone_from(&synced.name);
+                }
+            }
+            let torn = self.tear(bytes, &live.bytes);
+            std::fs::remove_file(log.join(&live.name)).expect("it was copied");
+            std::fs::write(log.join(name), torn).expect("writable");
         }
         self.cuts.push(PowerCut {
             disk,
@@ -74,26 +114,40 @@ impl Disk {
         });
     }
 
-    fn tear(&mut self, path: &Path, synced: u64, live: u64) {
-        let mut bytes = std::fs::read(path).expect("readable");
-        let span = live - synced;
-        let length = synced + self.random.below(span + 1);
-        bytes.truncate(usize::try_from(length).expect("small"));
-        let torn = usize::try_from(synced).expect("small");
-        if length > synced && self.random.below(2) == 0 {
-            // Later pages reached the disk and this one did not.
-            let from = torn + self.pick(bytes.len() - torn);
-            let to = (from + 1 + self.pick(4096)).min(bytes.len());
-            let noise = self.random.below(2) == 0;
-            for byte in &mut bytes[from..to] {
-                *byte = if noise {
-                    self.random.next().to_le_bytes()[0]
-                } else {
-                    0
-                };
+    /// What the disk may have of a file whose bytes were synced once and are others now.
+    fn tear(&mut self, synced: Vec<u8>, live: &[u8]) -> Vec<u8> {
+        /// What a disk writes whole or not at all.
+        const SECTOR: usize = 512;
+        let mut bytes = synced;
+        // Of sectors that were there before, each has its old or its new content.
+        let has_all = self.random.below(2) == 0;
+        for (old, new) in bytes.chunks_mut(SECTOR).zip(live.chunks(SECTOR)) {
+            if has_all || self.random.below(2) == 0 {
+                let both = old.len().min(new.len());
+                old[..both].copy_from_slice(&new[..both]);
             }
         }
-        std::fs::write(path, bytes).expect("writable");
+        // Of a file that grew, some more may be there.
+        let torn = bytes.len();
+        let span = live.len().saturating_sub(torn);
+        let length = torn + self.pick(span + 1);
+        if length > torn {
+            bytes.extend_from_slice(&live[torn..length]);
+            if self.random.below(2) == 0 {
+                // Later pages reached the disk and this one did not.
+                let from = torn + self.pick(bytes.len() - torn);
+                let to = (from + 1 + self.pick(4096)).min(bytes.len());
+                let noise = self.random.below(2) == 0;
+                for byte in &mut bytes[from..to] {
+                    *byte = if noise {
+                        self.random.next().to_le_bytes()[0]
+                    } else {
+                        0
+                    };
+                }
+            }
+        }
+        bytes
     }
 
     fn pick(&mut self, bound: usize) -> usize {
@@ -112,6 +166,9 @@ impl Sink for Unreliable {
         self.inner.write(changes, Durability::UnsafeUnsynced)?;
         let mut disk = self.disk.lock().expect("not poisoned");
         if disk.random.below(12) == 0 {
+            // A copy while tables are written would hold what never was on disk at one moment.
+            let rest = WaitForCompactOptions::default();
+            self.inner.db.wait_for_compact(&rest).expect("it rests");
             disk.cut_power();
         }
         if durability == Durability::Synced {
@@ -131,7 +188,7 @@ impl Sink for Unreliable {
 }
 
 /// A random run of a log, with power cuts in it.
-async fn run(seed: u64, durability: Durability) -> Vec<PowerCut> {
+async fn run(seed: u64, durability: Durability) -> Disk {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let disk: Shared = Arc::new(Mutex::new(Disk {
         random: Random(seed),
@@ -139,9 +196,11 @@ async fn run(seed: u64, durability: Durability) -> Vec<PowerCut> {
         synced: HashMap::new(),
         acknowledged: Acknowledged::default(),
         cuts: Vec::new(),
+        reused: 0,
     }));
     let config = LogConfig {
         durability,
+        write_buffer_bytes: 64 << 10,
         ..LogConfig::default()
     };
     let below = Arc::clone(&disk);
@@ -200,8 +259,8 @@ async fn run(seed: u64, durability: Durability) -> Vec<PowerCut> {
         disk.lock().expect("not poisoned").acknowledged = model.clone();
     }
     close(db, log).await;
-    let mut disk = disk.lock().expect("not poisoned");
-    std::mem::take(&mut disk.cuts)
+    let disk = Arc::into_inner(disk).expect("the log is closed");
+    disk.into_inner().expect("not poisoned")
 }
 
 /// Opens what a power cut left and says what is wrong with it.
@@ -245,16 +304,22 @@ async fn inspect(log: &mut LogStore, acknowledged: &Acknowledged) -> Result<(), 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let first = fresh_seed();
-    let mut cuts = 0;
+    let (mut cuts, mut reused) = (0, 0);
     for seed in (0..6).map(|round| first.wrapping_add(round)) {
-        for cut in run(seed, Durability::Synced).await {
+        let disk = run(seed, Durability::Synced).await;
+        reused += disk.reused;
+        for cut in disk.cuts {
             cuts += 1;
             if let Err(lost) = recover(&cut).await {
-                panic!("seed {seed}: {lost}");
+                panic!("seed {seed}, power cut {cuts}: {lost}");
             }
         }
     }
     assert!(cuts > 20, "seed {first}: only {cuts} power cuts happened");
+    assert!(
+        reused > 20,
+        "seed {first}: only {reused} files were written over"
+    );
 }
 
 /// The proof that the test above can fail.
@@ -262,7 +327,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() {
 async fn without_fsync_a_power_cut_is_found_to_lose_writes() {
     let seed = fresh_seed();
     let mut lost = 0;
-    for cut in run(seed, Durability::UnsafeUnsynced).await {
+    for cut in run(seed, Durability::UnsafeUnsynced).await.cuts {
         lost += usize::from(recover(&cut).await.is_err());
     }
     assert!(lost > 0, "seed {seed}: nothing was lost without fsync");

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::storage::high_water::HighWater;
 
 /// A stopped node's data directory with write-ahead log and table files, a purge and a truncation behind it.
 async fn stopped() -> (tempfile::TempDir, Vec<pb::Entry>) {
@@ -229,5 +230,128 @@ async fn a_torn_tail_starts() {
         let found = found.unwrap_or_else(|e| panic!("seed {seed}, tail {number}: {e}"));
         assert_eq!(found, entries, "seed {seed}, tail {number}");
         assert_eq!(start(dir.path()).await.expect("and again"), entries);
+    }
+}
+
+/// A data directory as [`stopped`] leaves it, and a write-ahead log of its that has become tables since then: its name and what
+/// was in it.
+async fn stopped_with_an_earlier_log() -> (tempfile::TempDir, Vec<pb::Entry>, PathBuf, Vec<u8>) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let db = open(dir.path(), node(1)).expect("new");
+    let mut log = db.log(ShardId::ZERO).expect("empty");
+    fill(&mut log, 0).await;
+    close(db, log).await;
+    let earlier = files(dir.path(), "log").pop().expect("one is open");
+    let bytes = std::fs::read(&earlier).expect("readable");
+    let db = open(dir.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    fill(&mut log, 200).await;
+    let entries = read_all(&mut log).await;
+    close(db, log).await;
+    assert!(!earlier.exists(), "it became tables");
+    (dir, entries, earlier, bytes)
+}
+
+/// A file that is used again has records of its earlier life behind its own.
+#[tokio::test]
+async fn what_a_file_held_before_is_cut_off() {
+    let (original, entries, _, earlier) = stopped_with_an_earlier_log().await;
+    let file = files(original.path(), "log").pop().expect("one is open");
+    let own = std::fs::read(&file).expect("readable");
+    let seed = fresh_seed();
+    let mut random = Random(seed);
+    for round in 0..24 {
+        let skip = usize::try_from(random.below(earlier.len() as u64)).expect("small");
+        let whole = [&own[..], &earlier[skip..]].concat();
+        let (dir, copy) = copied(original.path(), &file);
+        std::fs::write(&copy, &whole).expect("writable");
+        let found = start(dir.path()).await;
+        let found = found.unwrap_or_else(|e| panic!("seed {seed}, round {round}: {e}"));
+        assert_eq!(found, entries, "seed {seed}, round {round}");
+
+        let (dir, copy) = copied(original.path(), &file);
+        let mut bytes = whole;
+        let at = usize::try_from(random.below(own.len() as u64)).expect("small");
+        match round % 3 {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at..own.len()].fill(0),
+            // As if its end had never been written.
+            _ => {
+                let instead = earlier.iter().cycle().skip(at);
+                for (byte, earlier) in bytes[at..own.len()].iter_mut().zip(instead) {
+                    *byte = *earlier;
+                }
+            }
+        }
+        std::fs::write(&copy, bytes).expect("writable");
+        let found = start(dir.path()).await;
+        assert!(
+            matches!(found, Err(Error::Corrupt { .. })),
+            "seed {seed}, round {round}, byte {at}: {:?}",
+            found.map(|entries| entries.len())
+        );
+    }
+}
+
+/// The same in the middle of the log: after a crash that came before a file was closed.
+#[tokio::test]
+async fn what_a_file_in_the_middle_held_before_is_cut_off() {
+    let (_dir, _, _, earlier) = stopped_with_an_earlier_log().await;
+    let (original, entries) = stopped_on_a_full_disk().await;
+    for file in files(original.path(), "log") {
+        let (dir, copy) = copied(original.path(), &file);
+        let own = std::fs::read(&copy).expect("readable");
+        std::fs::write(&copy, [&own[..], &earlier[1000..]].concat()).expect("writable");
+        let found = start(dir.path()).await;
+        assert_eq!(found.expect("it opens"), entries, "{}", file.display());
+    }
+}
+
+/// The power went when a file was renamed and written over, and it has its old name and some of the new pages.
+#[tokio::test]
+async fn a_file_that_is_not_needed_any_more_may_be_damaged() {
+    let (original, entries, file, earlier) = stopped_with_an_earlier_log().await;
+    for (from, to) in [(0, 4096), (8192, 12288), (0, earlier.len())] {
+        let (dir, copy) = copied(original.path(), &file);
+        let mut bytes = earlier.clone();
+        bytes[from..to].fill(0x5a);
+        std::fs::write(&copy, bytes).expect("writable");
+        let found = start(dir.path()).await;
+        assert_eq!(found.expect("it opens"), entries, "{from} to {to}");
+    }
+}
+
+/// A write-ahead log with one record, which is torn: whether it was acknowledged is what the mark says.
+#[tokio::test]
+async fn the_only_record_of_a_log_may_be_torn() {
+    let (original, entries) = stopped().await;
+    let db = open(original.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    log.save_vote(&vote(9)).await.expect("saved");
+    close(db, log).await;
+    let file = files(original.path(), "log").pop().expect("one is open");
+    let whole = std::fs::read(&file).expect("readable");
+    for at in [0, 3, 8, whole.len() / 2, whole.len() - 1] {
+        let (dir, copy) = copied(original.path(), &file);
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x20;
+        std::fs::write(&copy, &bytes).expect("writable");
+        let found = start(dir.path()).await;
+        assert!(
+            matches!(found, Err(Error::Corrupt { .. })),
+            "byte {at}: {found:?}"
+        );
+        assert_eq!(
+            std::fs::read(&copy).expect("readable"),
+            bytes,
+            "what is damaged stays as it is"
+        );
+
+        let (mark, group) = HighWater::open(dir.path())
+            .expect("opens")
+            .expect("is there");
+        mark.advance(group - 1).expect("written");
+        drop(mark);
+        assert_eq!(start(dir.path()).await.expect("it opens"), entries);
     }
 }
