@@ -107,7 +107,17 @@ pub struct ServeArgs {
     )]
     pub block_cache_bytes: ByteSize,
 
-    /// Memory that each database collects writes in before it sorts them into a file; at most a 256th of the disk.
+    /// Memory that the log collects entries in before it sorts them into a file, and about the length of each of its
+    /// write-ahead logs; at most a 256th of the disk.
+    #[arg(
+        long,
+        env = "TROLLEY_LOG_BUFFER_BYTES",
+        value_name = "SIZE",
+        default_value = "16MiB"
+    )]
+    pub log_buffer_bytes: ByteSize,
+
+    /// Memory that the state database collects writes in before it sorts them into a file; at most a 256th of the disk.
     #[arg(
         long,
         env = "TROLLEY_WRITE_BUFFER_BYTES",

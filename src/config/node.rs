@@ -74,7 +74,9 @@ pub struct Memory {
     pub record_cache: usize,
     /// Database blocks.
     pub block_cache: usize,
-    /// Unsorted writes of each database.
+    /// Unsorted entries of the log.
+    pub log_buffer: usize,
+    /// Unsorted writes of the state database.
     pub write_buffer: usize,
     /// Changed records that are not in the state database yet.
     pub state_layer: usize,
@@ -333,6 +335,7 @@ fn memory(args: &ServeArgs) -> Result<Memory, Error> {
     Ok(Memory {
         record_cache: bytes("--record-cache-bytes", args.record_cache_bytes, 0)?,
         block_cache: bytes("--block-cache-bytes", args.block_cache_bytes, 1 << 20)?,
+        log_buffer: bytes("--log-buffer-bytes", args.log_buffer_bytes, 64 << 10)?,
         write_buffer: bytes("--write-buffer-bytes", args.write_buffer_bytes, 1 << 20)?,
         state_layer: bytes("--state-layer-bytes", args.state_layer_bytes, 1 << 20)?,
     })

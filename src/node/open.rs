@@ -87,7 +87,7 @@ impl Prepared {
     /// Opens and verifies the data directory.
     pub async fn open(config: Arc<NodeConfig>, clock: Clock) -> Result<Self, OpenError> {
         let log_config = LogConfig {
-            write_buffer_bytes: limits::LOG_WRITE_BUFFER_BYTES.min(table_limit(&config)?),
+            write_buffer_bytes: config.memory.log_buffer.min(table_limit(&config)?),
             ..LogConfig::default()
         };
         let log_db = LogDb::open(&config.data_dir, config.node_id, log_config)?;

@@ -44,7 +44,9 @@ pub const ROUND: Duration = Duration::from_secs(900);
 /// How often kinds that did not take effect are tried again.
 const SECOND_TRIES: u64 = 2;
 /// Small logs and frequent snapshots, so that a run of a minute has all that a node of a month has.
-const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 10] = [
+    "--log-buffer-bytes",
+    "64KiB",
     "--snapshot-log-bytes",
     "1MiB",
     "--snapshot-interval",

@@ -52,6 +52,8 @@ fn sizes_and_durations_are_humane() {
         "90s",
         "--record-cache-bytes",
         "1GiB",
+        "--log-buffer-bytes",
+        "64KiB",
         "--state-layer-bytes",
         "64MiB",
         "--min-free-disk",
@@ -60,6 +62,7 @@ fn sizes_and_durations_are_humane() {
     let config = parse(&flags).expect("valid");
     assert_eq!(config.snapshots.interval, Duration::from_secs(90));
     assert_eq!(config.memory.record_cache, 1 << 30);
+    assert_eq!(config.memory.log_buffer, 64 << 10);
     assert_eq!(config.memory.state_layer, 64 << 20);
     assert_eq!(config.min_free_disk, Some(2 << 30));
 }

@@ -46,6 +46,7 @@ fn config() -> NodeConfig {
         memory: Memory {
             record_cache: 0,
             block_cache: 0,
+            log_buffer: 0,
             write_buffer: 0,
             state_layer: 0,
         },
