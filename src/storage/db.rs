@@ -32,7 +32,7 @@ const MIB: usize = 1 << 20;
 const LOG_BLOCK_CACHE_BYTES: usize = 4 * MIB;
 const LOG_WRITE_BUFFERS: i32 = 3;
 const META_WRITE_BUFFER_BYTES: usize = MIB;
-/// All write-ahead logs together, in write buffers.
+/// All write-ahead logs together, in write buffers. A start without room for tables adds one.
 const LOG_WAL_BUFFERS: u64 = 4;
 /// Write-ahead logs that RocksDB needs no more and keeps, to write over them.
 const LOG_WALS_KEPT: usize = 2;
@@ -163,12 +163,12 @@ pub(super) fn open_log(
         .map_err(|e| Error::database("open", directory, e))
 }
 
-/// Opens the log database to look at it: nothing on disk changes, and write-ahead logs are read into memory. Like that,
-/// [`DBRecoveryMode::AbsoluteConsistency`] fails if there is damage in one that RocksDB needs.
-pub(super) fn peek_log(directory: &Path, mode: DBRecoveryMode) -> Result<DB, Error> {
+/// Opens the log database to look at it: no data on disk changes, and write-ahead logs are read into memory, up to the first
+/// damage.
+pub(super) fn peek_log(directory: &Path) -> Result<DB, Error> {
     let mut options = common_options();
     options.create_if_missing(false);
-    options.set_wal_recovery_mode(mode);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     let families = log_families(limits::LOG_WRITE_BUFFER_BYTES);
     DB::open_cf_descriptors_read_only(&options, directory, families, false)
         .map_err(|e| Error::database("open", directory, e))

@@ -20,7 +20,8 @@
 //! what it recovers is compared with what was found here.
 //!
 //! A power cut in the moment in which a file is used again may leave it with its old name and some of the new pages, which looks
-//! like damage. RocksDB does not read it then, and is asked whether it would ([`super::db::peek_log`]).
+//! like damage, and files that are kept for that need not be neighbours. RocksDB reads neither, and is asked from which file on
+//! it would ([`super::db::peek_log`]).
 
 mod records;
 
@@ -28,14 +29,15 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rocksdb::DBRecoveryMode;
-
 use self::records::Records;
 use super::Error;
 use super::db::peek_log;
 use super::log_db::Reader;
 use super::wire::Key;
 use crate::proto::internal as pb;
+
+/// RocksDB's name for the number of the first file that it would read.
+const OLDEST_NEEDED: &str = "rocksdb.min-log-number-to-keep";
 
 /// Refuses damage in the write-ahead logs of a directory and cuts off what stands behind their records. `mark` is the last group
 /// known to be synced. The caller holds the data directory's lock. Returns the last group found, which RocksDB has to
@@ -46,64 +48,78 @@ pub(super) fn verify(directory: &Path, mark: u64) -> Result<u64, Error> {
         let found = Records::read(path.clone(), number);
         files.push(found.map_err(|e| Error::io("read the write-ahead log", &path, e))?);
     }
-    let mut doubtful = Vec::new();
+    let mut lost = Vec::new();
     let mut group = None;
     for (at, file) in files.iter().enumerate() {
+        if file.groups.is_none() && file.end.is_none() {
+            continue;
+        }
         group = file.groups.as_ref().map(|groups| *groups.end()).or(group);
-        let Some(end) = file.end else { continue };
         let mut later = files[at + 1..].iter();
         match later.find_map(|file| file.groups.as_ref().map(|groups| *groups.start())) {
-            None if file.followed => {
-                return Err(damaged(
-                    &file.path,
-                    end,
-                    "it was synced, for intact records follow",
-                ));
-            }
-            None => {
-                let group = match group {
-                    Some(group) => group,
-                    // Nothing intact stands before it, so tables have what came before.
-                    None => group_in_tables(directory)?,
-                };
-                if group < mark {
-                    let why = format!(
-                        "it was synced, for group {mark} was, and the records before it end at group {group}"
-                    );
-                    return Err(damaged(&file.path, end, &why));
-                }
-                cut(&file.path, end)?;
-            }
+            None => end_at(directory, file, group, mark)?,
             Some(next) if !file.followed && group.is_some_and(|group| group + 1 == next) => {
-                cut(&file.path, end)?;
+                cut(file)?;
             }
-            Some(_) => doubtful.push((&file.path, end)),
+            Some(next) => lost.push((file, next)),
         }
     }
-    if let Some((path, end)) = doubtful.first()
-        && let Err(error) = peek_log(directory, DBRecoveryMode::AbsoluteConsistency)
-    {
-        let why = format!("a later file continues the log, and RocksDB needs this one: {error}");
-        return Err(damaged(path, *end, &why));
+    if let Some((file, next)) = lost.last() {
+        let needed_from = peek_log(directory)?
+            .property_int_value(OLDEST_NEEDED)
+            .map_err(|e| Error::database("ask", directory, e))?;
+        // What RocksDB does not say it may need.
+        if file.number >= needed_from.unwrap_or(0) {
+            let why = format!("it was synced, for a later file goes on with group {next}");
+            return Err(damaged(file, &why));
+        }
     }
     Ok(group.unwrap_or(0))
 }
 
-fn damaged(path: &Path, offset: u64, why: &str) -> Error {
-    Error::corrupt(path, format!("the record at byte {offset}"), why)
+/// The log ends in this file.
+fn end_at(directory: &Path, file: &Records, group: Option<u64>, mark: u64) -> Result<(), Error> {
+    if file.followed {
+        return Err(damaged(file, "it was synced, for intact records follow"));
+    }
+    if file.end.is_none() {
+        return Ok(());
+    }
+    let group = match group {
+        Some(group) => group,
+        // Nothing intact stands before it, so tables have what came before.
+        None => group_in_tables(directory)?,
+    };
+    if group < mark {
+        let why = format!(
+            "it was synced, for group {mark} was, and the records before it end at group {group}"
+        );
+        return Err(damaged(file, &why));
+    }
+    cut(file)
+}
+
+fn damaged(file: &Records, why: &str) -> Error {
+    let offset = file.end.unwrap_or(file.bytes);
+    Error::corrupt(&file.path, format!("the record at byte {offset}"), why)
 }
 
 /// The last group that RocksDB would recover.
 fn group_in_tables(directory: &Path) -> Result<u64, Error> {
     let reader = Reader {
-        db: peek_log(directory, DBRecoveryMode::PointInTime)?.into(),
+        db: peek_log(directory)?.into(),
         directory: directory.into(),
     };
     let stored: Option<pb::StoredNumber> = reader.get(Key::Group)?;
     Ok(stored.map_or(0, |group| group.number))
 }
 
-fn cut(path: &Path, offset: u64) -> Result<(), Error> {
+/// Cuts off what stands behind the records of a file, if anything does.
+fn cut(file: &Records) -> Result<(), Error> {
+    let Some(offset) = file.end else {
+        return Ok(());
+    };
+    let path = &file.path;
     tracing::info!(path = %path.display(), offset, "cutting off what was never acknowledged or is no more needed");
     let cut = || -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(path)?;

@@ -307,6 +307,32 @@ async fn what_a_file_in_the_middle_held_before_is_cut_off() {
     }
 }
 
+/// Zeros or remnants in place of a file's last records, or a file that ends before them, are damage if a later file goes on.
+#[tokio::test]
+async fn what_a_file_in_the_middle_lost_is_missed() {
+    let (_dir, _, _, earlier) = stopped_with_an_earlier_log().await;
+    let (original, _) = stopped_on_a_full_disk().await;
+    for file in files(original.path(), "log") {
+        let own = std::fs::read(&file).expect("readable");
+        for length in [0, own.len() / 2, own.len() - 40] {
+            let zeros = vec![0; own.len() - length];
+            for instead in [&zeros[..], &earlier, &[]] {
+                let (dir, copy) = copied(original.path(), &file);
+                let bytes = [&own[..length], instead].concat();
+                std::fs::write(&copy, &bytes).expect("writable");
+                let found = start(dir.path()).await;
+                assert!(
+                    matches!(found, Err(Error::Corrupt { .. } | Error::Database { .. })),
+                    "{} from byte {length}, {} instead: {:?}",
+                    file.display(),
+                    instead.len(),
+                    found.map(|entries| entries.len())
+                );
+            }
+        }
+    }
+}
+
 /// The power went when a file was renamed and written over, and it has its old name and some of the new pages.
 #[tokio::test]
 async fn a_file_that_is_not_needed_any_more_may_be_damaged() {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use crate::proto::internal as pb;
 use crate::storage::wire::{self, Key};
 
-pub(super) const BLOCK_BYTES: usize = 32 << 10;
+const BLOCK_BYTES: usize = 32 << 10;
 /// Of a fragment without a number.
 const SHORT_HEADER_BYTES: usize = 7;
 const HEADER_BYTES: usize = 11;
@@ -62,6 +62,10 @@ fn kind(byte: u8) -> (Kind, bool) {
 #[derive(Debug)]
 pub(super) struct Records {
     pub(super) path: PathBuf,
+    /// The file's, which grows from file to file.
+    pub(super) number: u64,
+    /// How long the file is.
+    pub(super) bytes: u64,
     /// The groups of the whole records before the first damage.
     pub(super) groups: Option<RangeInclusive<u64>>,
     /// Where the records of the file end, if anything stands there: a damaged record, an incomplete one, or what was left of
@@ -94,6 +98,8 @@ impl Records {
         }
         Ok(Self {
             path,
+            number,
+            bytes: offset,
             groups: scan.groups,
             end: scan.end,
             followed: scan.followed,
@@ -314,7 +320,7 @@ const fn table() -> [u32; 256] {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::storage::wire::Record;
 
