@@ -1,12 +1,14 @@
 //! The serving side: what peers ask of this node's Raft.
 //!
 //! Every call passes the [`Gate`] first. Append streams are handed to openraft as streams, so that the requests of
-//! one leader are pipelined through core and disk. What openraft takes for granted about its input is checked here.
+//! one leader are pipelined through core and disk. A peer may hang up at any time, so openraft is only asked through
+//! [`raft::ask`] and [`Appending`]. What openraft takes for granted about its input is checked here.
 //!
 //! Whoever listens must set `TCP_NODELAY` on what it accepts: without it the first answer of every stream waits 40 ms
 //! for a delayed acknowledgement, and a new leader opens two of them before its first write.
 
 use std::cmp::Ordering;
+use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, stream};
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::Fatal;
 use openraft::metrics::RaftServerMetrics;
 use openraft::raft::AppendEntriesRequest;
 use openraft::storage::RaftStateMachine;
@@ -29,7 +32,7 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_server::{RaftService, RaftServiceServer};
 use crate::proto::v1;
-use crate::raft::{Entry, LogId, SnapshotMeta, TypeConfig, Vote};
+use crate::raft::{self, Appending, Entry, LogId, SnapshotMeta, TypeConfig, Vote};
 use crate::types::{DiskSpace, NodeId, Room, ShardId};
 
 type C = TypeConfig;
@@ -103,22 +106,21 @@ where
             .ok_or_else(|| bad_message("an offer without a manifest"))?;
         check_manifest(&manifest, self.gate.cluster().as_bytes())?;
         let meta = message::snapshot_meta(&manifest)?;
-        let committed = self
-            .raft
-            .with_raft_state(|state| state.local_committed().copied())
-            .await
-            .map_err(stopped)?;
+        let raft = self.raft.clone();
+        let committed = ask(async move {
+            raft.with_raft_state(|state| state.local_committed().copied())
+                .await
+        })
+        .await?;
         check_position(vote, meta.last_log_id, committed)?;
         Ok((vote, manifest, meta))
     }
 
     /// The local vote if it is higher than a sender's.
     async fn higher_vote(&self, vote: Vote) -> Result<Option<Vote>, Status> {
-        let local = self
-            .raft
-            .with_raft_state(|state| *state.vote_ref())
-            .await
-            .map_err(stopped)?;
+        let raft = self.raft.clone();
+        let local =
+            ask(async move { raft.with_raft_state(|state| *state.vote_ref()).await }).await?;
         Ok((local > vote).then_some(local))
     }
 }
@@ -155,9 +157,7 @@ where
             failed: Failure::default(),
         };
         let failed = reading.failed.clone();
-        let answers = self
-            .raft
-            .stream_append(reading.requests())
+        let answers = Appending::new(&self.raft, reading.requests())
             .map(|result| match result {
                 Ok(result) => Ok(message::append_response(&result)),
                 Err(fatal) => Err(stopped(fatal)),
@@ -182,7 +182,8 @@ where
         }
         wait_for_room(&mut self.disk.clone(), &request).await?;
         let (last, prev) = message::range(&request);
-        let answer = self.raft.append_entries(request).await.map_err(stopped)?;
+        let raft = self.raft.clone();
+        let answer = ask(async move { raft.append_entries(request).await }).await?;
         if answer.is_success() {
             self.contact.told_time(leader_time);
         }
@@ -200,7 +201,8 @@ where
         let request = request.into_inner();
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::vote_request_from(&request, source)?;
-        let answer = self.raft.vote(request).await.map_err(stopped)?;
+        let raft = self.raft.clone();
+        let answer = ask(async move { raft.vote(request).await }).await?;
         let testimony = self.contact.testify();
         Ok(Response::new(message::vote_response(&answer, testimony)))
     }
@@ -212,7 +214,8 @@ where
         let request = request.into_inner();
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::vote_request_from(&request, source)?;
-        let answer = self.raft.pre_vote(request).await.map_err(stopped)?;
+        let raft = self.raft.clone();
+        let answer = ask(async move { raft.pre_vote(request).await }).await?;
         let testimony = self.contact.testify();
         Ok(Response::new(message::vote_response(&answer, testimony)))
     }
@@ -224,11 +227,8 @@ where
         let request = request.into_inner();
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::transfer_request_from(&request, source)?;
-        let answer = self
-            .raft
-            .handle_transfer_leader(request)
-            .await
-            .map_err(stopped)?;
+        let raft = self.raft.clone();
+        let answer = ask(async move { raft.handle_transfer_leader(request).await }).await?;
         Ok(Response::new(message::transfer_response(answer)))
     }
 
@@ -274,9 +274,11 @@ where
         } else {
             let snapshot = self.incoming.complete(&manifest).await?;
             let snapshot = openraft::Snapshot { meta, snapshot };
-            let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+            let raft = self.raft.clone();
+            let installed = async move { raft.install_full_snapshot(vote, snapshot).await };
+            let installed = ask(installed).await;
             self.incoming.installed(&manifest);
-            installed.map_err(stopped)?.vote
+            installed?.vote
         };
         Ok(Response::new(pb::SnapshotInstalled {
             vote: Some(vote.into()),
@@ -379,8 +381,19 @@ impl Failure {
     }
 }
 
+/// Asks openraft to the end, whether or not the peer waits for it.
+async fn ask<T, E>(
+    question: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, Status>
+where
+    T: Send + 'static,
+    E: From<Fatal<C>> + Display + Send + 'static,
+{
+    raft::ask(question).await.map_err(stopped)
+}
+
 /// This node's Raft is not running: the peer should back off.
-fn stopped(error: impl std::fmt::Display) -> Status {
+fn stopped(error: impl Display) -> Status {
     Status::unavailable(format!("raft is not running: {error}"))
 }
 

@@ -216,10 +216,11 @@ impl<B: Base> Node<B> {
 
     /// Ends openraft and every task, and closes the log. Nothing acknowledged depends on it.
     pub async fn close(&self) {
-        self.shared.stop.cancel();
+        // First: a task that stops drops what it asks, see `raft::ask`.
         if let Err(error) = self.shared.raft.shutdown().await {
             tracing::warn!(%error, "openraft did not end cleanly");
         }
+        self.shared.stop.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.shared.base.close().await;

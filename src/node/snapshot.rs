@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::propose::stopped;
 use super::{Error, Node, Outcome, Shortage};
 use crate::config::Snapshots;
+use crate::raft;
 use crate::state::Fault;
 use crate::storage;
 use crate::storage::snapshot::Builder;
@@ -35,9 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Node {
     /// Takes a snapshot now and returns the log index that it reaches.
     pub async fn snapshot(&self, deadline: Instant) -> Result<u64, Error> {
-        let raft = &self.shared.raft;
+        let core = &self.shared.raft;
         let applied = self.shared.base.state.applied().borrow().log_index;
-        let mut metrics = raft.data_metrics();
+        let mut metrics = core.data_metrics();
         if metrics
             .borrow_watched()
             .snapshot
@@ -48,10 +49,9 @@ impl Node {
             return Ok(applied);
         }
         self.on_builder(Builder::prepare).await?;
-        raft.trigger()
-            .snapshot()
-            .await
-            .map_err(|fatal| stopped(&fatal))?;
+        let asked = core.clone();
+        let begun = raft::ask(async move { asked.trigger().snapshot().await });
+        begun.await.map_err(|fatal| stopped(&fatal))?;
         loop {
             let built = metrics
                 .borrow_watched()

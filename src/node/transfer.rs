@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::propose::stopped;
 use super::{Error, Node};
+use crate::raft;
 use crate::types::NodeId;
 
 /// A target may lack this many entries: it gets them within the transfer.
@@ -30,10 +31,8 @@ impl Node {
         if target == leadership.node {
             return Ok(());
         }
-        shared
-            .raft
-            .trigger()
-            .transfer_leader(target.get())
+        let core = shared.raft.clone();
+        raft::ask(async move { core.trigger().transfer_leader(target.get()).await })
             .await
             .map_err(|fatal| stopped(&fatal))?;
         let mut changes = shared.leadership.subscribe();

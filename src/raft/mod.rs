@@ -1,5 +1,6 @@
-//! openraft's type configuration and its aliases, and their messages; nothing else.
+//! openraft's type configuration and its aliases, their messages, and how openraft is asked; nothing else.
 
+mod ask;
 mod runtime;
 mod watch;
 mod wire;
@@ -15,6 +16,7 @@ use crate::proto::internal as pb;
 use crate::state::{Command, Fault};
 use crate::types::{InstanceId, LogTime};
 
+pub use ask::{Appending, ask};
 pub use runtime::Runtime;
 
 openraft::declare_raft_types!(

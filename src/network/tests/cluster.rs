@@ -45,6 +45,7 @@ pub(super) struct Node {
     pub(super) id: u64,
     pub(super) raft: Raft<TypeConfig, MemoryMachine>,
     pub(super) machine: MemoryMachine,
+    pub(super) log: MemoryLog,
     pub(super) proxy: Proxy,
     pub(super) inbox: Inbox,
     pub(super) contact: LeaderContact,
@@ -107,12 +108,13 @@ impl Node {
         let machine = MemoryMachine::new(CLUSTER, PADDING);
         let id = local.node.get();
         let log = MemoryLog::default();
-        let raft = Raft::new(id, config(lease), network, log, machine.clone());
+        let raft = Raft::new(id, config(lease), network, log.clone(), machine.clone());
         let raft = raft.await.expect("starts");
         let mut node = Self {
             id,
             raft,
             machine,
+            log,
             proxy,
             inbox: Inbox::default(),
             contact: LeaderContact::new(clock.clone()),
@@ -126,7 +128,8 @@ impl Node {
         node
     }
 
-    fn serve(&mut self, local: Local, listener: TcpListener) {
+    /// What its peers reach.
+    pub(super) fn endpoint(&self, local: Local) -> RaftEndpoint<MemoryMachine, Inbox> {
         let metrics = self.raft.metrics();
         let gate = Gate::new(local, move |id| {
             let metrics = metrics.borrow_watched();
@@ -136,19 +139,23 @@ impl Node {
                 .get_node(&id)
                 .cloned()
         });
-        let endpoint = RaftEndpoint::new(
+        RaftEndpoint::new(
             self.raft.clone(),
             gate,
             self.contact.clone(),
             self.disk.subscribe(),
             self.inbox.clone(),
             self.shutdown.clone(),
-        );
+        )
+    }
+
+    fn serve(&mut self, local: Local, listener: TcpListener) {
+        let service = self.endpoint(local).service();
         let shutdown = self.shutdown.clone().cancelled_owned();
         self.serving.spawn(async move {
             tonic::transport::Server::builder()
                 .max_concurrent_streams(limits::HTTP2_STREAMS)
-                .add_service(endpoint.service())
+                .add_service(service)
                 .serve_with_incoming_shutdown(
                     TcpIncoming::from(listener).with_nodelay(Some(true)),
                     shutdown,

@@ -1,6 +1,7 @@
 //! Clusters in one process: real connections and real openraft over a log and a machine in memory.
 
 mod cluster;
+mod ending;
 mod pipeline;
 mod proxy;
 mod store;

@@ -16,11 +16,18 @@ use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader, RaftSnapshotBuilder};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::network::{SnapshotFiles, SnapshotSink, SnapshotStore};
 use crate::proto::internal as pb;
 use crate::raft::{Entry, LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+
+/// How an append fails.
+struct Break {
+    reached: oneshot::Sender<()>,
+    told: oneshot::Receiver<()>,
+}
 
 /// The log of one node.
 #[derive(Clone, Default)]
@@ -31,9 +38,18 @@ struct Log {
     vote: Option<Vote>,
     purged: Option<LogId>,
     entries: BTreeMap<u64, Entry>,
+    breaks: Option<Break>,
 }
 
 impl MemoryLog {
+    /// The next append says that it was reached, and fails when it is told to.
+    pub(super) fn break_next(&self) -> (oneshot::Receiver<()>, oneshot::Sender<()>) {
+        let (reached, is_reached) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
+        self.lock().breaks = Some(Break { reached, told });
+        (is_reached, tell)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().expect("no panic")
     }
@@ -89,6 +105,12 @@ impl RaftLogStorage<TypeConfig> for MemoryLog {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        let breaks = self.lock().breaks.take();
+        if let Some(breaks) = breaks {
+            breaks.reached.send(()).expect("the test waits");
+            breaks.told.await.expect("told");
+            return Err(io::Error::other("broken for a test"));
+        }
         let entries = entries.into_iter().map(|entry| (entry.log_id.index, entry));
         self.lock().entries.extend(entries);
         callback.io_completed(Ok(()));
