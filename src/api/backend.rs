@@ -89,6 +89,21 @@ pub trait Backend: Clone + Send + Sync + Unpin + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Makes a new node a voter.
+    fn add_member(
+        &self,
+        id: NodeId,
+        address: &str,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes a node out of the cluster.
+    fn remove_member(
+        &self,
+        id: NodeId,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Builds a snapshot and returns its log index.
     fn snapshot(&self, deadline: Instant) -> impl Future<Output = Result<u64, Error>> + Send;
 }
@@ -154,6 +169,23 @@ impl Backend for Node {
         deadline: Instant,
     ) -> impl Future<Output = Result<(), Error>> + Send {
         Node::transfer_leader(self, target, deadline)
+    }
+
+    fn add_member(
+        &self,
+        id: NodeId,
+        address: &str,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        Node::add_member(self, id, address, deadline)
+    }
+
+    fn remove_member(
+        &self,
+        id: NodeId,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        Node::remove_member(self, id, deadline)
     }
 
     fn snapshot(&self, deadline: Instant) -> impl Future<Output = Result<u64, Error>> + Send {

@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use super::Error;
 use crate::limits;
-use crate::node::{self, LeaderHint, Outcome};
+use crate::node::{self, LeaderHint, MembershipError, Outcome};
 use crate::proto::v1;
 use crate::state::Rejection;
 use crate::types::Invalid;
@@ -133,6 +133,15 @@ reasons! {
     DEADLINE_EXCEEDED: DeadlineExceeded, retry, InMetadata, "The caller's deadline passed.";
     TRANSFER_FAILED: Unavailable, retry, Unknown, "The transfer was not seen to happen in time: `cluster status` tells who leads.";
     UNKNOWN_MEMBER: InvalidArgument, final, NotApplied, "The request names a node that is not a voting member.";
+    MEMBER_ID_USED: AlreadyExists, final, NotApplied, "The id is or was another node's, and none is used twice; metadata `next_node_id`.";
+    MEMBER_ADDRESS_USED: AlreadyExists, final, NotApplied, "Another member has the address; metadata `node_id`.";
+    MEMBER_UNREACHABLE: FailedPrecondition, retry, NotApplied, "No new node answers at the address: start it with `--join`.";
+    MEMBER_DIFFERS: FailedPrecondition, final, NotApplied, "Another node answers there than was named, or one \
+        with the data of another node or cluster.";
+    MEMBER_BEHIND: FailedPrecondition, retry, Unknown, "The node was added as a learner and lacks too much of the \
+        log to vote: add it again; metadata `behind`, in log entries.";
+    MEMBERS_CHANGING: Unavailable, retry, NotApplied, "Another change of the members is not finished.";
+    REMOVAL_UNSAFE: FailedPrecondition, retry, NotApplied, "No majority of the voters that would stay answers the leader.";
     COMPACTED: OutOfRange, final, NotApplied, "The events of `start_revision` are no longer kept: read the state, \
         then watch from there; metadata `oldest_revision`.";
     WATCHER_TOO_SLOW: ResourceExhausted, retry, NotApplied, "The watcher read too slowly: go on from metadata \
@@ -370,6 +379,7 @@ fn tell_node(error: &node::Error, metadata: &mut Metadata) -> Reason {
         }
         node::Error::TransferFailed(_) => TRANSFER_FAILED,
         node::Error::UnknownMember(_) => UNKNOWN_MEMBER,
+        node::Error::Membership(error) => tell_membership(error, metadata),
         node::Error::EventsForgotten { oldest, .. } => {
             note(metadata, "oldest_revision", oldest);
             COMPACTED
@@ -385,6 +395,27 @@ fn tell_node(error: &node::Error, metadata: &mut Metadata) -> Reason {
         }
         node::Error::Stopped(_) => STOPPED,
         node::Error::Fault(_) => FAULT,
+    }
+}
+
+fn tell_membership(error: &MembershipError, metadata: &mut Metadata) -> Reason {
+    match error {
+        MembershipError::IdUsed { next, .. } => {
+            note(metadata, "next_node_id", next);
+            MEMBER_ID_USED
+        }
+        MembershipError::AddressUsed { node, .. } => {
+            note(metadata, "node_id", node);
+            MEMBER_ADDRESS_USED
+        }
+        MembershipError::Unreachable { .. } => MEMBER_UNREACHABLE,
+        MembershipError::OtherNode { .. } | MembershipError::Foreign { .. } => MEMBER_DIFFERS,
+        MembershipError::UnderWay => MEMBERS_CHANGING,
+        MembershipError::Learning { behind, .. } => {
+            note(metadata, "behind", behind);
+            MEMBER_BEHIND
+        }
+        MembershipError::NoMajority { .. } => REMOVAL_UNSAFE,
     }
 }
 

@@ -296,6 +296,14 @@ impl Backend for MemoryNode {
         self.check_may_propose()
     }
 
+    async fn add_member(&self, _: NodeId, _: &str, _: Instant) -> Result<(), Error> {
+        self.check_may_propose()
+    }
+
+    async fn remove_member(&self, _: NodeId, _: Instant) -> Result<(), Error> {
+        self.check_may_propose()
+    }
+
     async fn snapshot(&self, _: Instant) -> Result<u64, Error> {
         Ok(42)
     }

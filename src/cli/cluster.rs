@@ -1,11 +1,16 @@
 //! `trolley cluster`.
 
-use clap::Subcommand;
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use super::arguments::Target;
+use clap::Subcommand;
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::arguments::{Target, duration};
 use super::failure::Failure;
 use super::output::{show, table};
+use crate::client::{Cluster, Error};
 use crate::proto::v1;
 use crate::types::{NodeId, Room};
 
@@ -21,6 +26,30 @@ pub(super) enum Verb {
         /// The node that should lead [default: the follower whose log is most complete]
         #[arg(value_parser = node_id)]
         node_id: Option<NodeId>,
+    },
+    /// Make a new node a voting member
+    ///
+    /// Start it first, with an id that no node ever had and an empty data directory: `trolley serve --join --node-id 4
+    /// --initial-cluster 1=A:7400,2=B:7400,3=C:7400,4=D:7400`. It gets the state and the log from the leader, and votes when it has
+    /// nearly all of them. If this is interrupted, run it again.
+    AddMember {
+        /// The new node's id
+        #[arg(value_parser = node_id)]
+        node_id: NodeId,
+        /// Where clients and the other nodes reach it
+        #[arg(value_name = "HOST:PORT")]
+        address: String,
+        /// How long to wait until it has the log
+        #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "10m")]
+        wait: Duration,
+    },
+    /// Take a node out of the cluster for good
+    ///
+    /// Its process, if it runs, ends by itself with exit code 6. Its id is not used again.
+    RemoveMember {
+        /// The node
+        #[arg(value_parser = node_id)]
+        node_id: NodeId,
     },
     /// Build a snapshot and purge the log behind it
     Snapshot {
@@ -53,9 +82,7 @@ impl Verb {
             }
             Self::Members => {
                 let members = cluster.members().await?.members;
-                let json =
-                    || json!({ "members": members.iter().map(member_json).collect::<Vec<_>>() });
-                show(target.form(), json, || member_table(&members));
+                show_members(target, &members);
             }
             Self::TransferLeader { node_id } => {
                 let done = cluster.transfer_leader(node_id).await?;
@@ -67,6 +94,18 @@ impl Verb {
                     0 => "leadership was transferred".to_owned(),
                     leader => format!("node {leader} leads"),
                 });
+            }
+            Self::AddMember {
+                node_id,
+                address,
+                wait,
+            } => {
+                let added = add(&cluster, node_id, &address, wait).await?;
+                show_members(target, &added.members);
+            }
+            Self::RemoveMember { node_id } => {
+                let removed = cluster.remove_member(node_id).await?;
+                show_members(target, &removed.members);
             }
             Self::Snapshot { node_id } => {
                 let done = cluster.snapshot(node_id).await?;
@@ -80,6 +119,36 @@ impl Verb {
         }
         Ok(())
     }
+}
+
+/// Adds a node, and goes on until it votes.
+async fn add(
+    cluster: &Cluster<'_>,
+    id: NodeId,
+    address: &str,
+    wait: Duration,
+) -> Result<v1::AddMemberResponse, Error> {
+    let deadline = Instant::now() + wait;
+    // Hidden by itself where standard error is no terminal.
+    let spinner = ProgressBar::new_spinner();
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let added = loop {
+        match cluster.add_member(id, address).await {
+            Err(Error::Rejected(rejected))
+                if rejected.reason == "MEMBER_BEHIND" && Instant::now() < deadline =>
+            {
+                spinner.set_message(rejected.message.clone());
+            }
+            settled => break settled,
+        }
+    };
+    spinner.finish_and_clear();
+    added
+}
+
+fn show_members(target: &Target, members: &[v1::Member]) {
+    let json = || json!({ "members": members.iter().map(member_json).collect::<Vec<_>>() });
+    show(target.form(), json, || member_table(members));
 }
 
 fn role(role: v1::Role) -> &'static str {

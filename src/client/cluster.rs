@@ -72,6 +72,26 @@ impl Cluster<'_> {
         ask!(self, Kind::LeaderTask, transfer_leader, message)
     }
 
+    /// Makes a new node, which was started with `--join` and listens at `address`, a voter. Until it has nearly all of the log
+    /// it is a learner, and this says `MEMBER_BEHIND`: call it again.
+    pub async fn add_member(
+        &self,
+        id: NodeId,
+        address: &str,
+    ) -> Result<v1::AddMemberResponse, Error> {
+        let message = v1::AddMemberRequest {
+            node_id: id.get(),
+            address: address.to_owned(),
+        };
+        ask!(self, Kind::LeaderTask, add_member, message.clone())
+    }
+
+    /// Takes a node out of the cluster; its process ends by itself. One that was removed before is no error.
+    pub async fn remove_member(&self, id: NodeId) -> Result<v1::RemoveMemberResponse, Error> {
+        let message = v1::RemoveMemberRequest { node_id: id.get() };
+        ask!(self, Kind::LeaderTask, remove_member, message)
+    }
+
     /// Makes a node build a snapshot and purge its log; `None`: any node.
     pub async fn snapshot(&self, node: Option<NodeId>) -> Result<v1::SnapshotResponse, Error> {
         let Some(id) = node else {

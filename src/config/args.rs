@@ -30,6 +30,11 @@ pub struct ServeArgs {
     #[arg(long, env = "TROLLEY_INITIAL_CLUSTER", value_name = "1=A,2=B,3=C")]
     pub initial_cluster: Option<String>,
 
+    /// Become a member of a cluster that exists: wait until its leader was told to add this node (`trolley cluster add-member`).
+    /// --initial-cluster then names some of its members, and this node. Of no effect once the data directory is the cluster's.
+    #[arg(long, env = "TROLLEY_JOIN", conflicts_with = "single", value_parser = FalseyValueParser::new())]
+    pub join: bool,
+
     /// Address to accept connections on [default: what --advertise says].
     #[arg(long, env = "TROLLEY_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ByteSize, Error, Process, ServeArgs};
 use crate::limits;
-use crate::types::NodeId;
+use crate::types::{NodeId, is_dialable, split_address};
 
 /// Where a node that is alone listens.
 const SINGLE_ADDRESS: &str = "127.0.0.1:7400";
@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub advertise: String,
     /// The founding members, this node included.
     pub initial_cluster: BTreeMap<NodeId, String>,
+    /// It waits to be added to a cluster that exists, and founds none.
+    pub join: bool,
     /// Raft's timers.
     pub timers: Timers,
     /// When snapshots are taken.
@@ -103,6 +105,7 @@ impl TryFrom<ServeArgs> for NodeConfig {
             listen,
             advertise,
             initial_cluster,
+            join: args.join,
             timers: timers(&args)?,
             snapshots: snapshots(&args)?,
             memory: memory(&args)?,
@@ -222,43 +225,29 @@ fn initial_cluster(list: &str) -> Result<BTreeMap<NodeId, String>, Error> {
     Ok(members)
 }
 
-/// `HOST:PORT`, where an IPv6 host stands in brackets. Returns the two.
-fn check_address<'a>(flag: &'static str, address: &'a str) -> Result<(&'a str, u16), Error> {
-    let malformed = || Error::Malformed {
-        flag,
-        value: address.to_owned(),
-        expected: "expected HOST:PORT, for example 127.0.0.1:7400 or [::1]:7400".to_owned(),
-    };
-    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
-    let port = port.parse().map_err(|_| malformed())?;
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-    let is_host = if bracketed {
-        host[1..host.len() - 1]
-            .parse::<std::net::Ipv6Addr>()
-            .is_ok()
-    } else {
-        !host.is_empty() && host.chars().all(plain)
-    };
-    if is_host {
-        Ok((host, port))
-    } else {
-        Err(malformed())
+/// An address to listen on.
+fn check_address(flag: &'static str, address: &str) -> Result<(), Error> {
+    match split_address(address) {
+        Some(_) => Ok(()),
+        None => Err(Error::Malformed {
+            flag,
+            value: address.to_owned(),
+            expected: "expected HOST:PORT, for example 127.0.0.1:7400 or [::1]:7400".to_owned(),
+        }),
     }
 }
 
 /// An address that another machine can dial.
 fn check_reachable(flag: &'static str, address: &str) -> Result<(), Error> {
-    let (host, port) = check_address(flag, address)?;
-    if port == 0 || matches!(host, "0.0.0.0" | "[::]") {
-        return Err(Error::Malformed {
-            flag,
-            value: address.to_owned(),
-            expected: "others must be able to dial it: name a host and a port other than 0"
-                .to_owned(),
-        });
+    check_address(flag, address)?;
+    if is_dialable(address) {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::Malformed {
+        flag,
+        value: address.to_owned(),
+        expected: "others must be able to dial it: name a host and a port other than 0".to_owned(),
+    })
 }
 
 fn timers(args: &ServeArgs) -> Result<Timers, Error> {

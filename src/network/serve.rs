@@ -23,6 +23,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, Raft};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::envelope::bad_message;
@@ -58,6 +59,8 @@ where
     disk: watch::Receiver<DiskSpace>,
     incoming: Incoming<S>,
     shutdown: CancellationToken,
+    /// Calls into openraft.
+    tasks: TaskTracker,
 }
 
 impl<SM, S> RaftEndpoint<SM, S>
@@ -67,7 +70,7 @@ where
 {
     /// Serves `raft` to whom `gate` lets in, and keeps incoming snapshots in `store`. Takes no commands while `disk` is full.
     /// Append streams end when `shutdown` is cancelled; without that a graceful shutdown of the server would wait for the
-    /// leader.
+    /// leader. `tasks` are to be waited for once `raft` has ended.
     pub fn new(
         raft: Raft<C, SM>,
         gate: Gate,
@@ -75,6 +78,7 @@ where
         disk: watch::Receiver<DiskSpace>,
         store: S,
         shutdown: CancellationToken,
+        tasks: TaskTracker,
     ) -> Self {
         Self {
             raft,
@@ -83,6 +87,7 @@ where
             disk,
             incoming: Incoming::new(store),
             shutdown,
+            tasks,
         }
     }
 
@@ -107,7 +112,7 @@ where
         check_manifest(&manifest, self.gate.cluster().as_bytes())?;
         let meta = message::snapshot_meta(&manifest)?;
         let raft = self.raft.clone();
-        let committed = ask(async move {
+        let committed = ask(&self.tasks, async move {
             raft.with_raft_state(|state| state.local_committed().copied())
                 .await
         })
@@ -119,8 +124,10 @@ where
     /// The local vote if it is higher than a sender's.
     async fn higher_vote(&self, vote: Vote) -> Result<Option<Vote>, Status> {
         let raft = self.raft.clone();
-        let local =
-            ask(async move { raft.with_raft_state(|state| *state.vote_ref()).await }).await?;
+        let local = ask(&self.tasks, async move {
+            raft.with_raft_state(|state| *state.vote_ref()).await
+        })
+        .await?;
         Ok((local > vote).then_some(local))
     }
 }
@@ -157,7 +164,7 @@ where
             failed: Failure::default(),
         };
         let failed = reading.failed.clone();
-        let answers = Appending::new(&self.raft, reading.requests())
+        let answers = Appending::new(&self.raft, self.tasks.clone(), reading.requests())
             .map(|result| match result {
                 Ok(result) => Ok(message::append_response(&result)),
                 Err(fatal) => Err(stopped(fatal)),
@@ -183,7 +190,11 @@ where
         wait_for_room(&mut self.disk.clone(), &request).await?;
         let (last, prev) = message::range(&request);
         let raft = self.raft.clone();
-        let answer = ask(async move { raft.append_entries(request).await }).await?;
+        let answer = ask(
+            &self.tasks,
+            async move { raft.append_entries(request).await },
+        )
+        .await?;
         if answer.is_success() {
             self.contact.told_time(leader_time);
         }
@@ -202,7 +213,7 @@ where
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::vote_request_from(&request, source)?;
         let raft = self.raft.clone();
-        let answer = ask(async move { raft.vote(request).await }).await?;
+        let answer = ask(&self.tasks, async move { raft.vote(request).await }).await?;
         let testimony = self.contact.testify();
         Ok(Response::new(message::vote_response(&answer, testimony)))
     }
@@ -215,7 +226,7 @@ where
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::vote_request_from(&request, source)?;
         let raft = self.raft.clone();
-        let answer = ask(async move { raft.pre_vote(request).await }).await?;
+        let answer = ask(&self.tasks, async move { raft.pre_vote(request).await }).await?;
         let testimony = self.contact.testify();
         Ok(Response::new(message::vote_response(&answer, testimony)))
     }
@@ -228,7 +239,10 @@ where
         let source = self.gate.check(request.envelope.as_ref())?;
         let request = message::transfer_request_from(&request, source)?;
         let raft = self.raft.clone();
-        let answer = ask(async move { raft.handle_transfer_leader(request).await }).await?;
+        let answer = ask(&self.tasks, async move {
+            raft.handle_transfer_leader(request).await
+        })
+        .await?;
         Ok(Response::new(message::transfer_response(answer)))
     }
 
@@ -276,7 +290,7 @@ where
             let snapshot = openraft::Snapshot { meta, snapshot };
             let raft = self.raft.clone();
             let installed = async move { raft.install_full_snapshot(vote, snapshot).await };
-            let installed = ask(installed).await;
+            let installed = ask(&self.tasks, installed).await;
             self.incoming.installed(&manifest);
             installed?.vote
         };
@@ -383,13 +397,14 @@ impl Failure {
 
 /// Asks openraft to the end, whether or not the peer waits for it.
 async fn ask<T, E>(
+    tasks: &TaskTracker,
     question: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, Status>
 where
     T: Send + 'static,
     E: From<Fatal<C>> + Display + Send + 'static,
 {
-    raft::ask(question).await.map_err(stopped)
+    raft::ask(tasks, question).await.map_err(stopped)
 }
 
 /// This node's Raft is not running: the peer should back off.

@@ -15,6 +15,10 @@
 //! repeats step 2 under the same cluster id. A joiner that crashes before its stamp is still listed under its
 //! instance and repeats step 3. All n are needed once, for the birth; from then on a majority is enough.
 //!
+//! With `--join`, a node is added to a cluster that was born long ago, see [`super::membership`]: it greets members as in
+//! step 1, the leader is told to add it and asks it for its instance, and from the membership on that lists it it goes on
+//! with step 3.
+//!
 //! A new node that is listed under *another* instance refuses to start: its directory was lost or replaced. A node that
 //! was stamped before goes on asking for a while beside its work, see [`super::recognition`].
 
@@ -104,6 +108,8 @@ pub struct Newborn {
     pub instance: InstanceId,
     /// Every node's address, this one's included.
     pub initial_cluster: BTreeMap<NodeId, String>,
+    /// It waits to be added to a cluster that exists, and founds none.
+    pub joins: bool,
 }
 
 /// How the question was settled.
@@ -119,7 +125,7 @@ impl Newborn {
     /// The node with the smallest id founds the cluster.
     #[must_use]
     pub fn is_founder(&self) -> bool {
-        self.initial_cluster.keys().next() == Some(&self.node)
+        !self.joins && self.initial_cluster.keys().next() == Some(&self.node)
     }
 
     /// The greeting, and the part of it that all new nodes must agree on.
@@ -153,11 +159,13 @@ impl Newborn {
             }
             if waiting != Some(answers.len()) {
                 waiting = Some(answers.len());
-                tracing::info!(
-                    heard = answers.len() + 1,
-                    of = self.initial_cluster.len(),
+                let what = if self.joins {
+                    "waiting for a leader that was told to add this node"
+                } else {
                     "waiting for the initial cluster to come up"
-                );
+                };
+                let (heard, of) = (answers.len() + 1, self.initial_cluster.len());
+                tracing::info!(heard, of, "{what}");
             }
             sleep(ROUND).await;
         }
@@ -213,9 +221,12 @@ impl Newborn {
     ) -> Result<Option<ClusterId>, BootstrapError> {
         for (node, answer) in answers {
             let cluster = self.cluster_of(*node, answer)?;
-            if let Some(cluster) = cluster {
-                self.find_place(*node, cluster, answer)?;
-                return Ok(Some(cluster));
+            let Some(cluster) = cluster else { continue };
+            match self.find_place(*node, cluster, answer) {
+                Ok(()) => return Ok(Some(cluster)),
+                // Not yet, or the answer is of one that has not heard of it.
+                Err(BootstrapError::NotAMember { .. }) if self.joins => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(None)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BootstrapError, Shortage};
+use super::{BootstrapError, MembershipError, Shortage};
 use crate::state::Fault;
 use crate::storage;
 use crate::types::{NodeId, Revision};
@@ -95,6 +95,9 @@ pub enum Error {
     /// The request names a node that is not a member.
     #[error("node {0} is not a voting member")]
     UnknownMember(u64),
+    /// The members cannot be changed so.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     /// The events that were asked for are forgotten.
     #[error(
         "the events of revision {asked} are no longer kept; the oldest are of revision {oldest}"
@@ -129,6 +132,12 @@ impl Error {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
+            // It was added, as far as it goes.
+            Self::Membership(MembershipError::Learning { .. })
+            | Self::LeadershipLost(_)
+            | Self::TransferFailed(_)
+            | Self::Stopped(_)
+            | Self::Fault(_) => Outcome::Unknown,
             Self::NotLeader(_)
             | Self::NoLeader
             | Self::NoQuorum
@@ -137,14 +146,11 @@ impl Error {
             | Self::NoSpace(_)
             | Self::HandsOver
             | Self::UnknownMember(_)
+            | Self::Membership(_)
             | Self::EventsForgotten { .. }
             | Self::WatcherTooSlow { .. }
             | Self::TooManyWatchers => Outcome::NotApplied,
             Self::Deadline { outcome } => *outcome,
-            Self::LeadershipLost(_)
-            | Self::TransferFailed(_)
-            | Self::Stopped(_)
-            | Self::Fault(_) => Outcome::Unknown,
         }
     }
 }

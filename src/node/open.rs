@@ -98,6 +98,7 @@ impl Prepared {
             node: config.node_id,
             instance: identity.instance,
             initial_cluster: config.initial_cluster.clone(),
+            joins: config.join,
         };
         let empty = log
             .get_log_state()
@@ -217,7 +218,7 @@ impl Prepared {
                 log_db: self.log_db,
                 disk: disk.seen(),
                 peer_rooms,
-                peers: Peers::new(raft.clone(), dialer),
+                peers: Peers::new(raft.clone(), dialer, self.pool.clone()),
                 beats: watch::Sender::default(),
                 instance: self.newborn.instance,
                 config: Arc::clone(&config),
@@ -242,6 +243,7 @@ impl Prepared {
                 node.shared.base.disk.clone(),
                 incoming,
                 end_peers.clone(),
+                node.shared.tasks.clone(),
             ),
             peers: PeerEndpoint::new(node.clone(), gate),
             node,
@@ -256,7 +258,8 @@ impl Greeter for Prepared {
         request: &pb::HelloRequest,
     ) -> Result<pb::HelloResponse, InitialClusterDiffers> {
         let own = self.newborn.hello();
-        if own.initial_cluster != request.initial_cluster {
+        // Who joins is greeted by the leader that is to add it.
+        if !self.newborn.joins && own.initial_cluster != request.initial_cluster {
             return Err(InitialClusterDiffers);
         }
         Ok(pb::HelloResponse {
@@ -264,6 +267,7 @@ impl Greeter for Prepared {
             instance: own.instance,
             cluster_id: Bytes::new(),
             members: Vec::new(),
+            members_at: None,
         })
     }
 }

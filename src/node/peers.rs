@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use super::rounds::{PATIENCE, Unconfirmed};
 use super::{LeaderHint, Node, Raft};
 use crate::network::{
-    self, Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler,
+    self, Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler, Pool,
 };
 use crate::proto::internal as pb;
 use crate::raft::{LogId, Member};
@@ -22,11 +22,22 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Peers {
     raft: Raft,
     dialer: Dialer<SnapshotDir>,
+    pool: Pool,
 }
 
 impl Peers {
-    pub(super) fn new(raft: Raft, dialer: Dialer<SnapshotDir>) -> Self {
-        Self { raft, dialer }
+    pub(super) fn new(raft: Raft, dialer: Dialer<SnapshotDir>, pool: Pool) -> Self {
+        Self { raft, dialer, pool }
+    }
+
+    /// Asks whoever listens at `address` who it is.
+    pub(super) async fn greet(
+        &self,
+        greeting: pb::HelloRequest,
+        address: &str,
+        patience: Duration,
+    ) -> Result<pb::HelloResponse, NetworkError> {
+        self.pool.hello(address, greeting, patience).await
     }
 
     fn member(&self, id: u64) -> Option<Member> {
@@ -102,8 +113,9 @@ impl super::Shared {
         };
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
-        let members: Vec<pb::Member> = metrics
-            .membership_config
+        let known = &metrics.membership_config;
+        let is_committed = known.log_id() == metrics.committed_membership_config.log_id();
+        let members: Vec<pb::Member> = known
             .membership()
             .nodes()
             .map(|(id, member)| pb::Member {
@@ -122,6 +134,7 @@ impl super::Shared {
             instance: bytes::Bytes::copy_from_slice(self.base.instance.as_bytes()),
             cluster_id,
             members,
+            members_at: known.log_id().filter(|_| is_committed).map(Into::into),
         }
     }
 }

@@ -113,7 +113,7 @@ impl<B: Base> Shared<B> {
 }
 
 /// Why a node that does not lead takes no write.
-fn refusal(leadership: &Leadership) -> Option<Error> {
+pub(super) fn refusal(leadership: &Leadership) -> Option<Error> {
     if leadership.is_leader() {
         return None;
     }

@@ -50,7 +50,9 @@ impl Node {
         }
         self.on_builder(Builder::prepare).await?;
         let asked = core.clone();
-        let begun = raft::ask(async move { asked.trigger().snapshot().await });
+        let begun = raft::ask(&self.shared.tasks, async move {
+            asked.trigger().snapshot().await
+        });
         begun.await.map_err(|fatal| stopped(&fatal))?;
         loop {
             let built = metrics

@@ -32,9 +32,11 @@ impl Node {
             return Ok(());
         }
         let core = shared.raft.clone();
-        raft::ask(async move { core.trigger().transfer_leader(target.get()).await })
-            .await
-            .map_err(|fatal| stopped(&fatal))?;
+        raft::ask(&self.shared.tasks, async move {
+            core.trigger().transfer_leader(target.get()).await
+        })
+        .await
+        .map_err(|fatal| stopped(&fatal))?;
         let mut changes = shared.leadership.subscribe();
         let led = changes.wait_for(|now| {
             now.leader

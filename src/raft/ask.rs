@@ -14,23 +14,24 @@ use openraft::Raft;
 use openraft::errors::Fatal;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use openraft::storage::RaftStateMachine;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::TypeConfig;
 
 type C = TypeConfig;
 type Appended = Result<StreamAppendResult<C>, Fatal<C>>;
 
-/// Asks in a task of its own.
+/// Asks in a task of its own, one of `tasks`, which are to be waited for when openraft has ended.
 pub async fn ask<T, E>(
+    tasks: &TaskTracker,
     question: impl Future<Output = Result<T, E>> + Send + 'static,
 ) -> Result<T, E>
 where
     T: Send + 'static,
     E: From<Fatal<C>> + Send + 'static,
 {
-    match tokio::spawn(question).await {
+    match tasks.spawn(question).await {
         Ok(answer) => answer,
         Err(ended) if ended.is_panic() => Err(Fatal::Panicked.into()),
         // The runtime ends.
@@ -39,16 +40,18 @@ where
 }
 
 /// Hands a leader's requests to openraft one after the other, and answers in their order. When it is dropped no more
-/// requests are taken, and the answers to those under way are awaited in a task.
+/// requests are taken, and the answers to those under way are awaited in a task of its own.
 pub struct Appending {
     answers: Option<Pin<Box<dyn Stream<Item = Appended> + Send>>>,
     end: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Appending {
-    /// Begins at once.
+    /// Begins at once. `tasks` are to be waited for when openraft has ended.
     pub fn new<SM>(
         raft: &Raft<C, SM>,
+        tasks: TaskTracker,
         requests: impl Stream<Item = AppendEntriesRequest<C>> + Send + 'static,
     ) -> Self
     where
@@ -59,6 +62,7 @@ impl Appending {
         Self {
             answers: Some(Box::pin(answers)),
             end,
+            tasks,
         }
     }
 }
@@ -81,9 +85,9 @@ impl Stream for Appending {
 impl Drop for Appending {
     fn drop(&mut self) {
         self.end.cancel();
-        // Without a runtime nobody is left who could ask.
-        if let (Some(answers), Ok(runtime)) = (self.answers.take(), Handle::try_current()) {
-            runtime.spawn(answers.for_each(|_| std::future::ready(())));
+        if let Some(answers) = self.answers.take() {
+            self.tasks
+                .spawn(answers.for_each(|_| std::future::ready(())));
         }
     }
 }

@@ -182,6 +182,7 @@ impl From<&StoredMembership> for pb::StoredMembership {
         Self {
             log_id: stored.log_id().map(Into::into),
             membership: Some(stored.membership().into()),
+            highest_removed_id: 0,
         }
     }
 }

@@ -25,7 +25,7 @@ use super::Error;
 use super::generation::{self, Shard, ShardDir};
 use super::log_db::LogDb;
 use super::snapshot::{self, Builder, Snapshot, SnapshotDir, Snapshots};
-use super::state_db::{Advance, Opener};
+use super::state_db::{Advance, Opener, highest_node_id};
 use crate::limits;
 use crate::raft::{
     LogId, Proposal, Replies, Reply, SnapshotMeta, StoredMembership, TypeConfig, commands_in,
@@ -147,6 +147,8 @@ impl Machine {
             let replies = match &entry.payload {
                 EntryPayload::Normal(proposal) => apply(&mut batch, proposal)?,
                 EntryPayload::Membership(membership) => {
+                    let highest = highest_node_id(membership);
+                    advance.highest_node_id = advance.highest_node_id.max(highest);
                     let stored = StoredMembership::new(Some(log_id), membership.clone());
                     advance.membership = Some(stored);
                     Replies::default()

@@ -42,7 +42,7 @@ use super::{Error, event_db, generation, sabotage};
 use crate::limits;
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
-use crate::raft::{LogId, SnapshotMeta, StoredMembership};
+use crate::raft::{LogId, Membership, SnapshotMeta, StoredMembership};
 use crate::state::events::{self, Page};
 use crate::state::history::Chunk;
 use crate::state::{Changes, Fault, Key, Stored, SweepHorizon, record};
@@ -94,6 +94,20 @@ pub(super) struct Position {
     pub applied: Option<LogId>,
     /// The last membership applied.
     pub membership: StoredMembership,
+    /// The highest node id that any membership up to there had.
+    pub highest_node_id: u64,
+}
+
+impl Position {
+    /// The membership as it is stored.
+    pub(super) fn stored_membership(&self) -> pb::StoredMembership {
+        let members = highest_node_id(self.membership.membership());
+        let is_removed = self.highest_node_id > members;
+        pb::StoredMembership {
+            highest_removed_id: if is_removed { self.highest_node_id } else { 0 },
+            ..pb::StoredMembership::from(&self.membership)
+        }
+    }
 }
 
 /// What is in memory and not in the database, in bytes.
@@ -112,6 +126,8 @@ pub(super) struct Advance {
     pub applied: Option<LogId>,
     /// Its last membership, if it had one.
     pub membership: Option<StoredMembership>,
+    /// The highest node id of all its memberships, or 0.
+    pub highest_node_id: u64,
 }
 
 /// Header and position of a database.
@@ -254,7 +270,10 @@ fn raw(db: &DB, key: &Key) -> Result<Option<Bytes>, Error> {
     Ok(value.map(|value| Bytes::copy_from_slice(&value)))
 }
 
-fn decode_position(applied: Option<Bytes>, membership: Option<Bytes>) -> Result<Position, Fault> {
+pub(super) fn decode_position(
+    applied: Option<Bytes>,
+    membership: Option<Bytes>,
+) -> Result<Position, Fault> {
     let damaged = |e: prost::DecodeError| Fault::corrupt("the applied position", e.to_string());
     let applied = applied
         .map(pb::LogId::decode)
@@ -265,10 +284,19 @@ fn decode_position(applied: Option<Bytes>, membership: Option<Bytes>) -> Result<
         .transpose()
         .map_err(damaged)?
         .unwrap_or_default();
+    let removed = membership.highest_removed_id;
+    let membership: StoredMembership = membership.try_into()?;
     Ok(Position {
         applied: applied.map(Into::into),
-        membership: membership.try_into()?,
+        highest_node_id: removed.max(highest_node_id(membership.membership())),
+        membership,
     })
+}
+
+/// 0 if there is none.
+pub(super) fn highest_node_id(membership: &Membership) -> u64 {
+    let ids = membership.nodes().map(|(id, _)| *id);
+    ids.max().unwrap_or(0)
 }
 
 /// A manifest's position, in openraft's form.
@@ -452,6 +480,12 @@ impl StateDb {
         self.shared.read_anyway().header.clone()
     }
 
+    /// The highest node id that any membership up to here had.
+    #[must_use]
+    pub fn highest_node_id(&self) -> u64 {
+        self.shared.read_anyway().position.highest_node_id
+    }
+
     /// How far the state is; changes after each batch, before the batch's writers are answered.
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<AppliedAt> {
@@ -517,6 +551,8 @@ impl StateDb {
         if let Some(membership) = advance.membership {
             committed.position.membership = membership;
         }
+        let highest = &mut committed.position.highest_node_id;
+        *highest = (*highest).max(advance.highest_node_id);
         let applied = committed.applied_at();
         drop(committed);
         // Whoever is woken finds its events.
@@ -708,7 +744,7 @@ fn write_batch(db: &DB, frozen: &Frozen) -> WriteBatch {
         let applied = pb::LogId::from(applied);
         batch.put(Key::RaftApplied.encode(), applied.encode_to_vec());
     }
-    let membership = pb::StoredMembership::from(&frozen.position.membership);
+    let membership = frozen.position.stored_membership();
     batch.put(Key::RaftMembership.encode(), membership.encode_to_vec());
     let mut entries: Vec<_> = frozen.layer.iter().map(|(_, entry)| entry).collect();
     entries.sort_unstable_by(|a, b| a.key_bytes.cmp(&b.key_bytes));

@@ -109,7 +109,7 @@ impl Auditor {
 
     async fn statuses(&self) -> Result<Vec<NodeStatus>, String> {
         let statuses = self.views.iter().map(|(id, view)| async move {
-            let status = view.status(*id).await;
+            let status = view.status().await;
             status.ok_or_else(|| format!("node {id} does not say how it is"))
         });
         try_join_all(statuses).await

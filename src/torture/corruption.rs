@@ -232,7 +232,7 @@ impl Bench {
         self.level(&client).await?;
         client.close().await;
         self.expected = self.read(self.victim).await?;
-        let status = self.view(self.victim).status(self.victim).await;
+        let status = self.view(self.victim).status().await;
         self.before = status.ok_or_else(|| Error::Call("no status".to_owned()))?;
         self.kill_all().await?;
         for id in 1..=NODES {
@@ -287,7 +287,7 @@ impl Bench {
         while begun.elapsed() < PATIENCE {
             let mut places = Vec::new();
             for id in 1..=NODES {
-                let status = self.view(id).status(id).await;
+                let status = self.view(id).status().await;
                 let status = status.filter(|it| it.revision >= told);
                 places.push(status.map(|it| (it.applied_index, it.digest)));
             }
@@ -366,7 +366,7 @@ impl Bench {
             if self.has_ended(seen) {
                 return;
             }
-            let status = self.view(self.victim).status(self.victim).await;
+            let status = self.view(self.victim).status().await;
             if let Some(status) = status {
                 seen.has_served = true;
                 if status.last_log_index < self.before.last_log_index {
@@ -396,8 +396,8 @@ impl Bench {
             if self.has_ended(seen) {
                 return;
             }
-            let own = self.view(self.victim).status(self.victim).await;
-            let others = self.view(other).status(other).await;
+            let own = self.view(self.victim).status().await;
+            let others = self.view(other).status().await;
             // The last that was written is committed again once somebody leads.
             if let (Some(own), Some(others)) = (own, others)
                 && own.applied_index == others.applied_index

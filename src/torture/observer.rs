@@ -8,8 +8,8 @@ use tokio::sync::Mutex;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::Cluster;
 use super::cluster::view::View;
-use super::cluster::{Cluster, Node};
 use super::record::Sample;
 use super::tape::Stopwatch;
 
@@ -41,12 +41,14 @@ pub async fn observe(
         }
         let resources: Vec<_> = {
             let cluster = cluster.lock().await;
-            cluster.nodes().iter().map(Node::resources).collect()
+            let nodes = cluster.nodes().iter();
+            let seen = nodes.map(|node| (node.member(), node.resources()));
+            seen.collect()
         };
         let looks = views
             .iter()
             .zip(resources)
-            .map(|((node, view), resources)| {
+            .map(|((node, view), (member, resources))| {
                 let (memory_kb, files) = resources.unwrap_or_default();
                 async move {
                     let at_us = stopwatch.at_us();
@@ -54,6 +56,7 @@ pub async fn observe(
                     Sample {
                         at_us,
                         node: *node,
+                        member,
                         leader: header.as_ref().map(|header| header.leader_id),
                         term: header.map_or(0, |header| header.term),
                         memory_kb,

@@ -52,8 +52,10 @@ pub struct About {
 pub struct Sample {
     /// When it was asked.
     pub at_us: u64,
-    /// Which.
+    /// Which: its place, where one node may follow another.
     pub node: u64,
+    /// Under which id it was a member there.
+    pub member: u64,
     /// Whom it takes for the leader: 0 for nobody. `None`: it did not answer.
     pub leader: Option<u64>,
     /// Its term.

@@ -3,6 +3,7 @@
 //! Invariant: no function behind the edge checks again what a type here already promises.
 //! Deliberately absent: serialization. `proto` and `state` convert.
 
+mod address;
 mod cart;
 mod cart_details;
 mod counter;
@@ -14,6 +15,7 @@ mod session;
 mod time;
 mod token;
 
+pub use address::{is_dialable, split_address};
 pub use cart::{Attributes, Currency, LineId, Money, Quantity, Sku};
 pub use cart_details::{HolderId, Note, TextMap};
 pub use counter::Bounds;

@@ -25,6 +25,7 @@ mod harness;
 mod linearizable;
 mod locks;
 mod logins;
+mod members;
 mod memory;
 mod pause;
 mod power_cut;

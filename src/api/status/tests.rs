@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::node::Shortage;
+use crate::node::{MembershipError, Shortage};
 use crate::state::{Fault, TtlKind};
 use crate::types::{HolderId, LogTime, NodeId, Revision};
 
@@ -29,6 +29,7 @@ fn every_error() -> Vec<Row> {
     let invalid = |invalid: Invalid| Error::Invalid(invalid);
     let refused = |rejection: Rejection| Error::Rejected(rejection);
     let actual = Revision::new(9);
+    let node = NodeId::new(4).expect("not 0");
     let (no, unknown) = ("not_applied", "unknown");
     vec![
         (
@@ -498,6 +499,83 @@ fn every_error() -> Vec<Row> {
             node::Error::UnknownMember(9).into(),
             "UNKNOWN_MEMBER",
             Code::InvalidArgument,
+            no,
+            &[],
+        ),
+        (
+            node::Error::from(MembershipError::IdUsed { id: node, next: 5 }).into(),
+            "MEMBER_ID_USED",
+            Code::AlreadyExists,
+            no,
+            &[("next_node_id", "5")],
+        ),
+        (
+            node::Error::from(MembershipError::AddressUsed {
+                address: "a:1".to_owned(),
+                node: 3,
+            })
+            .into(),
+            "MEMBER_ADDRESS_USED",
+            Code::AlreadyExists,
+            no,
+            &[("node_id", "3")],
+        ),
+        (
+            node::Error::from(MembershipError::Unreachable {
+                address: "a:1".to_owned(),
+                problem: "x".to_owned(),
+            })
+            .into(),
+            "MEMBER_UNREACHABLE",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            node::Error::from(MembershipError::OtherNode {
+                address: "a:1".to_owned(),
+                expected: node,
+                actual: 5,
+            })
+            .into(),
+            "MEMBER_DIFFERS",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            node::Error::from(MembershipError::Foreign {
+                address: "a:1".to_owned(),
+            })
+            .into(),
+            "MEMBER_DIFFERS",
+            Code::FailedPrecondition,
+            no,
+            &[],
+        ),
+        (
+            node::Error::from(MembershipError::UnderWay).into(),
+            "MEMBERS_CHANGING",
+            Code::Unavailable,
+            no,
+            &[],
+        ),
+        (
+            node::Error::from(MembershipError::Learning { node, behind: 2000 }).into(),
+            "MEMBER_BEHIND",
+            Code::FailedPrecondition,
+            unknown,
+            &[("behind", "2000")],
+        ),
+        (
+            node::Error::from(MembershipError::NoMajority {
+                node,
+                voters: 2,
+                heard: 1,
+            })
+            .into(),
+            "REMOVAL_UNSAFE",
+            Code::FailedPrecondition,
             no,
             &[],
         ),

@@ -440,6 +440,20 @@ impl ClusterService for Service {
         Err(Status::unimplemented("not played"))
     }
 
+    async fn add_member(
+        &self,
+        _: Request<v1::AddMemberRequest>,
+    ) -> Result<Response<v1::AddMemberResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
+    async fn remove_member(
+        &self,
+        _: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        Err(Status::unimplemented("not played"))
+    }
+
     async fn snapshot(
         &self,
         _: Request<v1::SnapshotRequest>,

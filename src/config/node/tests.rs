@@ -42,6 +42,8 @@ fn a_member_takes_its_address_from_the_list() {
     assert_eq!(config.initial_cluster.len(), 3);
     let behind_all = node_two(&["--listen", "0.0.0.0:7400"]).expect("valid");
     assert_eq!(behind_all.listen, "0.0.0.0:7400");
+    assert!(!behind_all.join);
+    assert!(node_two(&["--join"]).expect("valid").join);
 }
 
 #[test]
@@ -171,6 +173,7 @@ fn an_advertised_address_must_be_the_listed_one() {
 fn clap_refuses_what_it_can() {
     let refused: &[&[&str]] = &[
         &["--single", "--initial-cluster", CLUSTER],
+        &["--single", "--join"],
         &["--single", "--record-cache-bytes", "64M"],
         &["--single", "--drain-timeout", "soon"],
         &["--single", "--log-format", "xml"],

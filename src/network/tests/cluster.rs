@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpIncoming;
 
 use super::proxy::Proxy;
@@ -146,6 +147,7 @@ impl Node {
             self.disk.subscribe(),
             self.inbox.clone(),
             self.shutdown.clone(),
+            TaskTracker::new(),
         )
     }
 

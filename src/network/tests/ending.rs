@@ -7,6 +7,7 @@ use futures::{StreamExt as _, poll, stream};
 use openraft::Vote;
 use openraft::raft::AppendEntriesRequest;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 use tonic::Request;
 
 use super::cluster::{DEADLINE, Node, local, proposal, start, write};
@@ -19,7 +20,7 @@ use crate::raft::Appending;
 struct Ending {
     node: Node,
     /// Lets the core end, when it is dropped.
-    held: mpsc::Sender<()>,
+    held: mpsc::SyncSender<()>,
 }
 
 /// Says when it is dropped, and holds whoever drops it.
@@ -49,7 +50,7 @@ impl Ending {
         let written = node.raft.client_write_many([proposal("key")]).await;
         in_time(reached).await.expect("said");
         let asked = ask(&node).await;
-        let (held, until) = mpsc::channel();
+        let (held, until) = mpsc::sync_channel(0);
         let (dropped, is_dropped) = oneshot::channel();
         let holds = Holds {
             dropped: Some(dropped),
@@ -121,7 +122,7 @@ async fn a_stream_that_breaks_while_raft_ends_keeps_nobody_from_the_end() {
             std::future::pending().await
         });
         let requests = stream::once(std::future::ready(request)).chain(rest);
-        let answers = Appending::new(&node.raft, requests);
+        let answers = Appending::new(&node.raft, TaskTracker::new(), requests);
         in_time(is_taken).await.expect("said");
         answers
     });

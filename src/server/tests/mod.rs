@@ -33,6 +33,7 @@ fn config() -> NodeConfig {
         listen: String::new(),
         advertise: String::new(),
         initial_cluster: BTreeMap::new(),
+        join: false,
         timers: Timers {
             heartbeat: Duration::from_millis(100),
             election_min: Duration::from_millis(300),
@@ -419,4 +420,18 @@ async fn cluster_calls_answer() {
     assert_eq!(snapshot.snapshot_index, 42);
     let transfer = v1::TransferLeaderRequest { target_node_id: 0 };
     assert!(cluster.transfer_leader(transfer).await.is_ok());
+    let add = |node_id, address: &str| v1::AddMemberRequest {
+        node_id,
+        address: address.to_owned(),
+    };
+    let added = cluster.add_member(add(2, "127.0.0.1:7401")).await;
+    assert_eq!(added.expect("served").into_inner().members.len(), 1);
+    for (node_id, address) in [(0, "127.0.0.1:7401"), (2, "127.0.0.1:0"), (2, "nonsense")] {
+        let refused = cluster.add_member(add(node_id, address)).await;
+        let code = refused.expect_err("nonsense").code();
+        assert_eq!(code, tonic::Code::InvalidArgument, "{node_id} {address}");
+    }
+    let remove = v1::RemoveMemberRequest { node_id: 2 };
+    let removed = cluster.remove_member(remove).await;
+    assert_eq!(removed.expect("served").into_inner().members.len(), 1);
 }

@@ -20,11 +20,12 @@ use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Ref
 use super::equal::watched_over_memory;
 use super::telling::{Pace, history_at};
 use super::*;
-use crate::raft::{StoredMembership, TypeConfig};
+use crate::raft::TypeConfig;
 use crate::state::record;
 use crate::storage::high_water::HighWater;
 use crate::storage::identity::Identity as NodeIdentity;
 use crate::storage::snapshot::{CONTENTS, write_contents};
+use crate::storage::state_db::decode_position;
 use crate::storage::wire::{self, Record};
 
 const PACKAGE: &str = "trolley.internal.v1";
@@ -238,10 +239,9 @@ fn open_state(key_bytes: &[u8], value: &[u8]) -> Vec<Content> {
             return vec![(name, value)];
         }
         K::RaftMembership => {
-            let stored = pb::StoredMembership::decode(value).expect("it opens");
-            let membership = StoredMembership::try_from(stored).expect("it means something");
-            let stored = pb::StoredMembership::from(&membership);
-            assert_eq!(stored.encode_to_vec(), value);
+            let stored = Bytes::copy_from_slice(value);
+            let position = decode_position(None, Some(stored)).expect("it means something");
+            assert_eq!(position.stored_membership().encode_to_vec(), value);
             return vec![("StoredMembership", value.to_vec())];
         }
         K::Events(_) => return open_events(key_bytes, value),
@@ -683,7 +683,10 @@ async fn state_records(offer: &mut dyn FnMut(&Fixture)) {
 
 async fn node_with_everything() -> Node {
     let mut node = Node::new();
-    let mut entries: Vec<_> = (1..LIFE).map(|index| history(1, index)).collect();
+    let mut entries: Vec<_> = (1..LIFE - 1).map(|index| history(1, index)).collect();
+    // A node comes and goes.
+    let with_another = EntryPayload::Membership(membership_with(&[9]));
+    entries.push(entry(LIFE - 1, with_another));
     entries.push(entry(LIFE, EntryPayload::Membership(membership(LIFE))));
     apply(&mut node.machine, entries).await;
     node

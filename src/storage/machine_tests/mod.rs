@@ -168,6 +168,17 @@ fn membership(index: u64) -> Membership {
     .expect("the voter is a node")
 }
 
+/// Node 1 and these.
+fn membership_with(learners: &[u64]) -> Membership {
+    let member = |id: u64| Member {
+        address: format!("host-{id}:1"),
+        instance: InstanceId::new([1; 16]),
+    };
+    let members = learners.iter().chain([&1]).map(|id| (*id, member(*id)));
+    Membership::new(vec![[1].into()], members.collect::<BTreeMap<_, _>>())
+        .expect("the voter is a node")
+}
+
 fn put(index: u64, key: &str, value: Bytes) -> Entry {
     let operation = Operation::Key(KeyOperation::Put {
         key: Key::parse(key).expect("short"),
@@ -198,7 +209,7 @@ fn dump(state: &StateDb) -> Vec<(Vec<u8>, Vec<u8>)> {
     use crate::state::Key as StateKey;
     let position = state.position();
     let applied = position.applied.map(pb::LogId::from).unwrap_or_default();
-    let membership = pb::StoredMembership::from(&position.membership);
+    let membership = position.stored_membership();
     let own = [
         (StateKey::Header, state.header().encode_to_vec()),
         (StateKey::RaftApplied, applied.encode_to_vec()),

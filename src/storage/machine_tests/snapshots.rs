@@ -120,6 +120,40 @@ async fn a_snapshot_taken_and_installed_under_load_gives_equal_state() {
     assert_eq!(dump(&again.machine.state()), dump(&leader.machine.state()));
 }
 
+/// Whoever was once a member is none a second time: its id is known after it was removed, after a restart, and where a snapshot
+/// brought the state.
+#[tokio::test]
+async fn the_id_of_a_removed_node_stays_known() {
+    let changes = |first: u64, all: &[&[u64]]| {
+        let entries = (first..).zip(all);
+        let entries = entries.map(|(index, learners)| {
+            entry(index, EntryPayload::Membership(membership_with(learners)))
+        });
+        entries.collect::<Vec<_>>()
+    };
+    let mut leader = Node::new();
+    let highest = |node: &Node| node.machine.state().highest_node_id();
+    assert_eq!(highest(&leader), 0);
+    apply(&mut leader.machine, changes(1, &[&[], &[2]])).await;
+    assert_eq!(highest(&leader), 2);
+    // Added and removed within one batch.
+    apply(&mut leader.machine, changes(3, &[&[2, 9], &[2, 3]])).await;
+    assert_eq!(highest(&leader), 9);
+    let built = build(&mut leader.machine).await;
+
+    let mut follower = Node::new();
+    let received = receive(&built.snapshot, &follower.shard_dir());
+    let installed = follower.machine.install_snapshot(&built.meta, received);
+    installed.await.expect("installed");
+    for node in [leader, follower] {
+        assert_eq!(highest(&node), 9);
+        let mut node = Node::at(node.close().await).expect("it opens");
+        assert_eq!(highest(&node), 9);
+        apply(&mut node.machine, changes(5, &[&[]])).await;
+        assert_eq!(highest(&node), 9, "of a membership that has only node 1");
+    }
+}
+
 #[tokio::test]
 async fn only_the_current_snapshot_and_those_in_use_stay() {
     let mut node = Node::new();

@@ -23,11 +23,11 @@ pub fn terms(samples: &[Sample]) -> Check {
     let told = |sample: &&Sample| sample.leader.is_some() && sample.term > 0;
     for sample in samples.iter().filter(told) {
         check.examined += 1;
-        let highest = terms.entry(sample.node).or_default();
+        let highest = terms.entry(sample.member).or_default();
         if sample.term < *highest {
             let what = format!(
                 "node {} was in term {highest} and is in term {}",
-                sample.node, sample.term
+                sample.member, sample.term
             );
             check.violate(Some(sample.at_us), what);
         }
@@ -129,6 +129,7 @@ mod tests {
         Sample {
             at_us: 1,
             node,
+            member: node,
             leader: Some(leader),
             term,
             memory_kb: 1,

@@ -444,6 +444,7 @@ mod tests {
         let look = |at_us| Sample {
             at_us,
             node: 1,
+            member: 1,
             leader: None,
             term: 0,
             memory_kb: 1,

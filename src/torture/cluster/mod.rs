@@ -149,6 +149,28 @@ impl Cluster {
         status
     }
 
+    /// Makes a node that does not run a new one at the same place, with an empty data directory: the id that it will have as a
+    /// member.
+    pub fn renew(&mut self, id: u64) -> io::Result<u64> {
+        let highest = self.nodes.iter().map(Node::member).max().unwrap_or(0);
+        let member = highest + 1;
+        let members: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let at = if node.id() == id {
+                    member
+                } else {
+                    node.member()
+                };
+                format!("{at}={}", node.advertised())
+            })
+            .collect();
+        let members = members.join(",");
+        self.node_mut(id).become_newcomer(member, &members)?;
+        Ok(member)
+    }
+
     /// SIGSTOP or SIGCONT, unless it is so already.
     pub fn set_paused(&mut self, id: u64, is_paused: bool) -> io::Result<()> {
         self.node_mut(id).set_paused(is_paused)

@@ -15,6 +15,7 @@ const LOG_END: usize = 12;
 /// A member of a cluster.
 pub struct Node {
     id: u64,
+    member: u64,
     advertised: String,
     listening: String,
     data: PathBuf,
@@ -52,6 +53,7 @@ impl Node {
             .flat_map(|(flag, value)| [flag.to_owned(), value]);
         Self {
             id: plan.id,
+            member: plan.id,
             advertised: plan.advertised,
             listening: plan.listening,
             data: plan.data,
@@ -64,10 +66,41 @@ impl Node {
         }
     }
 
-    /// Its number.
+    /// Its number, which is that of its place: of its addresses, its log and its data directory.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Under which id it is a member, which is another one once it has taken the place of a node that was lost.
+    #[must_use]
+    pub fn member(&self) -> u64 {
+        self.member
+    }
+
+    /// Forgets all that it stored. From its next start on it is a new node that waits to be added to these members.
+    pub(super) fn become_newcomer(&mut self, member: u64, members: &str) -> io::Result<()> {
+        for entry in fs::read_dir(&self.data)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?;
+            } else {
+                fs::remove_file(path)?;
+            }
+        }
+        self.member = member;
+        for (flag, value) in [
+            ("--node-id", member.to_string()),
+            ("--initial-cluster", members.to_owned()),
+        ] {
+            let at = self.arguments.iter().position(|it| it == flag);
+            let at = at.ok_or_else(|| io::Error::other(format!("there is no {flag}")))?;
+            self.arguments[at + 1] = value;
+        }
+        if !self.arguments.iter().any(|it| it == "--join") {
+            self.arguments.push("--join".to_owned());
+        }
+        Ok(())
     }
 
     /// Where peers and clients dial it: its front.

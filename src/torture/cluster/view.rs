@@ -47,9 +47,10 @@ impl View {
     }
 
     /// Its own figures.
-    pub async fn status(&self, id: u64) -> Option<v1::NodeStatus> {
+    pub async fn status(&self) -> Option<v1::NodeStatus> {
         let mut client = ClusterServiceClient::new(self.channel.clone());
         let answer = self.bound(client.status(v1::StatusRequest {})).await.ok()?;
+        let id = answer.header?.node_id;
         let mut nodes = answer.nodes.into_iter();
         nodes.find(|node| node.node_id == id && node.error.is_empty())
     }

@@ -74,7 +74,7 @@ pub enum Kind {
     Snapshot,
     /// One node after the other is asked to stop, and started again.
     RollingRestart,
-    /// A node joins or leaves.
+    /// A node is lost with all that it stored and leaves the cluster; a new one joins it.
     Membership,
     /// A node's disk keeps what was synced and nothing else.
     PowerCut,
@@ -142,7 +142,7 @@ impl Kind {
     pub fn needs_majority(self) -> bool {
         matches!(
             self,
-            Self::TransferLeader | Self::RollingRestart | Self::CutVoter
+            Self::TransferLeader | Self::RollingRestart | Self::Membership | Self::CutVoter
         )
     }
 
@@ -165,7 +165,7 @@ impl Kind {
     pub fn is_momentary(self) -> bool {
         matches!(
             self,
-            Self::TransferLeader | Self::Snapshot | Self::RollingRestart
+            Self::TransferLeader | Self::Snapshot | Self::RollingRestart | Self::Membership
         )
     }
 
@@ -185,6 +185,7 @@ impl Kind {
                 | Self::KillMajority
                 | Self::KillAll
                 | Self::RollingRestart
+                | Self::Membership
                 | Self::PowerCut
                 | Self::PowerCutAll
                 | Self::CutVoter

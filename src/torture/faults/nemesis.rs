@@ -326,11 +326,12 @@ impl Nemesis {
         while begun.elapsed() < PATIENCE && self.world.can_serve() {
             let headers = self.views.iter().map(View::header);
             let headers = futures::future::join_all(headers).await;
-            let leading = headers.into_iter().flatten();
-            let leading = leading.filter(|header| header.leader_id == header.node_id);
-            let newest = leading.max_by_key(|header| header.term);
-            if let Some(header) = newest {
-                return header.node_id;
+            let found = self.world.ids().zip(headers);
+            let leading = found.filter_map(|(id, header)| Some((id, header?)));
+            let leading = leading.filter(|(_, header)| header.leader_id == header.node_id);
+            let newest = leading.max_by_key(|(_, header)| header.term);
+            if let Some((id, _)) = newest {
+                return id;
             }
             sleep(Duration::from_millis(20)).await;
         }

@@ -104,7 +104,11 @@ fn is_on_disk(kind: Kind) -> bool {
     kind.needs_disks()
         || matches!(
             kind,
-            Kind::Damage | Kind::FailedSync | Kind::SlowSync | Kind::RollingRestart
+            Kind::Damage
+                | Kind::FailedSync
+                | Kind::SlowSync
+                | Kind::RollingRestart
+                | Kind::Membership
         )
 }
 

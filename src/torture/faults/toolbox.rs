@@ -71,10 +71,6 @@ impl Toolbox {
             toolbox.lacks.insert(Kind::SlowSync, why.clone());
             toolbox.lacks.insert(Kind::FailedSync, why);
         }
-        if wants(&Kind::Membership) {
-            let why = "the store has no membership change".to_owned();
-            toolbox.lacks.insert(Kind::Membership, why);
-        }
         if wants(&Kind::ClockJump) {
             match Clocks::make(folder, nodes) {
                 Ok(clocks) => toolbox.clocks = Some(clocks),

@@ -116,12 +116,13 @@ impl Chart {
                 record.samples.iter().filter(|it| it.node == node).collect();
             let mut rest = &samples[..];
             while let Some(first) = rest.first() {
-                let same = |it: &&Sample| it.leader == first.leader && it.term == first.term;
+                let told = |it: &Sample| (it.member, it.leader, it.term);
+                let same = |it: &&Sample| told(it) == told(first);
                 let count = rest.iter().take_while(|it| same(it)).count();
                 let last = rest[count - 1];
                 let next = rest.get(count).map(|it| it.at_us);
                 let until = next.unwrap_or(last.at_us).min(last.at_us + GAP_US);
-                self.stretch(node, first, until);
+                self.stretch(first, until);
                 rest = &rest[count..];
             }
             self.y += ROW;
@@ -129,14 +130,14 @@ impl Chart {
         self.y += 8.0;
     }
 
-    fn stretch(&mut self, node: u64, sample: &Sample, until_us: u64) {
+    fn stretch(&mut self, sample: &Sample, until_us: u64) {
         let Some(leader) = sample.leader else { return };
         let (class, what) = match leader {
             0 => ("alone", "knows no leader".to_owned()),
-            leader if leader == node => ("leads", "leads".to_owned()),
+            leader if leader == sample.member => ("leads", "leads".to_owned()),
             leader => ("follows", format!("follows node {leader}")),
         };
-        let title = format!("node {node} {what} in term {}", sample.term);
+        let title = format!("node {} {what} in term {}", sample.member, sample.term);
         self.bar(class, sample.at_us, until_us, &title);
     }
 

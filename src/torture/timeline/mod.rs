@@ -160,6 +160,7 @@ mod tests {
         record.samples.push(Sample {
             at_us: 500_000,
             node: 1,
+            member: 1,
             leader: Some(1),
             term: 3,
             memory_kb: 1,

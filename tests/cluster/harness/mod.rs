@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tonic::transport::Channel;
-use trolley::client::{Client, ClientConfig};
+use trolley::client::{Client, ClientConfig, Error};
 use trolley::proto::v1::{NodeStatus, Role};
 use trolley::types::NodeId;
 
@@ -52,6 +52,8 @@ pub struct Cluster {
     /// Under the nodes' data, if they are to be small. They go before the folder that they are in.
     disks: Vec<SmallDisk>,
     folder: TempDir,
+    /// How many of the nodes are no members any more.
+    removed: usize,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -127,6 +129,7 @@ impl Cluster {
             links,
             disks,
             folder,
+            removed: 0,
             _turn: turn,
         };
         for node in &mut cluster.nodes {
@@ -173,6 +176,44 @@ impl Cluster {
     pub fn others(&self, id: u64) -> Vec<u64> {
         let ids = self.nodes.iter().map(Node::id);
         ids.filter(|other| *other != id).collect()
+    }
+
+    /// Starts one more node, with the next id and these flags, that waits to be added; gives its id.
+    pub fn start_newcomer(&mut self, flags: &[&str]) -> u64 {
+        let id = self.nodes.last().map_or(1, |last| last.id() + 1);
+        let address = unused_addresses(1).remove(0);
+        let known = self.nodes.iter();
+        let mut members: Vec<_> = known
+            .map(|node| format!("{}={}", node.id(), node.address()))
+            .collect();
+        members.push(format!("{id}={address}"));
+        let mut all = vec!["--join"];
+        all.extend(flags);
+        let members = members.join(",");
+        let node = Node::new(id, &address, &address, &members, self.folder.path(), &all);
+        self.nodes.push(node);
+        self.node(id).start();
+        id
+    }
+
+    /// Has a node that waits added, and waits until it votes.
+    pub async fn add(&mut self, client: &Client, id: u64) {
+        let address = self.node(id).address().to_owned();
+        let node = NodeId::new(id).expect("ids begin at 1");
+        let started = Instant::now();
+        while let Err(error) = client.cluster().add_member(node, &address).await {
+            let is_behind = matches!(&error, Error::Rejected(it) if it.reason == "MEMBER_BEHIND");
+            assert!(is_behind && started.elapsed() < DEADLINE, "{error}");
+        }
+    }
+
+    /// Has a node removed, which takes no more part in what is waited for.
+    pub async fn remove(&mut self, client: &Client, id: u64) {
+        let node = NodeId::new(id).expect("ids begin at 1");
+        let removed = client.cluster().remove_member(node).await;
+        let members = removed.expect("the others are well").members;
+        assert!(members.iter().all(|member| member.node_id != id));
+        self.removed += 1;
     }
 
     /// Every address.
@@ -271,7 +312,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         eventually("all nodes at one revision", async || {
             nodes = self.status().await;
-            nodes.len() == self.nodes.len()
+            nodes.len() == self.nodes.len() - self.removed
                 && nodes.windows(2).all(|w| {
                     // A sweep of what nobody could read any more changes the digest and no revision.
                     w[0].revision == w[1].revision && w[0].applied_index == w[1].applied_index

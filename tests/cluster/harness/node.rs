@@ -35,30 +35,38 @@ impl Node {
         (1..)
             .zip(addresses.iter().zip(listening))
             .map(|(id, (address, listening))| {
-                let data = folder.join(format!("node-{id}"));
-                let own = [
-                    ("--node-id", id.to_string()),
-                    ("--listen", listening.clone()),
-                    ("--advertise", address.clone()),
-                    ("--initial-cluster", members.clone()),
-                ];
-                let own = own
-                    .into_iter()
-                    .flat_map(|(flag, value)| [flag.to_owned(), value]);
-                Self {
-                    id,
-                    address: address.clone(),
-                    listening: listening.clone(),
-                    data,
-                    arguments: own.chain(flags.iter().map(ToString::to_string)).collect(),
-                    environment: Vec::new(),
-                    process: Process::new(
-                        format!("node {id}"),
-                        folder.join(format!("node-{id}.log")),
-                    ),
-                }
+                Self::new(id, address, listening, &members, folder, flags)
             })
             .collect()
+    }
+
+    /// One of these members, not running yet.
+    pub fn new(
+        id: u64,
+        address: &str,
+        listening: &str,
+        members: &str,
+        folder: &Path,
+        flags: &[&str],
+    ) -> Self {
+        let own = [
+            ("--node-id", id.to_string()),
+            ("--listen", listening.to_owned()),
+            ("--advertise", address.to_owned()),
+            ("--initial-cluster", members.to_owned()),
+        ];
+        let own = own
+            .into_iter()
+            .flat_map(|(flag, value)| [flag.to_owned(), value]);
+        Self {
+            id,
+            address: address.to_owned(),
+            listening: listening.to_owned(),
+            data: folder.join(format!("node-{id}")),
+            arguments: own.chain(flags.iter().map(ToString::to_string)).collect(),
+            environment: Vec::new(),
+            process: Process::new(format!("node {id}"), folder.join(format!("node-{id}.log"))),
+        }
     }
 
     /// It stores everything there from its next start on.

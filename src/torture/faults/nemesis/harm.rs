@@ -61,6 +61,7 @@ impl Nemesis {
             Kind::TransferLeader => return Ok(Some(self.transfer(&nodes).await)),
             Kind::Snapshot => return Ok(Some(self.snapshot(&nodes).await)),
             Kind::RollingRestart => return self.restart_all().await.map(Some),
+            Kind::Membership => return self.replace(&nodes).await.map(Some),
             kind => {
                 let mut cluster = self.cluster.lock().await;
                 let doom = self

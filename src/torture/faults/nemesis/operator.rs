@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Nemesis, PATIENCE};
+use super::{Nemesis, PATIENCE, RECOVERY};
+use crate::client::{self, Client};
 use crate::torture::faults::Proof;
 use crate::torture::faults::acts::TICK;
 use crate::types::NodeId;
@@ -14,7 +15,10 @@ impl Nemesis {
     pub(super) async fn transfer(&self, nodes: &[u64]) -> Proof {
         let begun = Instant::now();
         let mut problem = String::from("there is no other node");
-        let Some(target) = nodes.first().and_then(|id| NodeId::new(*id).ok()) else {
+        let Some(place) = nodes.first() else {
+            return Proof::Unproven(problem);
+        };
+        let Ok(target) = NodeId::new(self.cluster.lock().await.node(*place).member()) else {
             return Proof::Unproven(problem);
         };
         while begun.elapsed() < PATIENCE {
@@ -66,6 +70,71 @@ impl Nemesis {
             all,
             format!("nodes {left:?} left with exit code 0"),
         ))
+    }
+
+    /// A node is lost, with all that it stored: another one takes its place.
+    pub(super) async fn replace(&mut self, nodes: &[u64]) -> io::Result<Proof> {
+        let Some(place) = nodes.first().copied() else {
+            return Ok(Proof::Unproven("no node is awake".to_owned()));
+        };
+        let (old, address) = {
+            let mut cluster = self.cluster.lock().await;
+            cluster.kill(place).await?;
+            let node = cluster.node(place);
+            (node.member(), node.advertised().to_owned())
+        };
+        let removed = self.persist(async |client| {
+            let id = NodeId::new(old).map_err(|_| client::Error::Protocol)?;
+            client.cluster().remove_member(id).await.map(drop)
+        });
+        if let Err(error) = removed.await {
+            return Ok(Proof::Unproven(format!(
+                "node {old} was not removed: {error}"
+            )));
+        }
+        let new = {
+            let mut cluster = self.cluster.lock().await;
+            let new = cluster.renew(place)?;
+            cluster.start(place)?;
+            new
+        };
+        let added = self.persist(async |client| {
+            let id = NodeId::new(new).map_err(|_| client::Error::Protocol)?;
+            let added = client.cluster().add_member(id, &address).await;
+            added.map(drop)
+        });
+        if let Err(error) = added.await {
+            return Ok(Proof::Unproven(format!(
+                "node {new} was not added: {error}"
+            )));
+        }
+        let members = self.client.cluster().members().await;
+        let voters: Vec<u64> = members.map_or_else(
+            |_| Vec::new(),
+            |told| {
+                let voters = told.members.iter().filter(|it| it.voter);
+                voters.map(|it| it.node_id).collect()
+            },
+        );
+        Ok(Proof::of(
+            voters.contains(&new) && !voters.contains(&old),
+            format!("node {new} took the place of node {old}: {voters:?} vote"),
+        ))
+    }
+
+    /// Asks again until it is done, for as long as nodes may take to recover.
+    async fn persist(
+        &self,
+        ask: impl AsyncFn(&Client) -> Result<(), client::Error>,
+    ) -> Result<(), client::Error> {
+        let begun = Instant::now();
+        let client = self.client.timeout(Duration::from_secs(5));
+        loop {
+            match ask(&client).await {
+                Err(_) if begun.elapsed() < RECOVERY => sleep(TICK).await,
+                settled => return settled,
+            }
+        }
     }
 
     async fn wait_for_leader_at(&self, id: u64) {

@@ -52,12 +52,12 @@ impl Choice<'_> {
             | Kind::Ring
             | Kind::Latency
             | Kind::Reorder
-            | Kind::Membership
             | Kind::Stall
             | Kind::CutConnections
             | Kind::RollingRestart
             | Kind::PowerCutAll => all,
             Kind::PowerCut
+            | Kind::Membership
             | Kind::Damage
             | Kind::FullDisk
             | Kind::SlowSync

@@ -75,12 +75,12 @@ impl Nemesis {
         let begun = Instant::now();
         while begun.elapsed() < ELECTION.max(PATIENCE) {
             let ids = self.world.ids().filter(|id| !asleep.contains(id));
-            let headers = ids.map(|id| self.view(id).header());
+            let headers = ids.map(async |id| Some((id, self.view(id).header().await?)));
             let headers = futures::future::join_all(headers).await;
             let mut leads = headers.into_iter().flatten();
-            let found = leads.find(|it| it.leader_id == it.node_id && it.term > term);
-            if let Some(header) = found {
-                return Some((header.node_id, header.term));
+            let found = leads.find(|(_, it)| it.leader_id == it.node_id && it.term > term);
+            if let Some((id, header)) = found {
+                return Some((id, header.term));
             }
             sleep(POLL).await;
         }

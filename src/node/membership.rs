@@ -1,0 +1,420 @@
+//! Who belongs to the cluster: how a node is added, and how one is removed.
+//!
+//! A change is one entry of the log that makes one voter more or one less, so that a majority of the old voters and one
+//! of the new always share a node (Ongaro, *Consensus: Bridging Theory and Practice*, 4.1). A node is added in two such
+//! entries: as a learner, which is told everything and does not vote, and as a voter once it has nearly all of the log.
+//!
+//! Invariants:
+//! 1. One change after another: openraft takes it only if the last membership is the one that it was derived from and is
+//!    committed, and if this leader has committed an entry of its own term. Without the latter two leaders can each commit
+//!    a change that the other knows nothing of.
+//! 2. A node id stands for one data directory for ever. An id is only added if it is higher than every one that any
+//!    membership ever held, which is part of the state, and the membership names the directory's instance.
+//! 3. A voter is removed only if a majority of those that stay answers this leader.
+//! 4. Each call may be repeated until it succeeds, by anyone and on any leader: it goes on where the last one came to.
+//!
+//! Deliberately absent: removing the leader. It hands over, and the next leader removes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::Instant as _;
+use openraft::alias::InstantOf;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::raft::Precondition;
+use openraft::{EntryPayload, Membership};
+use tokio::time::{Instant, interval};
+
+use super::propose::{hint, refusal, stopped};
+use super::{Error, Node, ReadMode};
+use crate::network::Error as NetworkError;
+use crate::proto::internal as pb;
+use crate::raft::{self, LogId, Member, TypeConfig};
+use crate::types::{ClusterId, InstanceId, NodeId};
+
+/// How far a learner may be behind when it becomes a voter.
+const LAG_ALLOWED: u64 = 1024;
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long one call waits for it: whoever calls wants to see it come.
+const WAIT: Duration = Duration::from_secs(1);
+/// How long a new node may take to say who it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why the members stay as they are, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// The id is, or was, another node's.
+    #[error(
+        "node id {id} is or was another node's, and none is used twice: start the new node as {next} or higher"
+    )]
+    IdUsed {
+        /// The id that was asked for.
+        id: NodeId,
+        /// The lowest that was never used.
+        next: u64,
+    },
+    /// Another member has this address.
+    #[error("{address} is the address of node {node}")]
+    AddressUsed {
+        /// The address.
+        address: String,
+        /// Whose it is.
+        node: u64,
+    },
+    /// Nobody says at this address who he is.
+    #[error("no new node answers at {address} ({problem}): start it there with --join")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// What became of the question.
+        problem: String,
+    },
+    /// Somebody else answers there.
+    #[error("{address} answers as node {actual}, not as {expected}")]
+    OtherNode {
+        /// The address.
+        address: String,
+        /// Who was expected.
+        expected: NodeId,
+        /// Who answered.
+        actual: u64,
+    },
+    /// The node there has been another cluster's, or has another data directory than when it was added.
+    #[error(
+        "the node at {address} has the data of another node or cluster: start it with an empty directory and a new id"
+    )]
+    Foreign {
+        /// The address.
+        address: String,
+    },
+    /// Another change is not finished.
+    #[error("another change of the members is under way")]
+    UnderWay,
+    /// It was added, and does not vote yet.
+    #[error("node {node} is a learner, and {behind} entries behind: add it again to make it vote")]
+    Learning {
+        /// The new node.
+        node: NodeId,
+        /// What it lacks.
+        behind: u64,
+    },
+    /// The others would have no majority.
+    #[error(
+        "without node {node} there are {voters} voters, of which {heard} answer the leader: that is no majority"
+    )]
+    NoMajority {
+        /// The node that was to be removed.
+        node: NodeId,
+        /// How many would stay.
+        voters: usize,
+        /// How many of them answer.
+        heard: usize,
+    },
+}
+
+/// The members, and the entry that made them so.
+struct Known {
+    at: Option<LogId>,
+    voters: BTreeSet<u64>,
+    members: BTreeMap<u64, Member>,
+}
+
+impl Known {
+    fn is_voter(&self, id: NodeId) -> bool {
+        self.voters.contains(&id.get())
+    }
+}
+
+impl Node {
+    /// Makes the new node at `address` a voter. Waits until it has nearly all of the log.
+    pub async fn add_member(
+        &self,
+        id: NodeId,
+        address: &str,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let mut known = self.known_members(deadline).await?;
+        if let Some(member) = known.members.get(&id.get()) {
+            if member.address != address {
+                return Err(self.id_used(id, &known).into());
+            }
+        } else {
+            let instance = self.check_newcomer(id, address, &known).await?;
+            let member = Member {
+                address: address.to_owned(),
+                instance,
+            };
+            tracing::info!(node = id.get(), address, "adding a learner");
+            known.members.insert(id.get(), member);
+            known.at = Some(self.change_members(&known).await?);
+        }
+        if !known.is_voter(id) {
+            self.wait_until_near(id, deadline).await?;
+            tracing::info!(node = id.get(), "the learner becomes a voter");
+            known.voters.insert(id.get());
+            self.change_members(&known).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes a node out of the cluster. One that was removed before is no error.
+    pub async fn remove_member(&self, id: NodeId, deadline: Instant) -> Result<(), Error> {
+        let mut known = self.known_members(deadline).await?;
+        if !known.members.contains_key(&id.get()) {
+            return if id.get() < self.next_id(&known) {
+                Ok(())
+            } else {
+                Err(Error::UnknownMember(id.get()))
+            };
+        }
+        if known.voters.remove(&id.get()) {
+            self.hear_majority(id, &known.voters).await?;
+        }
+        if id == self.leadership().node {
+            self.transfer_leader(None, deadline).await?;
+            return Err(refusal(&self.leadership()).unwrap_or(Error::NoLeader));
+        }
+        tracing::info!(node = id.get(), "removing a member");
+        known.members.remove(&id.get());
+        self.change_members(&known).await.map(drop)
+    }
+
+    /// The members as the leader knows them that this node is for certain.
+    async fn known_members(&self, deadline: Instant) -> Result<Known, Error> {
+        if let Some(refusal) = refusal(&self.leadership()) {
+            return Err(refusal);
+        }
+        // From then on the state knows every id that was ever used.
+        self.read_barrier(ReadMode::Linearizable, deadline).await?;
+        let metrics = self.shared.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let members = membership.nodes();
+        Ok(Known {
+            at: *metrics.membership_config.log_id(),
+            voters: membership.voter_ids().collect(),
+            members: members.map(|(id, member)| (*id, member.clone())).collect(),
+        })
+    }
+
+    /// The lowest id that no node ever had.
+    fn next_id(&self, known: &Known) -> u64 {
+        let highest = known.members.keys().next_back().copied().unwrap_or(0);
+        let ever = self.shared.base.state.highest_node_id();
+        highest.max(ever).saturating_add(1)
+    }
+
+    fn id_used(&self, id: NodeId, known: &Known) -> MembershipError {
+        let next = self.next_id(known);
+        MembershipError::IdUsed { id, next }
+    }
+
+    /// The data directory of a node that can be added.
+    async fn check_newcomer(
+        &self,
+        id: NodeId,
+        address: &str,
+        known: &Known,
+    ) -> Result<InstanceId, Error> {
+        if id.get() < self.next_id(known) {
+            return Err(self.id_used(id, known).into());
+        }
+        let mut others = known.members.iter();
+        if let Some((node, _)) = others.find(|(_, member)| member.address == address) {
+            let (address, node) = (address.to_owned(), *node);
+            return Err(MembershipError::AddressUsed { address, node }.into());
+        }
+        // A node that joins asks for no initial cluster.
+        let greeting = pb::HelloRequest {
+            node_id: self.leadership().node.get(),
+            instance: Bytes::copy_from_slice(self.shared.base.instance.as_bytes()),
+            initial_cluster: Vec::new(),
+        };
+        let peers = &self.shared.base.peers;
+        let answer = peers.greet(greeting, address, PATIENCE).await;
+        Ok(judge(id, address, self.leadership().cluster, answer)?)
+    }
+
+    async fn wait_until_near(&self, id: NodeId, deadline: Instant) -> Result<(), Error> {
+        let deadline = deadline.min(Instant::now() + WAIT);
+        let mut looks = interval(LOOK);
+        loop {
+            looks.tick().await;
+            if let Some(refusal) = refusal(&self.leadership()) {
+                return Err(refusal);
+            }
+            let behind = {
+                let metrics = self.shared.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let matched = metrics
+                    .replication
+                    .as_ref()
+                    .and_then(|all| all.get(&id.get()));
+                let matched = matched.and_then(Option::as_ref).map(|id| id.index);
+                let last = metrics.last_log_index.map_or(0, |last| last + 1);
+                last - matched.map_or(0, |index| index + 1).min(last)
+            };
+            if behind <= LAG_ALLOWED {
+                return Ok(());
+            }
+            if Instant::now() + LOOK >= deadline {
+                return Err(MembershipError::Learning { node: id, behind }.into());
+            }
+        }
+    }
+
+    /// Waits until a majority of those that stay has answered what they were asked from now on.
+    async fn hear_majority(&self, node: NodeId, voters: &BTreeSet<u64>) -> Result<(), Error> {
+        let own = self.leadership().node.get();
+        let since = InstantOf::<TypeConfig>::now();
+        let patience = self.shared.base.config.timers.election_max;
+        let mut looks = interval(LOOK);
+        loop {
+            looks.tick().await;
+            let heard = {
+                let metrics = self.shared.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let heard = |id: &&u64| {
+                    let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(id));
+                    let heard = heard.and_then(Option::as_ref);
+                    **id == own || heard.is_some_and(|at| **at >= since)
+                };
+                voters.iter().filter(heard).count()
+            };
+            if 2 * heard > voters.len() {
+                return Ok(());
+            }
+            if since.elapsed() >= patience {
+                let voters = voters.len();
+                return Err(MembershipError::NoMajority {
+                    node,
+                    voters,
+                    heard,
+                }
+                .into());
+            }
+        }
+    }
+
+    /// Proposes these members in place of those that they were made from, and waits until that is applied: where it stands.
+    async fn change_members(&self, wanted: &Known) -> Result<LogId, Error> {
+        let membership = Membership::new(vec![wanted.voters.clone()], wanted.members.clone())
+            .map_err(|error| Error::Stopped(error.to_string()))?;
+        let unchanged = Precondition::LastMembershipLogId {
+            last_membership_log_id: wanted.at,
+        };
+        let core = self.shared.raft.clone();
+        let changed = raft::ask(&self.shared.tasks, async move {
+            let blank = EntryPayload::Blank;
+            core.append_membership(membership, blank, [unchanged]).await
+        });
+        changed
+            .await
+            .map(|changed| changed.log_id)
+            .map_err(not_changed)
+    }
+}
+
+/// What a node said that is to be added.
+fn judge(
+    id: NodeId,
+    address: &str,
+    own: ClusterId,
+    answer: Result<pb::HelloResponse, NetworkError>,
+) -> Result<InstanceId, MembershipError> {
+    let address = address.to_owned();
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            let problem = error.to_string();
+            return Err(MembershipError::Unreachable { address, problem });
+        }
+    };
+    if answer.node_id != id.get() {
+        return Err(MembershipError::OtherNode {
+            address,
+            expected: id,
+            actual: answer.node_id,
+        });
+    }
+    // Of this cluster it is if it was added by a leader whose entry was lost.
+    let cluster = &answer.cluster_id[..];
+    match InstanceId::parse(&answer.instance) {
+        Ok(instance) if cluster.is_empty() || cluster == own.as_bytes() => Ok(instance),
+        _ => Err(MembershipError::Foreign { address }),
+    }
+}
+
+fn not_changed(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Error {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+            // It was proposed, perhaps, and may be committed by the next leader.
+            Error::LeadershipLost(hint(forward))
+        }
+        RaftError::APIError(
+            ClientWriteError::PreconditionFailed(_)
+            | ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_)
+                | ChangeMembershipError::UncommittedLeaderLog(_),
+            ),
+        ) => MembershipError::UnderWay.into(),
+        RaftError::APIError(error) => Error::Stopped(error.to_string()),
+        RaftError::Fatal(fatal) => stopped(&fatal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64) -> NodeId {
+        NodeId::new(id).expect("not 0")
+    }
+
+    #[test]
+    fn only_a_node_that_belongs_nowhere_can_be_added() {
+        let newcomer = || pb::HelloResponse {
+            node_id: 4,
+            instance: Bytes::from_static(&[7; 16]),
+            ..pb::HelloResponse::default()
+        };
+        let own = ClusterId::new([2; 16]);
+        let judged = |answer| judge(node(4), "host:1", own, Ok(answer));
+        assert_eq!(judged(newcomer()), Ok(InstanceId::new([7; 16])));
+        let added_before = pb::HelloResponse {
+            cluster_id: Bytes::from_static(&[2; 16]),
+            ..newcomer()
+        };
+        assert_eq!(judged(added_before), Ok(InstanceId::new([7; 16])));
+        let address = "host:1".to_owned();
+        let foreign = Err(MembershipError::Foreign {
+            address: address.clone(),
+        });
+        let member = pb::HelloResponse {
+            cluster_id: Bytes::from_static(&[1; 16]),
+            ..newcomer()
+        };
+        assert_eq!(judged(member), foreign);
+        let malformed = pb::HelloResponse {
+            instance: Bytes::from_static(b"short"),
+            ..newcomer()
+        };
+        assert_eq!(judged(malformed), foreign);
+        let other = pb::HelloResponse {
+            node_id: 5,
+            ..newcomer()
+        };
+        let (expected, actual) = (node(4), 5);
+        assert_eq!(
+            judged(other),
+            Err(MembershipError::OtherNode {
+                address,
+                expected,
+                actual
+            })
+        );
+    }
+}
