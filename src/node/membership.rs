@@ -65,7 +65,7 @@ pub enum MembershipError {
         node: u64,
     },
     /// Nobody says at this address who he is.
-    #[error("no new node answers at {address} ({problem}): start it there with --join")]
+    #[error("no new node answers at {address}, {problem}: start it there with --join")]
     Unreachable {
         /// The address.
         address: String,
@@ -329,7 +329,14 @@ fn judge(
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
-            let problem = error.to_string();
+            tracing::info!(%error, address, "a new node does not answer");
+            let problem = match error {
+                NetworkError::Unreachable(_) => "nobody listens there".to_owned(),
+                error if error.is_initial_cluster_differs() => {
+                    "the one there was started without --join".to_owned()
+                }
+                error => error.to_string(),
+            };
             return Err(MembershipError::Unreachable { address, problem });
         }
     };

@@ -198,6 +198,7 @@ impl Cluster {
 
     /// Has a node that waits added, and waits until it votes.
     pub async fn add(&mut self, client: &Client, id: u64) {
+        self.node(id).wait_until_listening().await;
         let address = self.node(id).address().to_owned();
         let node = NodeId::new(id).expect("ids begin at 1");
         let started = Instant::now();
