@@ -97,6 +97,21 @@ impl<S: SnapshotFiles> Dialer<S> {
         Ok(answer.read_log_id.map(Into::into))
     }
 
+    /// Asks a member for the vote that it holds; absent before the first.
+    pub async fn held_vote(
+        &self,
+        target: u64,
+        member: &Member,
+        deadline: Duration,
+    ) -> Result<Option<Vote>, Error> {
+        let request = pb::HeldVoteRequest {
+            envelope: Some(self.local.envelope(target, member.instance)),
+        };
+        let mut client = self.pool.peer(&member.address)?;
+        let answer = within(deadline, client.held_vote(request)).await?;
+        Ok(answer.vote.map(Into::into))
+    }
+
     /// Asks a member for its own status: an encoded `trolley.v1.NodeStatus`.
     pub async fn node_status(
         &self,

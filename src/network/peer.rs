@@ -13,7 +13,7 @@ use super::envelope::initial_cluster_differs;
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::peer_service_server::{PeerService, PeerServiceServer};
-use crate::raft::LogId;
+use crate::raft::{LogId, Vote};
 
 /// Two new nodes were started with different initial clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,9 @@ pub trait Greeter: Send + Sync + 'static {
 pub trait PeerHandler: Greeter {
     /// The log id that a linearizable read on another node must wait for. Leaders only; otherwise why not.
     fn read_index(&self) -> impl Future<Output = Result<LogId, String>> + Send;
+
+    /// The vote that this node holds.
+    fn held_vote(&self) -> Option<Vote>;
 
     /// This node's figures, an encoded `trolley.v1.NodeStatus`.
     fn status(&self) -> Bytes;
@@ -102,6 +105,13 @@ impl<G: Greeter> PeerService for GreetingEndpoint<G> {
         Err(unborn())
     }
 
+    async fn held_vote(
+        &self,
+        _: Request<pb::HeldVoteRequest>,
+    ) -> Result<Response<pb::HeldVoteResponse>, Status> {
+        Err(unborn())
+    }
+
     async fn node_status(
         &self,
         _: Request<pb::NodeStatusRequest>,
@@ -135,6 +145,16 @@ impl<H: PeerHandler> PeerService for PeerEndpoint<H> {
             .map_err(Status::unavailable)?;
         Ok(Response::new(pb::ReadIndexResponse {
             read_log_id: Some(log_id.into()),
+        }))
+    }
+
+    async fn held_vote(
+        &self,
+        request: Request<pb::HeldVoteRequest>,
+    ) -> Result<Response<pb::HeldVoteResponse>, Status> {
+        self.gate.check(request.get_ref().envelope.as_ref())?;
+        Ok(Response::new(pb::HeldVoteResponse {
+            vote: self.handler.held_vote().map(Into::into),
         }))
     }
 

@@ -11,11 +11,11 @@ use tokio::sync::watch;
 
 use super::peers::Peers;
 use super::watch::Beat;
-use super::{LeaderHint, Unconfirmed};
+use super::{LeaderHint, Unconfirmed, confirm};
 use crate::config::NodeConfig;
 use crate::network::PeerRooms;
 use crate::proto::internal as pb;
-use crate::raft::TypeConfig;
+use crate::raft::{TypeConfig, Vote};
 use crate::state::{Fault, Store};
 use crate::storage::machine::{Machine, StateDb, StateView};
 use crate::storage::snapshot::Builder;
@@ -46,6 +46,9 @@ pub trait Base: Send + Sync + Sized + 'static {
         &self,
         leader: &LeaderHint,
     ) -> impl Future<Output = Result<u64, Unconfirmed>> + Send;
+
+    /// The vote that another node holds after this was called, if it says so soon.
+    fn ask_vote(&self, node: u64) -> impl Future<Output = Option<Vote>> + Send;
 
     /// Whether the process of another node has ended for certain: nobody listens at its address.
     fn is_gone(&self, node: u64) -> impl Future<Output = bool> + Send;
@@ -96,6 +99,10 @@ impl Base for Disks {
 
     async fn ask_read_index(&self, leader: &LeaderHint) -> Result<u64, Unconfirmed> {
         self.peers.read_index(leader).await
+    }
+
+    async fn ask_vote(&self, node: u64) -> Option<Vote> {
+        self.peers.held_vote(node, confirm::PATIENCE).await
     }
 
     async fn is_gone(&self, node: u64) -> bool {

@@ -14,6 +14,7 @@
 
 mod base;
 mod bootstrap;
+mod confirm;
 mod error;
 mod incoming;
 mod leadership;
@@ -89,6 +90,8 @@ struct Shared<B: Base = Disks> {
     proposals: mpsc::Sender<propose::Request>,
     /// To the task that confirms reads.
     reads: mpsc::Sender<rounds::Waiter>,
+    /// Which voter confirms reads.
+    preference: confirm::Preference,
     draining: AtomicBool,
     /// Why this node cannot go on, where neither openraft nor the log says so. The first reason stands.
     ended: channel::Sender<Option<Stopped>>,
@@ -134,6 +137,7 @@ impl<B: Base> Node<B> {
                 admission: channel::Sender::default(),
                 proposals,
                 reads,
+                preference: confirm::Preference::default(),
                 draining: AtomicBool::new(false),
                 ended: channel::Sender::default(),
                 tasks: TaskTracker::new(),

@@ -10,7 +10,7 @@ use crate::network::{
     self, Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler, Pool,
 };
 use crate::proto::internal as pb;
-use crate::raft::{LogId, Member};
+use crate::raft::{LogId, Member, Vote};
 use crate::storage::snapshot::SnapshotDir;
 use prost::Message as _;
 
@@ -68,6 +68,18 @@ impl Peers {
         Ok(log_id.map_or(0, |log_id| log_id.index))
     }
 
+    /// The vote that another node holds, if it says so before the deadline.
+    pub(super) async fn held_vote(&self, id: u64, patience: Duration) -> Option<Vote> {
+        let member = self.member(id)?;
+        match self.dialer.held_vote(id, &member, patience).await {
+            Ok(vote) => vote,
+            Err(error) => {
+                tracing::debug!(%error, node = id, "it does not say for whom it votes");
+                None
+            }
+        }
+    }
+
     /// Whether nobody listens at another node's address.
     pub(super) async fn is_gone(&self, id: u64) -> bool {
         match self.member(id) {
@@ -96,6 +108,10 @@ impl PeerHandler for Node {
         Node::read_index(self)
             .await
             .map_err(|error| error.to_string())
+    }
+
+    fn held_vote(&self) -> Option<Vote> {
+        self.shared.base.log.vote()
     }
 
     fn status(&self) -> bytes::Bytes {

@@ -84,6 +84,12 @@ impl<B: Base> Shared<B> {
     }
 
     async fn leader_read_index(&self) -> Result<LogId, Unconfirmed> {
+        // Of a leader whose heartbeats are answered, openraft says at once what it has committed.
+        let index = self.raft.get_read_linearizer(ReadPolicy::LeaseRead);
+        let (index, is_confirmed) = tokio::join!(index, self.holds_majority());
+        if let (Ok(linearizer), true) = (&index, is_confirmed) {
+            return Ok(*linearizer.read_log_id().log_id());
+        }
         let option = LinearizerOption::from(ReadPolicy::ReadIndex).with_wait_timeout(PATIENCE);
         let linearizer = self.raft.get_read_linearizer(option).await;
         Ok(*linearizer.map_err(unconfirmed)?.read_log_id().log_id())

@@ -79,6 +79,12 @@ impl State {
 }
 
 impl LogStore {
+    /// The vote that this node holds. A new one is held before it is on the disk, and so before anybody is told of it.
+    #[must_use]
+    pub fn vote(&self) -> Option<Vote> {
+        self.state().vote
+    }
+
     /// Reads and verifies all of a shard's log.
     pub(super) fn open(
         shard: ShardId,

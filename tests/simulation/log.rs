@@ -29,6 +29,11 @@ pub struct SimLog {
 }
 
 impl SimLog {
+    /// The vote that the node holds, synced or not.
+    pub fn vote(&self) -> Option<Vote> {
+        self.disk().log.vote
+    }
+
     pub fn new(world: Arc<World>, node: u64, disk: Arc<Mutex<Disk>>) -> Self {
         let written = Arc::new(Notify::new());
         let random = Arc::new(world.random_of(node, 0));

@@ -58,6 +58,7 @@ pub enum Request {
     Transfer(TransferLeaderRequest<C>),
     Snapshot(Vote, Snapshot),
     ReadIndex,
+    HeldVote,
     Client(Ask),
 }
 
@@ -79,6 +80,7 @@ impl Request {
             Self::Transfer(it) => format!("transfer to {}", it.to_node_id()),
             Self::Snapshot(vote, it) => format!("snapshot {vote} {:?}", it.meta.last_log_id),
             Self::ReadIndex => "read index".to_owned(),
+            Self::HeldVote => "held vote".to_owned(),
             Self::Client(ask) => ask.describe(),
         }
     }
@@ -92,6 +94,7 @@ pub enum Response {
     Snapshot(SnapshotResponse<C>),
     /// `None`: no read index.
     ReadIndex(Option<u64>),
+    HeldVote(Option<Vote>),
     Client(Answer),
     /// Nobody is there.
     Down,
@@ -105,6 +108,7 @@ impl Response {
             Self::Transfer(_) => "transferring".to_owned(),
             Self::Snapshot(it) => format!("installed {}", it.vote),
             Self::ReadIndex(it) => format!("read index {it:?}"),
+            Self::HeldVote(it) => format!("holds {it:?}"),
             Self::Client(it) => it.describe(),
             Self::Down => "down".to_owned(),
         }

@@ -21,7 +21,7 @@ use trolley::node::{
     raft_config,
 };
 use trolley::proto::internal as pb;
-use trolley::raft::{LogId, Member, TypeConfig};
+use trolley::raft::{LogId, Member, TypeConfig, Vote};
 use trolley::state::{Fault, MemoryStore, Store as _};
 use trolley::types::{ClusterId, InstanceId, LogTime, NodeId, Revision};
 
@@ -300,6 +300,7 @@ async fn boot(
         node: id,
         clock: Arc::clone(&log_clock),
     };
+    let held = log.clone();
     let raft = Raft::new(id, config, dialer, log, machine.clone());
     let raft = raft.await.map_err(|fatal| fatal.to_string())?;
     let node = Node::start(Parts {
@@ -321,6 +322,7 @@ async fn boot(
         raft: raft.clone(),
         node: node.clone(),
         contact: contact.clone(),
+        log: held,
     };
     let inbox = world.net.listen(id);
     tasks.spawn(serve(server, inbox, tasks.clone()));
@@ -387,6 +389,13 @@ impl Base for SimBase {
         }
     }
 
+    async fn ask_vote(&self, node: u64) -> Option<Vote> {
+        match call(&self.world, self.id, node, Request::HeldVote, PATIENCE).await {
+            Some(Response::HeldVote(vote)) => vote,
+            _ => None,
+        }
+    }
+
     async fn is_gone(&self, node: u64) -> bool {
         let net = &self.world.net;
         net.is_open(self.id, node) && net.is_open(node, self.id) && !net.listens(node)
@@ -406,6 +415,7 @@ struct Server {
     raft: Raft<SimMachine>,
     node: Node<SimBase>,
     contact: LeaderContact,
+    log: SimLog,
 }
 
 async fn serve(server: Server, mut inbox: mpsc::Receiver<Delivery>, tasks: TaskTracker) {
@@ -448,6 +458,7 @@ impl Server {
                 let index = self.node.read_index().await.ok();
                 Response::ReadIndex(index.map(|id| id.index))
             }
+            Request::HeldVote => Response::HeldVote(self.log.vote()),
             Request::Client(ask) => Response::Client(self.client(ask).await),
         })
     }
