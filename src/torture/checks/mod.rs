@@ -127,7 +127,8 @@ pub fn all(record: &Record) -> Vec<Check> {
         let outages = recovery::outages(&record.probes);
         let standstills = recovery::standstills(&record.chronicle, &outages, record.about.nodes);
         checks.push(sessions::ended(&record.sessions, audit));
-        checks.push(sessions::alive(&record.sessions, audit));
+        let reckonings = recovery::Reckonings::of(&record.chronicle, &standstills);
+        checks.push(sessions::alive(&record.sessions, audit, &reckonings));
         checks.push(sessions::contents(&record.sessions));
         checks.push(sessions::expiry(
             &record.sessions,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::Check;
-use crate::torture::faults::Proof;
 use crate::torture::faults::chronicle::Chronicle;
+use crate::torture::faults::{Kind, Proof};
 use crate::torture::record::Sample;
 use crate::torture::workloads::probes::Probes;
 
@@ -71,6 +71,45 @@ pub fn standstills(chronicle: &Chronicle, outages: &[Outage], nodes: u64) -> Vec
         down.len() as u64 > nodes / 2
     };
     outages.iter().filter(forgot).copied().collect()
+}
+
+/// When log time may have been reckoned anew, and what it may have missed before.
+#[derive(Debug, Default)]
+pub struct Reckonings {
+    /// Outages behind which wall clocks counted.
+    all: Vec<Outage>,
+    /// Those behind which the earliest of them was perhaps behind, so that log time went on from where it had been.
+    behind: Vec<Outage>,
+}
+
+impl Reckonings {
+    /// Of these standstills: in some of them a clock was wrong.
+    #[must_use]
+    pub fn of(chronicle: &Chronicle, standstills: &[Outage]) -> Self {
+        let jumps = chronicle.episodes.iter();
+        let jumps: Vec<_> = jumps.filter(|it| it.kind == Kind::ClockJump).collect();
+        let was_wrong = |outage: &&Outage| {
+            let mut jumps = jumps.iter();
+            jumps.any(|it| it.begun_us <= outage.until_us && it.ended_us >= outage.from_us)
+        };
+        Self {
+            all: standstills.to_vec(),
+            behind: standstills.iter().filter(was_wrong).copied().collect(),
+        }
+    }
+
+    /// How much faster than time log time may have passed between these two: it makes up what it had missed by then when it is
+    /// reckoned again, by clocks that are right.
+    #[must_use]
+    pub fn leap_us(&self, from_us: u64, until_us: u64) -> u64 {
+        let mut all = self.all.iter();
+        let is_reckoned = all.any(|it| it.until_us > from_us && it.from_us < until_us);
+        if is_reckoned {
+            idle(&self.behind, 0, from_us)
+        } else {
+            0
+        }
+    }
 }
 
 /// Times to recovery.
@@ -285,7 +324,7 @@ mod tests {
     use super::super::Judgement;
     use super::super::testing::{assert_invalid, assert_valid, lost, told};
     use super::*;
-    use crate::torture::faults::{Episode, Kind, Transition};
+    use crate::torture::faults::{Episode, Transition};
 
     fn transition(at_us: u64, can_serve: bool) -> Transition {
         Transition {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::Check;
 use super::log_time::LogTime;
-use super::recovery::{Outage, idle};
+use super::recovery::{Outage, Reckonings, idle};
 use crate::torture::record::Audit;
 use crate::torture::tape::Entry;
 use crate::torture::workloads::sessions::{Calls, LONG_TTL_MS, Request};
@@ -194,8 +194,9 @@ pub fn ended(calls: &[Calls], audit: &Audit) -> Check {
 
 /// A session that nothing may have ended, and whose time is not over, is there.
 #[must_use]
-pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
+pub fn alive(calls: &[Calls], audit: &Audit, reckonings: &Reckonings) -> Check {
     let mut check = Check::new("logged in stays in");
+    let mut earliest = 0;
     for (label, life) in lives(calls) {
         let Some(born) = life.born.and_then(|born| Some((born.invoked, born.done?))) else {
             continue;
@@ -205,8 +206,13 @@ pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
         let may_have_ended = |by: u64| life.ends.iter().any(|end| end.invoked <= by);
         for read in life.reads.iter().filter(|read| read.invoked > born.1) {
             check.examined += 1;
-            let must_be = read.returned < lives_until && !may_have_ended(read.returned);
-            if read.found.is_none() && must_be {
+            if read.found.is_some() || may_have_ended(read.returned) {
+                continue;
+            }
+            let early = lives_until.saturating_sub(read.returned);
+            if early <= reckonings.leap_us(born.0, read.returned) {
+                earliest = earliest.max(early);
+            } else {
                 let what = format!("{label} was not found at {} µs", read.invoked);
                 check.violate_in(label, Some(read.returned), what);
             }
@@ -218,6 +224,10 @@ pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
                 check.violate_in(label, Some(audit.at_us), what);
             }
         }
+    }
+    if earliest > 0 {
+        let early = earliest / 1000;
+        check.note = format!("at most {early} ms early, where log time made up what it had missed");
     }
     check.expect_facts()
 }
@@ -295,7 +305,14 @@ pub fn expiry(calls: &[Calls], log_time: &LogTime, standstills: &[Outage]) -> Ch
 mod tests {
     use super::super::testing::{assert_invalid, assert_valid, lost, refused, told};
     use super::*;
+    use crate::torture::faults::chronicle::Chronicle;
+    use crate::torture::faults::{Episode, Kind, Proof};
     use crate::torture::record::NodeAudit;
+
+    /// Log time was never reckoned anew.
+    fn never() -> Reckonings {
+        Reckonings::default()
+    }
 
     fn create(idle_ttl_ms: u64) -> Request {
         Request::Create {
@@ -380,7 +397,7 @@ mod tests {
                 ended(&open, &nobody()).judgement,
                 super::super::Judgement::Invalid
             );
-            assert_valid(&alive(&open, &nobody()));
+            assert_valid(&alive(&open, &nobody(), &never()));
         }
     }
 
@@ -399,11 +416,11 @@ mod tests {
             told(4, 5, new.clone(), Some(0)),
         ];
         assert_valid(&ended(&calls, &nobody()));
-        assert_valid(&alive(&calls, &nobody()));
+        assert_valid(&alive(&calls, &nobody(), &never()));
         calls.push(told(6, 7, read(), Some(0)));
         assert_invalid(&ended(&calls, &nobody()), "was read at 6");
         calls.push(told(8, 9, new, None));
-        assert_invalid(&alive(&calls, &nobody()), "t was not found");
+        assert_invalid(&alive(&calls, &nobody(), &never()), "t was not found");
     }
 
     #[test]
@@ -422,13 +439,13 @@ mod tests {
             told(5, 6, revoke(), None),
             told(11, 12, read(), None),
         ];
-        assert_valid(&alive(&calls, &nobody()));
+        assert_valid(&alive(&calls, &nobody(), &never()));
         let later = [
             told(7, 10, create(LONG_TTL_MS), None),
             told(5, 6, revoke(), None),
             told(11, 12, read(), None),
         ];
-        assert_invalid(&alive(&later, &nobody()), "was not found");
+        assert_invalid(&alive(&later, &nobody(), &never()), "was not found");
     }
 
     #[test]
@@ -436,20 +453,62 @@ mod tests {
         let ttl = 1_000;
         let birth = || told(100, 200, create(ttl), None);
         let gone = |at| [birth(), told(at, at + 10, read(), None)];
-        assert_invalid(&alive(&gone(300), &nobody()), "was not found at 300");
-        assert_valid(&alive(&gone(1_000_100), &nobody()));
-        assert_invalid(&alive(&gone(1_000_080), &nobody()), "was not found");
+        assert_invalid(
+            &alive(&gone(300), &nobody(), &never()),
+            "was not found at 300",
+        );
+        assert_valid(&alive(&gone(1_000_100), &nobody(), &never()));
+        assert_invalid(
+            &alive(&gone(1_000_080), &nobody(), &never()),
+            "was not found",
+        );
         let long = [
             told(0, 1, create(LONG_TTL_MS), None),
             told(2, 3, read(), Some(0)),
         ];
-        assert_invalid(&alive(&long, &on_node(false)), "is not on node 2");
+        assert_invalid(&alive(&long, &on_node(false), &never()), "is not on node 2");
         // It was never acknowledged.
         let open = [lost(0, 1, create(ttl)), told(2, 3, read(), None)];
         assert_ne!(
-            alive(&open, &nobody()).judgement,
+            alive(&open, &nobody(), &never()).judgement,
             super::super::Judgement::Invalid
         );
+    }
+
+    /// All nodes were down for 0.3 s, with a clock that was behind, and again for 0.1 s while the session lived.
+    #[test]
+    fn what_log_time_had_missed_it_makes_up_once() {
+        let outage = |from_us, until_us| Outage { from_us, until_us };
+        let standstills = [outage(1_000_000, 1_300_000), outage(2_500_000, 2_600_000)];
+        let jump = Episode {
+            kind: Kind::ClockJump,
+            nodes: vec![2],
+            leader: 1,
+            begun_us: 900_000,
+            ended_us: 1_100_000,
+            proof: Proof::Proven("seen".to_owned()),
+        };
+        let chronicle = Chronicle {
+            episodes: vec![jump],
+            ..Chronicle::default()
+        };
+        let reckonings = Reckonings::of(&chronicle, &standstills);
+        let gone = |at| {
+            let birth = told(2_000_000, 2_000_100, create(1_000), None);
+            [birth, told(at, at + 10, read(), None)]
+        };
+        let early = alive(&gone(2_800_000), &nobody(), &reckonings);
+        assert_valid(&early);
+        assert!(early.note.contains("199 ms early"), "{}", early.note);
+        assert_invalid(
+            &alive(&gone(2_690_000), &nobody(), &reckonings),
+            "was not found",
+        );
+        // It had nothing to make up, or no occasion.
+        let right = Reckonings::of(&Chronicle::default(), &standstills);
+        assert_invalid(&alive(&gone(2_800_000), &nobody(), &right), "was not found");
+        let once = Reckonings::of(&chronicle, &standstills[..1]);
+        assert_invalid(&alive(&gone(2_800_000), &nobody(), &once), "was not found");
     }
 
     #[test]
