@@ -2,7 +2,8 @@
 //!
 //! A change is one entry of the log that makes one voter more or one less, so that a majority of the old voters and one
 //! of the new always share a node (Ongaro, *Consensus: Bridging Theory and Practice*, 4.1). A node is added in two such
-//! entries: as a learner, which is told everything and does not vote, and as a voter once it has nearly all of the log.
+//! entries: as a learner, which is told everything and does not vote, and as a voter once it has answered and has nearly all of
+//! the log.
 //!
 //! Invariants:
 //! 1. One change after another: openraft takes it only if the last membership is the one that it was derived from and is
@@ -152,7 +153,7 @@ impl Node {
             known.at = Some(self.change_members(&known).await?);
         }
         if !known.is_voter(id) {
-            self.wait_until_near(id, deadline).await?;
+            self.wait_until_near(id, &known, deadline).await?;
             tracing::info!(node = id.get(), "the learner becomes a voter");
             known.voters.insert(id.get());
             self.change_members(&known).await?;
@@ -238,7 +239,15 @@ impl Node {
         Ok(judge(id, address, self.leadership().cluster, answer)?)
     }
 
-    async fn wait_until_near(&self, id: NodeId, deadline: Instant) -> Result<(), Error> {
+    /// Waits until a learner has the entry that made the members what they are, and nearly all others. One that has answered
+    /// nothing yet would be a voter who does not vote, however short the log is.
+    async fn wait_until_near(
+        &self,
+        id: NodeId,
+        known: &Known,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let added_at = known.at.map(|at| at.index);
         let deadline = deadline.min(Instant::now() + WAIT);
         let mut looks = interval(LOOK);
         loop {
@@ -246,7 +255,7 @@ impl Node {
             if let Some(refusal) = refusal(&self.leadership()) {
                 return Err(refusal);
             }
-            let behind = {
+            let (matched, behind) = {
                 let metrics = self.shared.raft.metrics();
                 let metrics = metrics.borrow_watched();
                 let matched = metrics
@@ -255,9 +264,10 @@ impl Node {
                     .and_then(|all| all.get(&id.get()));
                 let matched = matched.and_then(Option::as_ref).map(|id| id.index);
                 let last = metrics.last_log_index.map_or(0, |last| last + 1);
-                last - matched.map_or(0, |index| index + 1).min(last)
+                let behind = last - matched.map_or(0, |index| index + 1).min(last);
+                (matched, behind)
             };
-            if behind <= LAG_ALLOWED {
+            if matched >= added_at && behind <= LAG_ALLOWED {
                 return Ok(());
             }
             if Instant::now() + LOOK >= deadline {

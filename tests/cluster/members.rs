@@ -169,11 +169,7 @@ async fn what_cannot_be_a_member_is_refused() {
     assert_eq!(add(5, &address).await, "MEMBER_DIFFERS");
     assert_eq!(members(&client).await, voters);
 
-    // It is added, and never takes what it is sent.
-    for number in 0..1100 {
-        let put = client.keys().put("key", number.to_string()).send().await;
-        put.expect("three nodes take a write");
-    }
+    // It is added, and never takes what it is sent, however little that is.
     assert_eq!(add(4, &address).await, "MEMBER_BEHIND");
     let learner = [&voters[..], &[(4, false)]].concat();
     assert_eq!(members(&client).await, learner);
