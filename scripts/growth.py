@@ -6,6 +6,7 @@ series has a fresh one.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -27,6 +28,12 @@ FIGURES = (
     ("rss_mb", "memory of the largest node, MB", 1, "{:,.0f}"),
     ("disk_mb", "data of the largest node, MB", 1, "{:,.0f}"),
 )
+# The same of a cluster that was under load, divided by those of one that has just been started.
+BESIDE_FRESH = (
+    ("operations_per_second_of_fresh", "operations a second, of a fresh cluster's", 1, "{:.2f}"),
+    ("p99_us_of_fresh", "p99, of a fresh cluster's", 1, "{:.2f}"),
+    ("server_cpu_us_per_operation_of_fresh", "server CPU, of a fresh cluster's", 1, "{:.2f}"),
+)
 TITLES = {
     "keys": "keys in the store",
     "value": "bytes of a value",
@@ -41,7 +48,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="scripts/bench.sh --growth",
         description="Measures how the cost of puts and linearizable gets grows, as JSON, a table and plots.",
-        epilog="By default it takes about 25 minutes on two cores, 10 of them for the series `minutes`; ten million keys take 10 minutes "
+        epilog="By default it takes about 25 minutes on two cores, 15 of them for the series `minutes`; ten million keys take 10 minutes "
         "and 15 GB of disk more. It is ended by Ctrl-C and goes on where it was.",
     )
     parser.add_argument("--out", type=Path, default=Path("growth"), help="where growth.jsonl and growth.md go (%(default)s)")
@@ -49,6 +56,8 @@ def arguments():
     parser.add_argument("--series", default=",".join(TITLES), help="which, separated by commas (%(default)s)")
     parser.add_argument("--most-keys", type=int, default=1_000_000, help="keys grow tenfold from 10,000 up to this (%(default)s)")
     parser.add_argument("--minutes", type=int, default=10, help="how long the cluster of the series `minutes` is under load (%(default)s)")
+    parser.add_argument("--every", type=int, default=2, help="minutes between two points of that series (%(default)s)")
+    parser.add_argument("--load", type=int, default=64, help="clients that load it between them, with puts and gets (%(default)s)")
     parser.add_argument("--rounds", type=int, default=1, help="measure each point so often and take medians (%(default)s)")
     parser.add_argument("--seconds", type=int, default=4, help="of one measurement, after a warm-up of one (%(default)s)")
     parser.add_argument("--plot-only", action="store_true", help="table and plots of what is there, nothing is measured")
@@ -77,7 +86,7 @@ def points(series, args):
         return [(nodes, base | {"nodes": nodes}) for nodes in (3, 5)]
     if series == "clients":
         return [(clients, base | {"clients": clients}) for clients in (1, 4, 16, 64, 256, 1024, 4096)]
-    return [(minute, base | {"clients": 64}) for minute in range(1, args.minutes + 1)]
+    return [(minute, base) for minute in range(0, args.minutes + 1, args.every)]
 
 
 def is_fresh(series):
@@ -89,7 +98,7 @@ def is_fresh(series):
 
 
 class Cluster:
-    """Nodes that scripts/cluster.sh starts, over a folder of their own."""
+    """Nodes that scripts/cluster.sh starts, over a folder of their own. It takes a port for each and the one before them."""
 
     def __init__(self, folder, binary, port, nodes):
         self.folder, self.binary, self.nodes, self.port = folder, binary, nodes, port
@@ -218,12 +227,8 @@ def is_of(line, key):
 def run_series(series, args, results, binary, port):
     cluster = None
     folder = args.out.resolve() / "cluster"
-    # A cluster that was up for some minutes cannot be had again: this series begins anew.
-    whole = series == "minutes"
-    if whole and len([line for line in results.lines if line["series"] == series]) < args.minutes * len(OPERATIONS):
-        results.forget({"series": series})
     try:
-        for round_number in range(1, (1 if whole else args.rounds) + 1):
+        for round_number in range(1, args.rounds + 1):
             for x, settings in points(series, args):
                 key = {"series": series, "x": x, "round": round_number, "seconds": args.seconds}
                 left = [it for it in OPERATIONS if not results.has(key | {"operation": it})]
@@ -240,12 +245,8 @@ def run_series(series, args, results, binary, port):
                 print(f"growth.py: {TITLES[series]}: {x:,} (round {round_number})", file=sys.stderr)
                 # A get puts every key before, so the puts find them all there.
                 for operation in sorted(left):
-                    if whole:
-                        seconds, warm_up = 30 - 2, 0
-                    else:
-                        cluster.settle()
-                        seconds, warm_up = args.seconds, 1
-                    found = measure(cluster, operation, settings, seconds, warm_up)
+                    cluster.settle()
+                    found = measure(cluster, operation, settings, args.seconds, warm_up=1)
                     if found is None:
                         results.missing += 1
                         continue
@@ -253,6 +254,68 @@ def run_series(series, args, results, binary, port):
     finally:
         if cluster:
             cluster.end()
+
+
+def run_minutes(args, results, binary, port):
+    """One cluster that stays under load, measured beside one that has just been started. What else the machine does meets both alike,
+    and what is divided by the other's is what time alone has done."""
+    series = "minutes"
+    # A cluster that was up for some minutes cannot be had again: this series begins anew.
+    results.forget({"series": series})
+    folder = args.out.resolve()
+    aged = fresh = None
+    before = {"loaded": 0, "load_errors": 0}
+    try:
+        for x, settings in points(series, args):
+            if aged is None:
+                aged = Cluster(folder / "aged", binary, port, settings["nodes"])
+            else:
+                before = load(aged, settings | {"clients": args.load}, 60 * args.every, results)
+            print(f"growth.py: {TITLES[series]}: {x:,}", file=sys.stderr)
+            fresh = Cluster(folder / "fresh", binary, port + 1 + settings["nodes"], settings["nodes"])
+            for operation in sorted(OPERATIONS):
+                pairs = [pair(aged, fresh, operation, settings, args.seconds) for _ in range(max(3, args.rounds))]
+                results.missing += pairs.count(None)
+                for number, found in enumerate(filter(None, pairs), 1):
+                    key = {"series": series, "x": x, "round": number, "seconds": args.seconds, "operation": operation}
+                    results.add(key | before | found)
+            fresh.end()
+            fresh = None
+    finally:
+        for cluster in filter(None, (aged, fresh)):
+            cluster.end()
+
+
+def pair(aged, fresh, operation, settings, seconds):
+    """The figures of one cluster, and how many times the other's they are."""
+    both = []
+    for cluster in (fresh, aged):
+        cluster.settle()
+        both.append(measure(cluster, operation, settings, seconds, warm_up=1))
+    if None in both:
+        return None
+    ratios = {}
+    for field, *_ in BESIDE_FRESH:
+        of_each = [found[field.removesuffix("_of_fresh")] for found in both]
+        ratios[field] = round(of_each[1] / of_each[0], 4)
+    return both[1] | ratios
+
+
+def load(cluster, settings, seconds, results):
+    """Puts and gets in turn, as long as that. Returns how many, and how many failed."""
+    until = time.monotonic() + seconds
+    total = {"loaded": 0, "load_errors": 0}
+    for operation in itertools.cycle(OPERATIONS):
+        left = int(until - time.monotonic())
+        if left < 2:
+            return total
+        found = measure(cluster, operation, settings, min(30, left), warm_up=0)
+        if found is None:
+            results.missing += 1
+            continue
+        total["loaded"] += found["operations"]
+        total["load_errors"] += found["errors"]
+    return total
 
 
 # ---- table and plots ----------------------------------------------------------------------------------------
@@ -269,19 +332,24 @@ def medians(lines, series, operation):
         values = [line[field] for line in of_x if line.get(field) is not None]
         return statistics.median(values) if values else None
 
-    return {x: {field: median(of_x, field) for field, *_ in FIGURES} for x, of_x in sorted(found.items())}
+    return {x: {field: median(of_x, field) for field, *_ in FIGURES + BESIDE_FRESH} for x, of_x in sorted(found.items())}
+
+
+def figures_of(series):
+    """The columns of its table."""
+    return FIGURES + BESIDE_FRESH if series == "minutes" else FIGURES
 
 
 def table(lines):
     rows = []
     for series, title in TITLES.items():
-        head = [title, "operation", *(name for _, name, *_ in FIGURES), "errors"]
+        head = [title, "operation", *(name for _, name, *_ in figures_of(series)), "errors"]
         body = []
         for operation in OPERATIONS:
             for x, figures in medians(lines, series, operation).items():
                 errors = sum(it["errors"] for it in lines if (it["series"], it["x"], it["operation"]) == (series, x, operation))
                 cells = [
-                    "–" if figures[field] is None else form.format(figures[field] / scale) for field, _, scale, form in FIGURES
+                    "–" if figures[field] is None else form.format(figures[field] / scale) for field, _, scale, form in figures_of(series)
                 ]
                 body.append([f"{x:,}", operation, *cells, str(errors)])
         if body:
@@ -295,6 +363,7 @@ PANELS = (
     ("p99_us", "p99, ms"),
     ("server_cpu_us_per_operation", "server CPU, µs an operation"),
 )
+PANELS_BESIDE_FRESH = tuple(it[:2] for it in BESIDE_FRESH)
 # Colours that stand out from white and from black; text takes whatever the page has.
 STYLE = """<style>
 text { font: 11px system-ui, sans-serif; fill: #333 }
@@ -325,7 +394,7 @@ def ticks_to(highest):
 
 def panel(found, field, title, series, offset):
     """One figure over what grows: from nothing, so that what is flat looks flat."""
-    scale = next(it[2] for it in FIGURES if it[0] == field)
+    scale = next(it[2] for it in FIGURES + BESIDE_FRESH if it[0] == field)
     lines = {
         operation: [(x, figures[field] / scale) for x, figures in of.items() if figures[field] is not None]
         for operation, of in found.items()
@@ -363,11 +432,12 @@ def panel(found, field, title, series, offset):
 
 def plot(lines, series):
     found = {operation: medians(lines, series, operation) for operation in OPERATIONS}
-    width = WIDTH * len(PANELS)
+    which = PANELS_BESIDE_FRESH if series == "minutes" else PANELS
+    width = WIDTH * len(which)
     legend = " ".join(
         f'<text class="{operation}" x="{width - 130 + 65 * nth}" y="12">● {operation}</text>' for nth, operation in enumerate(OPERATIONS)
     )
-    panels = [panel(found, field, title, series, WIDTH * nth) for nth, (field, title) in enumerate(PANELS)]
+    panels = [panel(found, field, title, series, WIDTH * nth) for nth, (field, title) in enumerate(which)]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" role="img">'
     return "\n".join([head, f"<title>Cost over {TITLES[series]}</title>", STYLE, legend, *panels, "</svg>"]) + "\n"
 
@@ -383,7 +453,10 @@ def main():
     if not args.plot_only:
         try:
             for series in args.series:
-                run_series(series, args, results, binary, port)
+                if series == "minutes":
+                    run_minutes(args, results, binary, port)
+                else:
+                    run_series(series, args, results, binary, port)
         except KeyboardInterrupt:
             sys.exit("growth.py: interrupted; the same call goes on from here")
     text = table(results.lines)

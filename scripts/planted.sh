@@ -24,6 +24,7 @@ readonly BUGS=(
     "truncate-off-by-one isolate-leader,kill-all,latency registers,carts"
     "replies-not-in-snapshots isolate-follower,kill-follower,snapshot,latency carts,registers,lists"
     "applied-apart kill-follower,kill-all,snapshot,latency registers,carts,lists"
+    "forgotten-time kill-all,kill-majority,clock-jump,rolling-restart sessions,registers"
     "default-recovery corruption"
 )
 

@@ -8,20 +8,24 @@
 //!    by its monotonic clock, also when it comes to lead. Wall-clock jumps on any node change nothing. What is heard is late
 //!    by as long as it was under way, so a follower that knows a later time stays with that: or log time would fall
 //!    behind with each heartbeat that was held up before its sender died.
-//! 2. A node that was restarted knows nothing of log time. If it is elected before it has heard a leader, it goes on from
+//! 2. A node writes down what it knows, beside the clock of its machine, see [`LogClock::note`]. One that was restarted goes on
+//!    from there, if the machine was not.
+//! 3. A node whose machine was restarted knows nothing of log time. If it is elected before it has heard a leader, it goes on from
 //!    what its voters say: every answer to a candidate carries the voter's log clock. The latest counts.
-//! 3. Only if none of those who elected it knows log time either do wall clocks count: then the earliest of theirs and its
+//! 4. Only if none of those who elected it knows log time either do wall clocks count: then the earliest of theirs and its
 //!    own, and never a time before what was applied.
 //!
-//! So whatever wall clocks show, log time passes as fast as time does, until a majority has been restarted without hearing
-//! of log time in between. (Pauses are time: a monotonic clock goes on while a process is stopped, but not while a machine
-//! sleeps, which makes log time late and never early.) Then:
+//! So whatever wall clocks show, log time passes as fast as time does, until the machines of a majority have been restarted
+//! without hearing of log time in between. (Pauses are time: a monotonic clock goes on while a process is stopped, but not while a
+//! machine sleeps, which makes log time late and never early.) Then:
 //!
 //! - Time that passed while nobody led counts, because wall clocks showed it.
 //! - Nothing ends early, unless the wall clock of *every* node of the electing majority is ahead of log time; then by as
 //!   much as the least of them is ahead. One fast clock among nodes that are right does nothing.
 //! - Where the earliest of these clocks is behind, everything lives longer by as much as it is behind, at most by as long
-//!   as nobody led.
+//!   as nobody led. If that happens again, with clocks that are right, log time makes it up at once.
+
+mod machine;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,13 +36,17 @@ use tokio::time::Instant;
 use crate::planted::{self, Bug};
 use crate::types::LogTime;
 
+pub use machine::{BootId, MachineTime};
+
 /// Wall time, or a hand that a test moves.
 #[derive(Debug, Clone)]
 pub enum Clock {
     /// The system's wall clock.
     System,
-    /// Shows what the test last set, in Unix milliseconds.
+    /// Shows what the test last set, in Unix milliseconds, on a machine that is restarted with each of its processes.
     Manual(Arc<AtomicU64>),
+    /// Shows what the test last set, on the machine that there is.
+    Skewed(Arc<AtomicU64>),
 }
 
 impl Clock {
@@ -61,9 +69,17 @@ impl Clock {
                 .map_or(0, |since| {
                     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
                 }),
-            Self::Manual(hand) => hand.load(Ordering::Relaxed),
+            Self::Manual(hand) | Self::Skewed(hand) => hand.load(Ordering::Relaxed),
         };
         LogTime::from_millis(millis)
+    }
+
+    /// The clock of the machine, if what it showed to an earlier process means something to this one.
+    fn of_machine(&self) -> Option<MachineTime> {
+        match self {
+            Self::System | Self::Skewed(_) => MachineTime::now(),
+            Self::Manual(_) => None,
+        }
     }
 }
 
@@ -79,7 +95,7 @@ pub struct LogClock {
 struct Known {
     /// Log time, as leaders had it.
     log: Option<Anchor>,
-    /// The latest that a voter knew.
+    /// The latest that a voter knew, or this node itself before it was restarted.
     told: Option<Anchor>,
     /// The earliest wall clock of voters who did not know log time.
     wall: Option<Anchor>,
@@ -121,6 +137,15 @@ impl Anchor {
     }
 }
 
+/// Log time as a node knew it at a moment of its machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Note {
+    /// Log time.
+    pub log_time: LogTime,
+    /// When it was that.
+    pub at: MachineTime,
+}
+
 /// What a voter tells a candidate of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Testimony {
@@ -138,6 +163,25 @@ impl LogClock {
             wall,
             known: Mutex::default(),
         }
+    }
+
+    /// What this node should write down, to go on from it after a restart; `None` while it knows nothing. It need not be new: time
+    /// passes as fast on one clock as on the other.
+    #[must_use]
+    pub fn note(&self) -> Option<Note> {
+        let at = self.wall.of_machine()?;
+        let log_time = self.peek()?;
+        Some(Note { log_time, at })
+    }
+
+    /// Goes on from what an earlier process wrote down. Returns log time as it follows, or `None` if the machine was restarted since.
+    pub fn recall(&self, note: Note) -> Option<LogTime> {
+        let passed = self.wall.of_machine()?.since(note.at)?;
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+        let time = LogTime::from_millis(note.log_time.as_millis().saturating_add(passed));
+        let mut known = self.lock();
+        known.told = Some(Anchor::later(known.told, time));
+        Some(time)
     }
 
     /// A leader's heartbeat said that it is `time`.
@@ -262,6 +306,62 @@ mod tests {
             let shown = clock.peek().expect("it is anchored");
             assert!(shown >= applied, "{shown}");
         }
+    }
+
+    #[test]
+    fn a_restarted_node_goes_on_by_the_clock_of_its_machine() {
+        let skewed = |millis| LogClock::new(Clock::Skewed(Arc::new(AtomicU64::new(millis))));
+        let before = skewed(9_000_000);
+        assert_eq!(before.note(), None, "it knows nothing");
+        before.observe(LogTime::from_millis(1_000));
+        let mut note = before.note().expect("it was told");
+        let shown = note.log_time.as_millis();
+        assert!((1_000..500_000).contains(&shown), "{shown}");
+
+        // As if two thousand seconds had passed since, or nearly so on a machine that has just been started.
+        let passed = note.at.millis.min(2_000_000);
+        note.at.millis -= passed;
+        let after = skewed(5);
+        let recalled = after.recall(note).expect("the machine is the same");
+        assert!(recalled.as_millis() >= shown + passed, "{recalled}");
+        let time = after.now(LogTime::default()).as_millis();
+        assert!(
+            (shown + passed..shown + passed + 500_000).contains(&time),
+            "{time}"
+        );
+        assert_eq!(
+            after.testify().log_time.map(|it| it >= recalled),
+            Some(true)
+        );
+    }
+
+    #[test]
+    fn what_was_written_down_before_the_machine_was_restarted_says_nothing() {
+        let clock = LogClock::new(Clock::System);
+        clock.observe(LogTime::from_millis(1_000));
+        let good = clock.note().expect("it was told");
+        let mut other = good;
+        other.at.boot = BootId::new([7; BootId::BYTES]);
+        let mut later = good;
+        later.at.millis += 1_000_000;
+        for note in [other, later] {
+            let after = LogClock::new(Clock::System);
+            assert_eq!(after.recall(note), None);
+            assert_eq!(after.peek(), None);
+        }
+        let rebooted = LogClock::new(Clock::manual(5));
+        assert_eq!(rebooted.recall(good), None);
+    }
+
+    #[test]
+    fn voters_who_know_a_later_time_than_was_written_down_are_believed() {
+        let clock = LogClock::new(Clock::System);
+        clock.observe(LogTime::from_millis(1_000));
+        let note = clock.note().expect("it was told");
+        let after = LogClock::new(Clock::System);
+        after.recall(note).expect("the machine is the same");
+        after.hear(voter(Some(5_000_000), 0));
+        assert!(after.now(LogTime::default()).as_millis() >= 5_000_000);
     }
 
     fn voter(log_time: Option<u64>, wall_time: u64) -> Testimony {

@@ -35,6 +35,8 @@ pub enum Bug {
     RepliesNotInSnapshots,
     /// Where the log was applied up to is stored a moment before what was applied.
     AppliedApart,
+    /// A restarted node does not go on from the log time that it wrote down.
+    ForgottenTime,
 }
 
 /// So many groups of a log are synced even with [`Bug::UnsyncedLog`]: without any, there is no cluster to come back to, and nothing to
@@ -62,7 +64,7 @@ pub const fn has(_: Bug) -> bool {
 }
 
 /// Their names in the environment.
-pub const ALL: [(&str, Bug); 14] = [
+pub const ALL: [(&str, Bug); 15] = [
     ("unsynced-log", Bug::UnsyncedLog),
     ("leader-reads", Bug::LeaderReads),
     ("follower-reads", Bug::FollowerReads),
@@ -77,4 +79,5 @@ pub const ALL: [(&str, Bug); 14] = [
     ("truncate-off-by-one", Bug::TruncateOffByOne),
     ("replies-not-in-snapshots", Bug::RepliesNotInSnapshots),
     ("applied-apart", Bug::AppliedApart),
+    ("forgotten-time", Bug::ForgottenTime),
 ];

@@ -60,17 +60,33 @@ pub struct ElectionTimers {
 }
 
 /// Asks for votes whenever the leader is missed, until some leader is heard or this node leads. `is_gone` says whether the
-/// process of a node has ended for certain. Ends when Raft does.
-pub async fn campaign<SM, G>(
+/// process of a node has ended for certain. Ends when Raft does. Connections that break from this call on count, whenever what is
+/// returned is first polled.
+pub fn campaign<SM, G>(
     raft: Raft<TypeConfig, SM>,
     contact: LeaderContact,
     timers: ElectionTimers,
-    is_gone: impl Fn(u64) -> G + Send,
+    is_gone: impl Fn(u64) -> G + Send + Sync,
+) -> impl Future<Output = ()> + Send
+where
+    SM: RaftStateMachine<TypeConfig>,
+    G: Future<Output = bool> + Send,
+{
+    let losses = contact.get().losses;
+    campaign_since(losses, raft, contact, timers, is_gone)
+}
+
+/// The same, with connections that broke after so many `losses`.
+async fn campaign_since<SM, G>(
+    mut losses: u64,
+    raft: Raft<TypeConfig, SM>,
+    contact: LeaderContact,
+    timers: ElectionTimers,
+    is_gone: impl Fn(u64) -> G + Send + Sync,
 ) where
     SM: RaftStateMachine<TypeConfig>,
     G: Future<Output = bool> + Send,
 {
-    let mut losses = contact.get().losses;
     loop {
         let missed = contact.missed(timers.silence, losses).await;
         let is_lost = missed.losses != losses;

@@ -29,6 +29,7 @@ mod snapshot;
 mod space;
 mod status;
 mod tick;
+mod timekeeping;
 mod transfer;
 mod watch;
 

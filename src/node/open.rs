@@ -19,7 +19,9 @@ use super::bootstrap::{BootstrapError, Newborn, Settled};
 use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
-use super::{Disks, Node, Parts, Raft, recognition, snapshot, space, watch as watching};
+use super::{
+    Disks, Node, Parts, Raft, recognition, snapshot, space, timekeeping, watch as watching,
+};
 use crate::clock::{Clock, LogClock};
 use crate::config::{NodeConfig, Snapshots, Timers};
 use crate::limits;
@@ -175,6 +177,7 @@ impl Prepared {
             instance: self.newborn.instance,
         };
         let log_clock = Arc::new(LogClock::new(self.clock));
+        timekeeping::recall(&log_clock, &self.log_db)?;
         let contact = LeaderContact::new(Arc::clone(&log_clock));
         let disk = space::Disk::open(&config)?;
         let machine = {
@@ -226,6 +229,11 @@ impl Prepared {
             raft,
         });
         node.tend(disk, contact.clone());
+        let keeps = (
+            Arc::clone(&node.shared.log_clock),
+            Arc::clone(&node.shared.base.log_db),
+        );
+        node.spawn(|stop| timekeeping::run(keeps.0, keeps.1, stop));
         node.inquire(Inquiry {
             newborn: self.newborn,
             cluster,

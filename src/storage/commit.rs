@@ -32,7 +32,7 @@ use super::high_water::HighWater;
 use super::wire::{self, Key, Record, Table};
 use crate::limits;
 use crate::planted::{self, Bug};
-use crate::raft::{LogId, TypeConfig};
+use crate::raft::TypeConfig;
 use crate::types::ShardId;
 
 /// How long writes wait while `RocksDB` has no room for a table. It looks again every five seconds.
@@ -219,9 +219,9 @@ enum Message {
     Stop,
 }
 
-/// Committed hints, by shard. They are saved with whatever group comes next, because a commit alone is worth
+/// The newest of each. They are saved with whatever group comes next, because such a record alone is worth
 /// neither an fsync nor waking the thread.
-type Hints = Arc<Mutex<BTreeMap<ShardId, LogId>>>;
+type Hints = Arc<Mutex<BTreeMap<Key, Record>>>;
 
 /// The way to the commit thread.
 #[derive(Debug, Clone)]
@@ -260,9 +260,9 @@ impl CommitQueue {
         receiver.await.unwrap_or(Err(Error::Stopped))
     }
 
-    /// Leaves a committed hint for the next group.
-    pub(super) fn hint(&self, shard: ShardId, committed: LogId) {
-        lock(&self.hints).insert(shard, committed);
+    /// Leaves a record that may be old for the next group.
+    pub(super) fn hint(&self, key: Key, message: &impl prost::Message) {
+        lock(&self.hints).insert(key, Record::seal(key, message));
     }
 
     /// Becomes `Some` when a write has failed. The node must stop then.
@@ -435,11 +435,7 @@ impl<S: Sink> Thread<S> {
 
     fn take_hints(&self) -> Vec<Change> {
         let hints = std::mem::take(&mut *lock(&self.hints));
-        let seal = |(shard, committed): (ShardId, LogId)| {
-            let message: crate::proto::internal::LogId = committed.into();
-            Change::Put(Record::seal(Key::Committed(shard), &message))
-        };
-        hints.into_iter().map(seal).collect()
+        hints.into_values().map(Change::Put).collect()
     }
 
     fn reclaim(&mut self, ranges: &[RangeInclusive<Key>]) {

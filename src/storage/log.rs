@@ -344,7 +344,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// Not durable when it returns: the hint goes with the next group.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         if let Some(committed) = committed {
-            self.shared.queue.hint(self.shared.shard, committed);
+            let key = Key::Committed(self.shared.shard);
+            self.shared.queue.hint(key, &pb::LogId::from(committed));
         }
         Ok(())
     }

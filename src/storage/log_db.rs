@@ -216,6 +216,16 @@ impl LogDb {
             .await
     }
 
+    /// What [`LogDb::note_log_time`] was last told, as far as the log goes.
+    pub fn log_time(&self) -> Result<Option<pb::StoredLogTime>, Error> {
+        self.reader.get(Key::LogTime)
+    }
+
+    /// Leaves it to the next commit group: durable when that is, and costs no sync of its own.
+    pub fn note_log_time(&self, log_time: &pb::StoredLogTime) {
+        self.queue.hint(Key::LogTime, log_time);
+    }
+
     /// Opens a shard's log after verifying all of it.
     pub fn log(&self, shard: ShardId) -> Result<LogStore, Error> {
         LogStore::open(

@@ -9,6 +9,7 @@
 //! | meta | 3 generation | shard | 0 | [`pb::StoredNumber`]: which state directory is the current one |
 //! | meta | 4 head | shard | 0 | [`pb::LogHead`]: vote, purge point, last entry |
 //! | meta | 5 committed | shard | 0 | [`pb::LogId`]: a hint that may be old |
+//! | meta | 7 log time | `NODE` | 0 | [`pb::StoredLogTime`]: a hint that may be old |
 //! | entries | 6 entry | shard | log index | [`pb::Entry`] |
 //!
 //! Every value ends with the XXH3-64 of key and message, so that a record that was damaged, or stands under
@@ -55,6 +56,8 @@ pub(super) enum Key {
     Head(ShardId),
     /// How far a shard was committed.
     Committed(ShardId),
+    /// Log time, as the node last knew it.
+    LogTime,
     /// A log entry.
     Entry(ShardId, u64),
 }
@@ -76,6 +79,7 @@ impl Key {
             Self::Generation(shard) => (3, shard.get(), 0),
             Self::Head(shard) => (4, shard.get(), 0),
             Self::Committed(shard) => (5, shard.get(), 0),
+            Self::LogTime => (7, NODE, 0),
             Self::Entry(shard, index) => (6, shard.get(), index),
         };
         let mut key = [0; KEY_BYTES];
@@ -94,6 +98,7 @@ impl fmt::Display for Key {
             Self::Generation(shard) => write!(f, "the generation of shard {}", shard.get()),
             Self::Head(shard) => write!(f, "the log head of shard {}", shard.get()),
             Self::Committed(shard) => write!(f, "the committed hint of shard {}", shard.get()),
+            Self::LogTime => write!(f, "the log time"),
             Self::Entry(shard, index) => write!(f, "log entry {index} of shard {}", shard.get()),
         }
     }
@@ -199,6 +204,7 @@ mod tests {
             Key::Generation(SHARD),
             Key::Head(SHARD),
             Key::Committed(SHARD),
+            Key::LogTime,
             Key::Entry(SHARD, 0),
         ];
         let mut places: Vec<_> = keys.iter().map(|key| key.encode()).collect();

@@ -1,7 +1,8 @@
 //! Wall clocks that differ by an hour, stand still, and jump, while leaders die.
 //!
 //! A process cannot be given a wall clock of its own, so these nodes share the test's process: each has a data
-//! directory, a socket, threads and a clock of its own. One that is stopped loses all of them at once.
+//! directory, a socket, threads and a clock of its own. One that is stopped loses all of them at once: it is as if its machine had
+//! been restarted, but where a test says that the machine stays up.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,11 +37,13 @@ struct Node {
     arguments: Vec<String>,
     /// What its wall clock shows. It moves only when the test moves it.
     hand: Arc<AtomicU64>,
+    /// Of which kind that is: whether the node's machine is restarted with it.
+    clock: fn(Arc<AtomicU64>) -> Clock,
     threads: Option<Runtime>,
 }
 
 impl Node {
-    fn all(folder: &Path, hands: [u64; 3]) -> Vec<Self> {
+    fn all(folder: &Path, clock: fn(Arc<AtomicU64>) -> Clock, hands: [u64; 3]) -> Vec<Self> {
         let addresses = hands.map(|_| format!("127.0.0.1:{}", unused_port()));
         let members: Vec<_> = (1..)
             .zip(&addresses)
@@ -58,6 +61,7 @@ impl Node {
                     format!("--initial-cluster={}", members.join(",")),
                 ],
                 hand: Arc::new(AtomicU64::new(hand)),
+                clock,
                 threads: None,
             })
             .collect()
@@ -73,7 +77,7 @@ impl Node {
         let words = ["trolley", &data].map(str::to_owned);
         let words = words.into_iter().chain(self.arguments.iter().cloned());
         let config = NodeConfig::try_from(Serve::parse_from(words).args).expect("valid flags");
-        let clock = Clock::Manual(Arc::clone(&self.hand));
+        let clock = (self.clock)(Arc::clone(&self.hand));
         let address = self.address.clone();
         threads.spawn(async move {
             let listener = process::listen(&address).await.expect("the port is free");
@@ -186,7 +190,11 @@ async fn wall_clocks_that_differ_and_jump_end_no_session_early_and_none_late() {
     let folder = TempDir::with_prefix("trolley-clocks-").expect("a temporary folder can be made");
     let started = Instant::now();
     let today = Clock::System.now().as_millis();
-    let mut nodes = Node::all(folder.path(), [today - HOUR_MS, today, today + HOUR_MS]);
+    let mut nodes = Node::all(
+        folder.path(),
+        Clock::Manual,
+        [today - HOUR_MS, today, today + HOUR_MS],
+    );
     for node in &mut nodes {
         node.start();
     }
@@ -256,7 +264,7 @@ async fn a_fast_clock_ends_nothing_early_even_after_everybody_was_down() {
     let started = Instant::now();
     let today = Clock::System.now().as_millis();
     let elapsed = || u64::try_from(started.elapsed().as_millis()).expect("minutes");
-    let mut nodes = Node::all(folder.path(), [today; 3]);
+    let mut nodes = Node::all(folder.path(), Clock::Manual, [today; 3]);
     for node in &mut nodes {
         node.start();
     }
@@ -296,6 +304,61 @@ async fn a_fast_clock_ends_nothing_early_even_after_everybody_was_down() {
 
     client.close().await;
     for node in nodes.iter_mut().filter(|node| node.threads.is_some()) {
+        node.kill().await;
+    }
+}
+
+/// Where only processes were restarted, and be it all of them, log time passes as fast as time, whatever wall clocks show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_processes_go_on_by_the_clock_of_their_machine() {
+    /// Three clocks are read, each in whole milliseconds.
+    const ROUNDING: Duration = Duration::from_millis(5);
+    let folder = TempDir::with_prefix("trolley-clocks-").expect("a temporary folder can be made");
+    let today = Clock::System.now().as_millis();
+    let mut nodes = Node::all(folder.path(), Clock::Skewed, [today; 3]);
+    for node in &mut nodes {
+        node.start();
+    }
+    let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
+    let client = connect(&endpoints);
+    leader(&client).await;
+
+    // A log time, and between which two moments it was that.
+    let stamped = async || {
+        let before = Instant::now();
+        let put = client.keys().put("k", "v").send().await;
+        put.expect("the cluster takes a write");
+        let time = Duration::from_millis(log_time(&client).await);
+        (time, before, Instant::now())
+    };
+    // Each node writes down what it knows once a second, with the next write.
+    let started = Instant::now();
+    eventually("writes for longer than that", async || {
+        stamped().await;
+        started.elapsed() > Duration::from_millis(2_500)
+    })
+    .await;
+    for shown in [today - HOUR_MS, today, today + HOUR_MS, today] {
+        let (earlier, began, ended) = stamped().await;
+        for node in &mut nodes {
+            node.kill().await;
+            node.hand.store(shown, Ordering::Relaxed);
+        }
+        for node in &mut nodes {
+            node.start();
+        }
+        leader(&client).await;
+        let (later, begins, ends) = stamped().await;
+        let passed = later.saturating_sub(earlier);
+        let (least, most) = (begins - ended, ends - began);
+        assert!(
+            passed + ROUNDING >= least && passed <= most + ROUNDING,
+            "log time passed by {passed:?}, in {least:?} to {most:?}, with wall clocks at {shown} of {today}"
+        );
+    }
+
+    client.close().await;
+    for node in &mut nodes {
         node.kill().await;
     }
 }

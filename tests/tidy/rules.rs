@@ -68,7 +68,10 @@ pub const OPEN_TO_ALL: &[&str] = &["limits", "planted", "types"];
 /// Where a crate, and the crates whose names begin with its name, may be used.
 pub const CRATES: &[(&str, &[&str])] = &[
     ("rocksdb", &["src/storage"]),
-    ("rustix", &["src/storage", "src/torture", "src/process"]),
+    (
+        "rustix",
+        &["src/clock", "src/storage", "src/torture", "src/process"],
+    ),
     (
         "openraft",
         &["src/raft", "src/storage", "src/network", "src/node"],

@@ -96,12 +96,13 @@ const STATE_KEYS: [&str; 18] = [
 ];
 
 /// Those of the log database.
-const LOG_KEYS: [&str; 6] = [
+const LOG_KEYS: [&str; 7] = [
     "Group",
     "Identity",
     "Generation",
     "Head",
     "Committed",
+    "LogTime",
     "Entry",
 ];
 
@@ -335,6 +336,7 @@ fn open_log(key: &[u8], value: &[u8]) -> Vec<Content> {
             vec![content]
         }
         K::Committed(_) => vec![unseal::<pb::LogId>("LogId", key, value).1],
+        K::LogTime => vec![unseal::<pb::StoredLogTime>("StoredLogTime", key, value).1],
         K::Entry(..) => {
             let (stored, content) = unseal::<pb::Entry>("Entry", key, value);
             let mut entry = Entry::try_from(stored.clone()).expect("it opens");
@@ -367,6 +369,7 @@ fn log_key(key: &[u8]) -> wire::Key {
         K::Generation(shard),
         K::Head(shard),
         K::Committed(shard),
+        K::LogTime,
         K::Entry(shard, index),
     ];
     let known = all.into_iter().find(|known| known.encode() == *key);
@@ -623,6 +626,11 @@ async fn log_records(offer: &mut dyn FnMut(&Fixture)) {
     log.purge(log_id(4)).await.expect("queued");
     let committed = log.save_committed(Some(log_id(6))).await;
     committed.expect("queued");
+    db.note_log_time(&pb::StoredLogTime {
+        log_time: 1_000_001,
+        boot: Bytes::from_static(&[9; 16]),
+        machine_time: 77_000,
+    });
     let vote = pb::Vote {
         term: 3,
         node_id: 2,

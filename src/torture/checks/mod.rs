@@ -124,17 +124,11 @@ pub fn all(record: &Record) -> Vec<Check> {
         checks.push(lists::serialisable(&record.listings, audit));
     }
     if ran("sessions") {
-        let outages = recovery::outages(&record.probes);
-        let standstills = recovery::standstills(&record.chronicle, &outages, record.about.nodes);
         checks.push(sessions::ended(&record.sessions, audit));
-        let reckonings = recovery::Reckonings::of(&record.chronicle, &standstills);
-        checks.push(sessions::alive(&record.sessions, audit, &reckonings));
+        checks.push(sessions::alive(&record.sessions, audit));
         checks.push(sessions::contents(&record.sessions));
-        checks.push(sessions::expiry(
-            &record.sessions,
-            &LogTime::of(&record.probes),
-            &standstills,
-        ));
+        let log_time = LogTime::of(&record.probes);
+        checks.push(sessions::expiry(&record.sessions, &log_time));
     }
     if ran("watch") {
         checks.push(watch::complete(&record.feeds, &record.history, audit));

@@ -1,12 +1,12 @@
 //! How long it took until somebody was served again, from probes that do not wait for each other; and that it came to that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::Check;
+use crate::torture::faults::Proof;
 use crate::torture::faults::chronicle::Chronicle;
-use crate::torture::faults::{Kind, Proof};
 use crate::torture::record::Sample;
 use crate::torture::workloads::probes::Probes;
 
@@ -43,73 +43,12 @@ pub fn outages(probes: &[Probes]) -> Vec<Outage> {
 }
 
 /// How much of a stretch of time was outage.
-#[must_use]
-pub fn idle(outages: &[Outage], from_us: u64, until_us: u64) -> u64 {
+fn idle(outages: &[Outage], from_us: u64, until_us: u64) -> u64 {
     let within = outages.iter().map(|outage| {
         let begin = outage.from_us.max(from_us);
         outage.until_us.min(until_us).saturating_sub(begin)
     });
     within.sum()
-}
-
-/// Outages in which log time may have stood still. It is forgotten where most nodes are down at the same moment; wall clocks count
-/// then, and where the earliest of them is behind, log time goes on from what was last applied.
-#[must_use]
-pub fn standstills(chronicle: &Chronicle, outages: &[Outage], nodes: u64) -> Vec<Outage> {
-    let forgot = |outage: &&Outage| {
-        let from_us = outage.from_us.saturating_sub(AFTERMATH_US);
-        let episodes = chronicle.episodes.iter();
-        let ended = episodes
-            .filter(|it| it.kind.ends_processes())
-            .filter(|it| it.begun_us <= outage.until_us && it.ended_us >= from_us)
-            .flat_map(|it| it.nodes.iter().copied());
-        let deaths = chronicle.deaths.iter();
-        let dead = deaths
-            .filter(|it| (from_us..=outage.until_us).contains(&it.at_us))
-            .map(|it| it.node);
-        let down: BTreeSet<u64> = ended.chain(dead).collect();
-        down.len() as u64 > nodes / 2
-    };
-    outages.iter().filter(forgot).copied().collect()
-}
-
-/// When log time may have been reckoned anew, and what it may have missed before.
-#[derive(Debug, Default)]
-pub struct Reckonings {
-    /// Outages behind which wall clocks counted.
-    all: Vec<Outage>,
-    /// Those behind which the earliest of them was perhaps behind, so that log time went on from where it had been.
-    behind: Vec<Outage>,
-}
-
-impl Reckonings {
-    /// Of these standstills: in some of them a clock was wrong.
-    #[must_use]
-    pub fn of(chronicle: &Chronicle, standstills: &[Outage]) -> Self {
-        let jumps = chronicle.episodes.iter();
-        let jumps: Vec<_> = jumps.filter(|it| it.kind == Kind::ClockJump).collect();
-        let was_wrong = |outage: &&Outage| {
-            let mut jumps = jumps.iter();
-            jumps.any(|it| it.begun_us <= outage.until_us && it.ended_us >= outage.from_us)
-        };
-        Self {
-            all: standstills.to_vec(),
-            behind: standstills.iter().filter(was_wrong).copied().collect(),
-        }
-    }
-
-    /// How much faster than time log time may have passed between these two: it makes up what it had missed by then when it is
-    /// reckoned again, by clocks that are right.
-    #[must_use]
-    pub fn leap_us(&self, from_us: u64, until_us: u64) -> u64 {
-        let mut all = self.all.iter();
-        let is_reckoned = all.any(|it| it.until_us > from_us && it.from_us < until_us);
-        if is_reckoned {
-            idle(&self.behind, 0, from_us)
-        } else {
-            0
-        }
-    }
 }
 
 /// Times to recovery.
@@ -324,7 +263,7 @@ mod tests {
     use super::super::Judgement;
     use super::super::testing::{assert_invalid, assert_valid, lost, told};
     use super::*;
-    use crate::torture::faults::{Episode, Transition};
+    use crate::torture::faults::{Episode, Kind, Transition};
 
     fn transition(at_us: u64, can_serve: bool) -> Transition {
         Transition {
@@ -354,38 +293,6 @@ mod tests {
         assert_eq!(idle(&found, 0, 900_000), 800_000);
         assert_eq!(idle(&found, 1_000, 2_000), 1_000);
         assert_eq!(idle(&found, 801_000, 900_000), 0);
-    }
-
-    #[test]
-    fn log_time_stands_still_where_most_nodes_are_down_at_once() {
-        let outage = Outage {
-            from_us: 10_000_000,
-            until_us: 11_000_000,
-        };
-        let episode = |kind, nodes: &[u64], begun_us| Episode {
-            kind,
-            nodes: nodes.to_vec(),
-            leader: 1,
-            begun_us,
-            ended_us: begun_us + 500_000,
-            proof: Proof::Proven("seen".to_owned()),
-        };
-        let stand_still = |episodes: &[Episode]| {
-            let mut chronicle = chronicle(&[]);
-            chronicle.episodes = episodes.to_vec();
-            !standstills(&chronicle, &[outage], 3).is_empty()
-        };
-        let at = 10_100_000;
-        assert!(stand_still(&[episode(Kind::KillAll, &[1, 2, 3], at)]));
-        let two = [
-            episode(Kind::KillLeader, &[1], at),
-            episode(Kind::PowerCut, &[3], at),
-        ];
-        assert!(stand_still(&two));
-        assert!(!stand_still(&two[..1]));
-        assert!(!stand_still(&[episode(Kind::PauseMajority, &[1, 2], at)]));
-        let long_before = episode(Kind::KillAll, &[1, 2, 3], 1_000_000);
-        assert!(!stand_still(&[long_before]));
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use super::Check;
 use super::log_time::LogTime;
-use super::recovery::{Outage, Reckonings, idle};
 use crate::torture::record::Audit;
 use crate::torture::tape::Entry;
 use crate::torture::workloads::sessions::{Calls, LONG_TTL_MS, Request};
@@ -148,15 +147,14 @@ impl Life<'_> {
         self.ends.iter().filter_map(|end| end.done).min()
     }
 
-    /// When its deadline was last moved, and the latest time that it may have been moved to; `None` if that is not known or does not
-    /// come while a run lasts.
-    fn due(&self) -> Option<(u64, u64)> {
+    /// The latest time that its deadline may have been moved to; `None` if that is not known or does not come while a run lasts.
+    fn due(&self) -> Option<u64> {
         if self.ttl_ms >= LONG_TTL_MS || self.refreshes.iter().any(|it| it.done.is_none()) {
             return None;
         }
         let last = self.refreshes.iter().filter_map(|it| it.done).max()?;
         let ttl = self.ttl_ms * 1000;
-        Some((last, last + ttl + ttl / TOUCH_PART))
+        Some(last + ttl + ttl / TOUCH_PART)
     }
 }
 
@@ -194,9 +192,8 @@ pub fn ended(calls: &[Calls], audit: &Audit) -> Check {
 
 /// A session that nothing may have ended, and whose time is not over, is there.
 #[must_use]
-pub fn alive(calls: &[Calls], audit: &Audit, reckonings: &Reckonings) -> Check {
+pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
     let mut check = Check::new("logged in stays in");
-    let mut earliest = 0;
     for (label, life) in lives(calls) {
         let Some(born) = life.born.and_then(|born| Some((born.invoked, born.done?))) else {
             continue;
@@ -206,13 +203,8 @@ pub fn alive(calls: &[Calls], audit: &Audit, reckonings: &Reckonings) -> Check {
         let may_have_ended = |by: u64| life.ends.iter().any(|end| end.invoked <= by);
         for read in life.reads.iter().filter(|read| read.invoked > born.1) {
             check.examined += 1;
-            if read.found.is_some() || may_have_ended(read.returned) {
-                continue;
-            }
-            let early = lives_until.saturating_sub(read.returned);
-            if early <= reckonings.leap_us(born.0, read.returned) {
-                earliest = earliest.max(early);
-            } else {
+            let is_over = lives_until <= read.returned || may_have_ended(read.returned);
+            if read.found.is_none() && !is_over {
                 let what = format!("{label} was not found at {} µs", read.invoked);
                 check.violate_in(label, Some(read.returned), what);
             }
@@ -224,10 +216,6 @@ pub fn alive(calls: &[Calls], audit: &Audit, reckonings: &Reckonings) -> Check {
                 check.violate_in(label, Some(audit.at_us), what);
             }
         }
-    }
-    if earliest > 0 {
-        let early = earliest / 1000;
-        check.note = format!("at most {early} ms early, where log time made up what it had missed");
     }
     check.expect_facts()
 }
@@ -268,14 +256,14 @@ pub fn contents(calls: &[Calls]) -> Check {
     check.expect_facts()
 }
 
-/// A session whose time is over is gone soon after, in the time that writes had carried into the log when it was read. Times in
-/// which log time may have stood still do not count; sessions of which nobody knows whether their deadline was moved are left out.
+/// A session whose time is over is gone soon after, in the time that writes had carried into the log when it was read. Sessions of
+/// which nobody knows whether their deadline was moved are left out.
 #[must_use]
-pub fn expiry(calls: &[Calls], log_time: &LogTime, standstills: &[Outage]) -> Check {
+pub fn expiry(calls: &[Calls], log_time: &LogTime) -> Check {
     let mut check = Check::new("expiry");
     let (mut latest, mut held_up) = (0, 0);
     for (label, life) in lives(calls) {
-        let Some((last, due)) = life.due() else {
+        let Some(due) = life.due() else {
             continue;
         };
         for read in life.reads.iter().filter(|read| read.invoked > due) {
@@ -284,7 +272,7 @@ pub fn expiry(calls: &[Calls], log_time: &LogTime, standstills: &[Outage]) -> Ch
                 continue;
             }
             let reached = log_time.reached(read.invoked);
-            let late = reached.saturating_sub(due + idle(standstills, last, reached));
+            let late = reached.saturating_sub(due);
             latest = latest.max(late);
             held_up = held_up.max(read.invoked - due - late);
             if late > LATE_MS * 1000 {
@@ -305,14 +293,7 @@ pub fn expiry(calls: &[Calls], log_time: &LogTime, standstills: &[Outage]) -> Ch
 mod tests {
     use super::super::testing::{assert_invalid, assert_valid, lost, refused, told};
     use super::*;
-    use crate::torture::faults::chronicle::Chronicle;
-    use crate::torture::faults::{Episode, Kind, Proof};
     use crate::torture::record::NodeAudit;
-
-    /// Log time was never reckoned anew.
-    fn never() -> Reckonings {
-        Reckonings::default()
-    }
 
     fn create(idle_ttl_ms: u64) -> Request {
         Request::Create {
@@ -397,7 +378,7 @@ mod tests {
                 ended(&open, &nobody()).judgement,
                 super::super::Judgement::Invalid
             );
-            assert_valid(&alive(&open, &nobody(), &never()));
+            assert_valid(&alive(&open, &nobody()));
         }
     }
 
@@ -416,11 +397,11 @@ mod tests {
             told(4, 5, new.clone(), Some(0)),
         ];
         assert_valid(&ended(&calls, &nobody()));
-        assert_valid(&alive(&calls, &nobody(), &never()));
+        assert_valid(&alive(&calls, &nobody()));
         calls.push(told(6, 7, read(), Some(0)));
         assert_invalid(&ended(&calls, &nobody()), "was read at 6");
         calls.push(told(8, 9, new, None));
-        assert_invalid(&alive(&calls, &nobody(), &never()), "t was not found");
+        assert_invalid(&alive(&calls, &nobody()), "t was not found");
     }
 
     #[test]
@@ -439,13 +420,13 @@ mod tests {
             told(5, 6, revoke(), None),
             told(11, 12, read(), None),
         ];
-        assert_valid(&alive(&calls, &nobody(), &never()));
+        assert_valid(&alive(&calls, &nobody()));
         let later = [
             told(7, 10, create(LONG_TTL_MS), None),
             told(5, 6, revoke(), None),
             told(11, 12, read(), None),
         ];
-        assert_invalid(&alive(&later, &nobody(), &never()), "was not found");
+        assert_invalid(&alive(&later, &nobody()), "was not found");
     }
 
     #[test]
@@ -453,62 +434,20 @@ mod tests {
         let ttl = 1_000;
         let birth = || told(100, 200, create(ttl), None);
         let gone = |at| [birth(), told(at, at + 10, read(), None)];
-        assert_invalid(
-            &alive(&gone(300), &nobody(), &never()),
-            "was not found at 300",
-        );
-        assert_valid(&alive(&gone(1_000_100), &nobody(), &never()));
-        assert_invalid(
-            &alive(&gone(1_000_080), &nobody(), &never()),
-            "was not found",
-        );
+        assert_invalid(&alive(&gone(300), &nobody()), "was not found at 300");
+        assert_valid(&alive(&gone(1_000_100), &nobody()));
+        assert_invalid(&alive(&gone(1_000_080), &nobody()), "was not found");
         let long = [
             told(0, 1, create(LONG_TTL_MS), None),
             told(2, 3, read(), Some(0)),
         ];
-        assert_invalid(&alive(&long, &on_node(false), &never()), "is not on node 2");
+        assert_invalid(&alive(&long, &on_node(false)), "is not on node 2");
         // It was never acknowledged.
         let open = [lost(0, 1, create(ttl)), told(2, 3, read(), None)];
         assert_ne!(
-            alive(&open, &nobody(), &never()).judgement,
+            alive(&open, &nobody()).judgement,
             super::super::Judgement::Invalid
         );
-    }
-
-    /// All nodes were down for 0.3 s, with a clock that was behind, and again for 0.1 s while the session lived.
-    #[test]
-    fn what_log_time_had_missed_it_makes_up_once() {
-        let outage = |from_us, until_us| Outage { from_us, until_us };
-        let standstills = [outage(1_000_000, 1_300_000), outage(2_500_000, 2_600_000)];
-        let jump = Episode {
-            kind: Kind::ClockJump,
-            nodes: vec![2],
-            leader: 1,
-            begun_us: 900_000,
-            ended_us: 1_100_000,
-            proof: Proof::Proven("seen".to_owned()),
-        };
-        let chronicle = Chronicle {
-            episodes: vec![jump],
-            ..Chronicle::default()
-        };
-        let reckonings = Reckonings::of(&chronicle, &standstills);
-        let gone = |at| {
-            let birth = told(2_000_000, 2_000_100, create(1_000), None);
-            [birth, told(at, at + 10, read(), None)]
-        };
-        let early = alive(&gone(2_800_000), &nobody(), &reckonings);
-        assert_valid(&early);
-        assert!(early.note.contains("199 ms early"), "{}", early.note);
-        assert_invalid(
-            &alive(&gone(2_690_000), &nobody(), &reckonings),
-            "was not found",
-        );
-        // It had nothing to make up, or no occasion.
-        let right = Reckonings::of(&Chronicle::default(), &standstills);
-        assert_invalid(&alive(&gone(2_800_000), &nobody(), &right), "was not found");
-        let once = Reckonings::of(&chronicle, &standstills[..1]);
-        assert_invalid(&alive(&gone(2_800_000), &nobody(), &once), "was not found");
     }
 
     #[test]
@@ -559,21 +498,13 @@ mod tests {
         let writes = (0..400).map(|tenth| told(tenth * 10_000, tenth * 10_000 + 9_999, tenth, ()));
         let writes: Vec<_> = writes.collect();
         let log_time = LogTime::of(&writes);
-        let judge = |at_ms, standstills: &[Outage]| expiry(&at(at_ms), &log_time, standstills);
-        assert_valid(&judge(2_050, &[]));
-        assert_invalid(&judge(2_200, &[]), "after its end");
-        let stood_still = Outage {
-            from_us: 500_000,
-            until_us: 900_000,
-        };
-        assert_valid(&judge(2_200, &[stood_still]));
+        let judge = |at_ms| expiry(&at(at_ms), &log_time);
+        assert_valid(&judge(2_050));
+        assert_invalid(&judge(2_200), "after its end");
         // Nothing is known to be late before a write has shown it.
         let none_since = LogTime::of(&writes[..110]);
-        assert_valid(&expiry(&at(3_900), &none_since, &[]));
+        assert_valid(&expiry(&at(3_900), &none_since));
         // What was read before its time was over proves nothing.
-        assert_eq!(
-            judge(1_050, &[]).judgement,
-            super::super::Judgement::Unknown
-        );
+        assert_eq!(judge(1_050).judgement, super::super::Judgement::Unknown);
     }
 }

@@ -175,26 +175,6 @@ impl Kind {
         self >= Self::PowerCut
     }
 
-    /// Processes of the nodes that it is done to end by it, or may end.
-    #[must_use]
-    pub fn ends_processes(self) -> bool {
-        matches!(
-            self,
-            Self::KillLeader
-                | Self::KillFollower
-                | Self::KillMajority
-                | Self::KillAll
-                | Self::RollingRestart
-                | Self::Membership
-                | Self::PowerCut
-                | Self::PowerCutAll
-                | Self::CutVoter
-                | Self::FailedSync
-                | Self::FullDisk
-                | Self::Damage
-        )
-    }
-
     /// It leaves no node up.
     #[must_use]
     pub fn is_total(self) -> bool {
