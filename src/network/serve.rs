@@ -162,6 +162,7 @@ where
             disk: self.disk.clone(),
             source,
             failed: Failure::default(),
+            is_open: true,
         };
         let failed = reading.failed.clone();
         let answers = Appending::new(&self.raft, self.tasks.clone(), reading.requests())
@@ -309,6 +310,17 @@ struct Reading {
     disk: watch::Receiver<DiskSpace>,
     source: NodeId,
     failed: Failure,
+    /// Neither side has ended the stream of its own will.
+    is_open: bool,
+}
+
+/// A connection that broke is noticed by whoever is first: here, or by the server, which drops the answers and with them this.
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.contact.lost(self.source.get());
+        }
+    }
 }
 
 impl Reading {
@@ -324,10 +336,13 @@ impl Reading {
         let request = match self.first.take() {
             Some(first) => first,
             None => match self.requests.message().await {
-                Ok(request) => request?,
+                Ok(Some(request)) => request,
+                Ok(None) => {
+                    self.is_open = false;
+                    return None;
+                }
                 Err(status) => {
                     tracing::debug!(source = self.source.get(), %status, "an append stream broke");
-                    self.contact.lost(self.source.get());
                     return None;
                 }
             },
@@ -336,7 +351,7 @@ impl Reading {
             Ok(request) => request,
             Err(status) => {
                 tracing::error!(source = self.source.get(), %status, "a peer sent an append that cannot be");
-                self.failed.set(status);
+                self.refuse(status);
                 return None;
             }
         };
@@ -346,10 +361,16 @@ impl Reading {
         match wait_for_room(&mut self.disk, &request).await {
             Ok(()) => Some(request),
             Err(full) => {
-                self.failed.set(full);
+                self.refuse(full);
                 None
             }
         }
+    }
+
+    /// Ends the stream, and says why.
+    fn refuse(&mut self, status: Status) {
+        self.is_open = false;
+        self.failed.set(status);
     }
 }
 

@@ -75,10 +75,19 @@ async fn kill_leader(nodes: &mut Vec<Node>) -> u64 {
     let leads = leader(nodes).await;
     let killed = nodes.swap_remove(leads);
     let old = killed.id;
+    let losses = || -> Vec<u64> { nodes.iter().map(|node| node.contact.get().losses).collect() };
+    let before = losses();
     for node in &*nodes {
-        // The connections must break before the leader's Raft can end them in order.
         node.proxy.isolate(true);
     }
+    // Before the leader's Raft can end its streams in order. Until the proxies let them, the others do not reach each other.
+    eventually("broken connections", async || {
+        losses()
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| now > before)
+    })
+    .await;
     killed.kill().await;
     for node in &*nodes {
         node.proxy.isolate(false);
