@@ -229,11 +229,6 @@ impl Prepared {
             raft,
         });
         node.tend(disk, contact.clone());
-        let keeps = (
-            Arc::clone(&node.shared.log_clock),
-            Arc::clone(&node.shared.base.log_db),
-        );
-        node.spawn(|stop| timekeeping::run(keeps.0, keeps.1, stop));
         node.inquire(Inquiry {
             newborn: self.newborn,
             cluster,
@@ -290,6 +285,10 @@ impl Node {
         let shared = &self.shared;
         let (state, seen) = (shared.base.state.clone(), shared.base.disk.clone());
         let snapshots = shared.base.config.snapshots;
+        self.spawn(|stop| {
+            let (clock, log_db) = (&shared.log_clock, &shared.base.log_db);
+            timekeeping::run(Arc::clone(clock), Arc::clone(log_db), stop)
+        });
         self.spawn(|stop| space::watch_disk(disk, stop));
         self.spawn(|stop| space::watch_compactions(state, seen, stop));
         self.spawn(|stop| space::admit(Arc::clone(shared), stop));
