@@ -28,12 +28,14 @@ FIGURES = (
     ("rss_mb", "memory of the largest node, MB", 1, "{:,.0f}"),
     ("disk_mb", "data of the largest node, MB", 1, "{:,.0f}"),
 )
-# The same of a cluster that was under load, divided by those of one that has just been started.
-BESIDE_FRESH = (
-    ("operations_per_second_of_fresh", "operations a second, of a fresh cluster's", 1, "{:.2f}"),
-    ("p99_us_of_fresh", "p99, of a fresh cluster's", 1, "{:.2f}"),
-    ("server_cpu_us_per_operation_of_fresh", "server CPU, of a fresh cluster's", 1, "{:.2f}"),
+PANELS = (
+    ("operations_per_second", "operations a second"),
+    ("p99_us", "p99, ms"),
+    ("server_cpu_us_per_operation", "server CPU, µs an operation"),
 )
+# The same of a cluster that was under load, divided by those of one that has just been started.
+OF_FRESH = "_of_fresh"
+BESIDE_FRESH = tuple((field + OF_FRESH, name.split(",")[0] + ", of a fresh cluster's", 1, "{:.2f}") for field, name in PANELS)
 TITLES = {
     "keys": "keys in the store",
     "value": "bytes of a value",
@@ -42,6 +44,8 @@ TITLES = {
     "minutes": "minutes of load",
 }
 SETTLE_SECONDS = 20
+# Of the series `minutes`: single pairs differ by a tenth and more.
+LEAST_PAIRS = 3
 
 
 def arguments():
@@ -63,6 +67,8 @@ def arguments():
     parser.add_argument("--plot-only", action="store_true", help="table and plots of what is there, nothing is measured")
     parsed = parser.parse_args()
     parsed.series = parsed.series.split(",")
+    if parsed.every < 1:
+        parser.error("--every takes a number of minutes")
     unknown = [name for name in parsed.series if name not in TITLES]
     if unknown:
         parser.error(f"there is no series {', '.join(unknown)}; there are {', '.join(TITLES)}")
@@ -260,6 +266,9 @@ def run_minutes(args, results, binary, port):
     """One cluster that stays under load, measured beside one that has just been started. What else the machine does meets both alike,
     and what is divided by the other's is what time alone has done."""
     series = "minutes"
+    rounds = max(LEAST_PAIRS, args.rounds)
+    if len([line for line in results.lines if line["series"] == series]) >= len(points(series, args)) * len(OPERATIONS) * rounds:
+        return
     # A cluster that was up for some minutes cannot be had again: this series begins anew.
     results.forget({"series": series})
     folder = args.out.resolve()
@@ -274,7 +283,7 @@ def run_minutes(args, results, binary, port):
             print(f"growth.py: {TITLES[series]}: {x:,}", file=sys.stderr)
             fresh = Cluster(folder / "fresh", binary, port + 1 + settings["nodes"], settings["nodes"])
             for operation in sorted(OPERATIONS):
-                pairs = [pair(aged, fresh, operation, settings, args.seconds) for _ in range(max(3, args.rounds))]
+                pairs = [pair(aged, fresh, operation, settings, args.seconds) for _ in range(rounds)]
                 results.missing += pairs.count(None)
                 for number, found in enumerate(filter(None, pairs), 1):
                     key = {"series": series, "x": x, "round": number, "seconds": args.seconds, "operation": operation}
@@ -294,11 +303,7 @@ def pair(aged, fresh, operation, settings, seconds):
         both.append(measure(cluster, operation, settings, seconds, warm_up=1))
     if None in both:
         return None
-    ratios = {}
-    for field, *_ in BESIDE_FRESH:
-        of_each = [found[field.removesuffix("_of_fresh")] for found in both]
-        ratios[field] = round(of_each[1] / of_each[0], 4)
-    return both[1] | ratios
+    return both[1] | {field + OF_FRESH: round(both[1][field] / both[0][field], 4) for field, _ in PANELS}
 
 
 def load(cluster, settings, seconds, results):
@@ -347,7 +352,9 @@ def table(lines):
         body = []
         for operation in OPERATIONS:
             for x, figures in medians(lines, series, operation).items():
-                errors = sum(it["errors"] for it in lines if (it["series"], it["x"], it["operation"]) == (series, x, operation))
+                of_x = [it for it in lines if (it["series"], it["x"], it["operation"]) == (series, x, operation)]
+                # Those of the load before count once.
+                errors = sum(it["errors"] for it in of_x) + max(it.get("load_errors", 0) for it in of_x)
                 cells = [
                     "–" if figures[field] is None else form.format(figures[field] / scale) for field, _, scale, form in figures_of(series)
                 ]
@@ -358,12 +365,6 @@ def table(lines):
 
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 310, 206, 58, 48, 22, 40
-PANELS = (
-    ("operations_per_second", "operations a second"),
-    ("p99_us", "p99, ms"),
-    ("server_cpu_us_per_operation", "server CPU, µs an operation"),
-)
-PANELS_BESIDE_FRESH = tuple(it[:2] for it in BESIDE_FRESH)
 # Colours that stand out from white and from black; text takes whatever the page has.
 STYLE = """<style>
 text { font: 11px system-ui, sans-serif; fill: #333 }
@@ -432,7 +433,7 @@ def panel(found, field, title, series, offset):
 
 def plot(lines, series):
     found = {operation: medians(lines, series, operation) for operation in OPERATIONS}
-    which = PANELS_BESIDE_FRESH if series == "minutes" else PANELS
+    which = [it[:2] for it in BESIDE_FRESH] if series == "minutes" else PANELS
     width = WIDTH * len(which)
     legend = " ".join(
         f'<text class="{operation}" x="{width - 130 + 65 * nth}" y="12">● {operation}</text>' for nth, operation in enumerate(OPERATIONS)
