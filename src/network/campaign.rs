@@ -72,64 +72,52 @@ where
     SM: RaftStateMachine<TypeConfig>,
     G: Future<Output = bool> + Send,
 {
-    let losses = contact.get().losses;
-    campaign_since(losses, raft, contact, timers, is_gone)
-}
-
-/// The same, with connections that broke after so many `losses`.
-async fn campaign_since<SM, G>(
-    mut losses: u64,
-    raft: Raft<TypeConfig, SM>,
-    contact: LeaderContact,
-    timers: ElectionTimers,
-    is_gone: impl Fn(u64) -> G + Send + Sync,
-) where
-    SM: RaftStateMachine<TypeConfig>,
-    G: Future<Output = bool> + Send,
-{
-    loop {
-        let missed = contact.missed(timers.silence, losses).await;
-        let is_lost = missed.losses != losses;
-        losses = missed.losses;
-        let before = Standing::of(&raft);
-        if before.leads {
-            // Whom it heard before is history.
-            contact.forget();
-            continue;
-        }
-        let (mut has_ended, mut why) = (false, "it is silent");
-        if is_lost {
-            has_ended = has_gone(missed.leader, &is_gone).await;
-            if has_ended {
-                why = "its process has ended";
-                let_go(&raft, missed.leader).await;
-            } else {
-                why = "its connection broke";
-                sleep_until(missed.heard_at + timers.lease).await;
+    let mut losses = contact.get().losses;
+    async move {
+        loop {
+            let missed = contact.missed(timers.silence, losses).await;
+            let is_lost = missed.losses != losses;
+            losses = missed.losses;
+            let before = Standing::of(&raft);
+            if before.leads {
+                // Whom it heard before is history.
+                contact.forget();
+                continue;
             }
-        }
-        sleep(before.turn).await;
-        // What a process sent before it ended may be read after that was found out, so then only another leadership counts.
-        let is_settled = || {
-            let now = Standing::of(&raft);
-            now.leads
-                || (now.leader.is_some() && now.vote != before.vote)
-                || (!has_ended && contact.get().heard_at != missed.heard_at)
-        };
-        let (mut pause, longest) = PAUSES;
-        if !is_settled() {
-            tracing::info!(
-                leader = missed.leader,
-                why,
-                "the leader is missed, asking for votes"
-            );
-        }
-        while !is_settled() {
-            if raft.trigger().elect(true).await.is_err() {
-                return;
+            let (mut has_ended, mut why) = (false, "it is silent");
+            if is_lost {
+                has_ended = has_gone(missed.leader, &is_gone).await;
+                if has_ended {
+                    why = "its process has ended";
+                    let_go(&raft, missed.leader).await;
+                } else {
+                    why = "its connection broke";
+                    sleep_until(missed.heard_at + timers.lease).await;
+                }
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(longest);
+            sleep(before.turn).await;
+            // What a process sent before it ended may be read after that was found out, so then only another leadership counts.
+            let is_settled = || {
+                let now = Standing::of(&raft);
+                now.leads
+                    || (now.leader.is_some() && now.vote != before.vote)
+                    || (!has_ended && contact.get().heard_at != missed.heard_at)
+            };
+            let (mut pause, longest) = PAUSES;
+            if !is_settled() {
+                tracing::info!(
+                    leader = missed.leader,
+                    why,
+                    "the leader is missed, asking for votes"
+                );
+            }
+            while !is_settled() {
+                if raft.trigger().elect(true).await.is_err() {
+                    return;
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(longest);
+            }
         }
     }
 }

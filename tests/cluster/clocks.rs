@@ -129,6 +129,30 @@ async fn log_time(client: &Client) -> u64 {
     nodes.iter().map(|node| node.log_time_ms).max().unwrap_or(0)
 }
 
+/// Three nodes that have a leader, and a client of theirs.
+async fn running(
+    folder: &Path,
+    clock: fn(Arc<AtomicU64>) -> Clock,
+    hands: [u64; 3],
+) -> (Vec<Node>, Client) {
+    let mut nodes = Node::all(folder, clock, hands);
+    for node in &mut nodes {
+        node.start();
+    }
+    let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
+    let client = connect(&endpoints);
+    leader(&client).await;
+    (nodes, client)
+}
+
+/// Ends what [`running`] began.
+async fn end(mut nodes: Vec<Node>, client: Client) {
+    client.close().await;
+    for node in nodes.iter_mut().filter(|node| node.threads.is_some()) {
+        node.kill().await;
+    }
+}
+
 /// A session whose end the test waits for.
 struct Watched {
     token: String,
@@ -190,17 +214,12 @@ async fn wall_clocks_that_differ_and_jump_end_no_session_early_and_none_late() {
     let folder = TempDir::with_prefix("trolley-clocks-").expect("a temporary folder can be made");
     let started = Instant::now();
     let today = Clock::System.now().as_millis();
-    let mut nodes = Node::all(
+    let (mut nodes, client) = running(
         folder.path(),
         Clock::Manual,
         [today - HOUR_MS, today, today + HOUR_MS],
-    );
-    for node in &mut nodes {
-        node.start();
-    }
-    let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
-    let client = connect(&endpoints);
-    leader(&client).await;
+    )
+    .await;
     // Log time begins with the first entry that has a stamp.
     let probe = Watched::create(&client).await;
     let first = log_time(&client).await;
@@ -250,10 +269,7 @@ async fn wall_clocks_that_differ_and_jump_end_no_session_early_and_none_late() {
     assert!(log_time(&client).await >= reached);
     session.wait_for_its_end(&client).await;
 
-    client.close().await;
-    for node in &mut nodes {
-        node.kill().await;
-    }
+    end(nodes, client).await;
 }
 
 /// Whoever leads after everybody was down, time that passed meanwhile is what the earliest wall clock of the electing
@@ -264,13 +280,7 @@ async fn a_fast_clock_ends_nothing_early_even_after_everybody_was_down() {
     let started = Instant::now();
     let today = Clock::System.now().as_millis();
     let elapsed = || u64::try_from(started.elapsed().as_millis()).expect("minutes");
-    let mut nodes = Node::all(folder.path(), Clock::Manual, [today; 3]);
-    for node in &mut nodes {
-        node.start();
-    }
-    let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
-    let client = connect(&endpoints);
-    leader(&client).await;
+    let (mut nodes, client) = running(folder.path(), Clock::Manual, [today; 3]).await;
 
     let mut away = 0;
     for (fast, right) in [(0, 1), (1, 2), (2, 0)] {
@@ -302,10 +312,7 @@ async fn a_fast_clock_ends_nothing_early_even_after_everybody_was_down() {
         assert!(gone.is_not_found(), "{gone}");
     }
 
-    client.close().await;
-    for node in nodes.iter_mut().filter(|node| node.threads.is_some()) {
-        node.kill().await;
-    }
+    end(nodes, client).await;
 }
 
 /// Where only processes were restarted, and be it all of them, log time passes as fast as time, whatever wall clocks show.
@@ -315,13 +322,7 @@ async fn restarted_processes_go_on_by_the_clock_of_their_machine() {
     const ROUNDING: Duration = Duration::from_millis(5);
     let folder = TempDir::with_prefix("trolley-clocks-").expect("a temporary folder can be made");
     let today = Clock::System.now().as_millis();
-    let mut nodes = Node::all(folder.path(), Clock::Skewed, [today; 3]);
-    for node in &mut nodes {
-        node.start();
-    }
-    let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
-    let client = connect(&endpoints);
-    leader(&client).await;
+    let (mut nodes, client) = running(folder.path(), Clock::Skewed, [today; 3]).await;
 
     // A log time, and between which two moments it was that.
     let stamped = async || {
@@ -357,8 +358,5 @@ async fn restarted_processes_go_on_by_the_clock_of_their_machine() {
         );
     }
 
-    client.close().await;
-    for node in &mut nodes {
-        node.kill().await;
-    }
+    end(nodes, client).await;
 }
