@@ -169,8 +169,9 @@ impl LogClock {
     /// passes as fast on one clock as on the other.
     #[must_use]
     pub fn note(&self) -> Option<Note> {
-        let at = self.wall.of_machine()?;
+        // In this order, so that a process which is stopped between the two makes log time late and never early.
         let log_time = self.peek()?;
+        let at = self.wall.of_machine()?;
         Some(Note { log_time, at })
     }
 
