@@ -57,6 +57,8 @@ build() {
 
 main() {
     have jq || die "it takes jq"
+    local names=" ${BUGS[*]%% *} "
+    [[ $# == 0 || $names == *" $1 "* ]] || die "there is no bug '$1'; there are$names"
     [[ -n $BIN ]] || build
     local line bug faults workloads missed=0
     printf '| bug | found by | seconds |\n|---|---|---|\n'
