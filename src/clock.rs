@@ -4,10 +4,11 @@
 //! not be a wall clock: a leader whose clock is an hour ahead would end every session an hour early, for good,
 //! since log time never goes back. So the time is handed from node to node:
 //!
-//! 1. A leader's heartbeats carry its log clock; each follower notes it beside a monotonic instant, and goes on from there
-//!    by its monotonic clock, also when it comes to lead. Wall-clock jumps on any node change nothing. What is heard is late
-//!    by as long as it was under way, so a follower that knows a later time stays with that: or log time would fall
-//!    behind with each heartbeat that was held up before its sender died.
+//! 1. Whatever a leader sends, entries as well as heartbeats, carries its log clock. A follower notes it beside a monotonic
+//!    instant before it confirms an entry, and goes on from there by its monotonic clock, also when it comes to lead. So every
+//!    majority has somebody who knows what time it was when an acknowledged write was stamped. Wall-clock jumps on any node
+//!    change nothing. What is heard is late by as long as it was under way, so a follower that knows a later time stays with
+//!    that: or log time would fall behind with each message that was held up before its sender died.
 //! 2. A node writes down what it knows, beside the clock of its machine, see [`LogClock::note`]. One that was restarted goes on
 //!    from there, if the machine was not.
 //! 3. A node whose machine was restarted knows nothing of log time. If it is elected before it has heard a leader, it goes on from

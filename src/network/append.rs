@@ -11,6 +11,7 @@
 //! task while it waits for entries, so it is polled by whoever polls the output and is never moved into a task
 //! that could outlive it. The connection gets the requests through a channel that is never full.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
@@ -22,6 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::{Error, message};
+use crate::clock::LogClock;
 use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_client::RaftServiceClient;
@@ -51,6 +53,7 @@ pub(super) struct Session<I> {
     client: RaftServiceClient<Channel>,
     /// Taken by the first request.
     envelope: Option<pb::Envelope>,
+    clock: Arc<LogClock>,
     input: I,
     /// Taken away when the input ended, which tells the peer so.
     requests: Option<mpsc::Sender<pb::AppendRequest>>,
@@ -70,12 +73,14 @@ where
     pub(super) fn new(
         client: RaftServiceClient<Channel>,
         envelope: pb::Envelope,
+        clock: Arc<LogClock>,
         input: I,
         soft_ttl: Duration,
     ) -> Self {
         Self {
             client,
             envelope: Some(envelope),
+            clock,
             input,
             requests: None,
             responses: None,
@@ -158,17 +163,23 @@ where
         if self.in_flight == 0 {
             self.progress_at = Instant::now();
         }
+        let request = self.encode(request);
         // A channel that is closed is no error yet: the responses will say why it is.
         if let Some(requests) = &self.requests {
-            let _ = requests.try_send(message::append_request(request, None));
+            let _ = requests.try_send(request);
         }
         self.in_flight += 1;
+    }
+
+    /// With what the clock shows as it goes out: whoever takes a stamp knows what came of it since, see [`crate::clock`].
+    fn encode(&mut self, request: &Request) -> pb::AppendRequest {
+        message::append_request(request, self.envelope.take(), self.clock.peek())
     }
 
     /// Opens the stream with its first request already under way, which saves a round trip.
     async fn open(&mut self, first: &Request) -> Result<(), Error> {
         let (requests, body) = mpsc::channel(limits::APPEND_PIPELINE);
-        let _ = requests.try_send(message::append_request(first, self.envelope.take()));
+        let _ = requests.try_send(self.encode(first));
         self.requests = Some(requests);
         self.in_flight = 1;
         self.progress_at = Instant::now();

@@ -100,7 +100,7 @@ impl LeaderContact {
         });
     }
 
-    /// A heartbeat that openraft accepted said this of log time; 0 says nothing.
+    /// An append that openraft accepted said this of log time; 0 says nothing.
     pub fn told_time(&self, leader_time: u64) {
         if leader_time > 0 {
             self.clock.observe(LogTime::from_millis(leader_time));

@@ -27,7 +27,6 @@ use crate::clock::LogClock;
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_client::RaftServiceClient;
 use crate::raft::{LogId, Member, TypeConfig, Vote};
-use crate::types::LogTime;
 
 type C = TypeConfig;
 
@@ -68,7 +67,7 @@ impl<S> Clone for Dialer<S> {
 }
 
 impl<S: SnapshotFiles> Dialer<S> {
-    /// A dialler that signs its calls as `local`. Its heartbeats tell what `clock` shows, and the answers what there is in
+    /// A dialler that signs its calls as `local`. Its appends tell what `clock` shows, and the answers what there is in
     /// `rooms`.
     #[must_use]
     pub fn new(local: Local, pool: Pool, clock: Arc<LogClock>, rooms: PeerRooms) -> Self {
@@ -201,8 +200,7 @@ impl<S> Peer<S> {
         rpc: &AppendEntriesRequest<C>,
         deadline: Duration,
     ) -> Result<AppendEntriesResponse<C>, Error> {
-        let mut request = message::append_request(rpc, Some(self.envelope()));
-        request.leader_time = self.clock.peek().map_or(0, LogTime::as_millis);
+        let request = message::append_request(rpc, Some(self.envelope()), self.clock.peek());
         let mut client = self.connect(self.lane)?;
         let term = rpc.vote.leader_id.term;
         match within(deadline, client.append(request)).await {
@@ -282,7 +280,8 @@ impl<S: SnapshotFiles> RaftNetworkV2<C> for Peer<S> {
             return stream_append_sequential(self, input, option);
         }
         let opened = self.connect(Lane::Log).map(|client| {
-            let session = Session::new(client, self.envelope(), input, option.soft_ttl());
+            let clock = self.clock.clone();
+            let session = Session::new(client, self.envelope(), clock, input, option.soft_ttl());
             let results: AppendResults<'s> = Box::pin(
                 session
                     .results()

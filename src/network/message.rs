@@ -26,9 +26,11 @@ fn last_log_id(request: &AppendEntriesRequest<C>) -> Option<LogId> {
         .or(request.prev_log_id)
 }
 
+/// A request of a leader whose log clock shows `leader_time`, if it knows log time.
 pub(super) fn append_request(
     request: &AppendEntriesRequest<C>,
     envelope: Option<pb::Envelope>,
+    leader_time: Option<LogTime>,
 ) -> pb::AppendRequest {
     pb::AppendRequest {
         envelope,
@@ -36,7 +38,7 @@ pub(super) fn append_request(
         prev_log_id: request.prev_log_id.map(Into::into),
         leader_commit: request.leader_commit.map(Into::into),
         entries: request.entries.iter().map(Into::into).collect(),
-        leader_time: 0,
+        leader_time: millis(leader_time),
     }
 }
 
@@ -168,8 +170,12 @@ pub(super) fn vote_request_from(
     Ok(vote)
 }
 
+/// 0 says nothing.
+fn millis(time: Option<LogTime>) -> u64 {
+    time.map_or(0, LogTime::as_millis)
+}
+
 pub(super) fn vote_response(response: &VoteResponse<C>, testimony: Testimony) -> pb::VoteResponse {
-    let millis = |time: Option<LogTime>| time.map_or(0, LogTime::as_millis);
     pb::VoteResponse {
         vote: Some(response.vote.into()),
         granted: response.vote_granted,

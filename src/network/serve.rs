@@ -10,6 +10,7 @@
 use std::cmp::Ordering;
 use std::fmt::Display;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -161,13 +162,21 @@ where
             metrics: self.raft.server_metrics(),
             disk: self.disk.clone(),
             source,
+            leader_time: Arc::default(),
             failed: Failure::default(),
             is_open: true,
         };
-        let failed = reading.failed.clone();
+        let (failed, leader_time) = (reading.failed.clone(), reading.leader_time.clone());
+        let contact = self.contact.clone();
         let answers = Appending::new(&self.raft, self.tasks.clone(), reading.requests())
-            .map(|result| match result {
-                Ok(result) => Ok(message::append_response(&result)),
+            .map(move |result| match result {
+                Ok(result) => {
+                    // Before the leader counts this node among those who have the entry.
+                    if result.is_ok() {
+                        contact.told_time(leader_time.swap(0, Relaxed));
+                    }
+                    Ok(message::append_response(&result))
+                }
                 Err(fatal) => Err(stopped(fatal)),
             })
             .chain(stream::iter(std::iter::from_fn(move || {
@@ -309,6 +318,8 @@ struct Reading {
     metrics: ServerMetrics,
     disk: watch::Receiver<DiskSpace>,
     source: NodeId,
+    /// What the last request said of log time, until one is accepted; 0 is nothing.
+    leader_time: Arc<AtomicU64>,
     failed: Failure,
     /// Neither side has ended the stream of its own will.
     is_open: bool,
@@ -347,6 +358,7 @@ impl Reading {
                 }
             },
         };
+        self.leader_time.store(request.leader_time, Relaxed);
         let request = match message::append_from(request, self.source) {
             Ok(request) => request,
             Err(status) => {

@@ -207,6 +207,31 @@ async fn a_new_leader_learns_log_time_from_its_voters() {
     stop(nodes).await;
 }
 
+/// Or a leader that dies before its first heartbeat takes log time with it: its entries have stamps, but when was that?
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_took_an_entry_has_heard_log_time() {
+    let nodes = start(3).await;
+    let leads = leader(&nodes).await;
+    for node in &nodes {
+        let config = node.raft.runtime_config();
+        config.heartbeat(false);
+        config.elect(false);
+    }
+    write(&nodes, 1).await;
+    converge(&nodes).await;
+    let unheard = nodes.iter().all(|node| node.clock.peek().is_none());
+    assert!(unheard, "there is nothing to hear");
+    let log_time = LogTime::from_millis(5_000_000);
+    nodes[leads].clock.observe(log_time);
+    write(&nodes, 1).await;
+    converge(&nodes).await;
+    for node in &nodes {
+        let heard = node.clock.peek();
+        assert!(heard >= Some(log_time), "node {}: {heard:?}", node.id);
+    }
+    stop(nodes).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_hears_of_room_and_a_full_follower_takes_no_commands() {
     let nodes = start(3).await;

@@ -15,6 +15,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::cluster::{DEADLINE, eventually, local};
+use crate::clock::{Clock, LogClock};
 use crate::limits;
 use crate::network::append::Session;
 use crate::network::{Error, Lane, Pool, Timing};
@@ -180,7 +181,8 @@ fn session_of(
     let pool = Pool::new(Timing::default());
     let client = pool.raft(address, Lane::Log).expect("an address");
     let envelope = local(1).envelope(2, local(2).instance);
-    Session::new(client, envelope, requests, soft_ttl)
+    let clock = Arc::new(LogClock::new(Clock::System));
+    Session::new(client, envelope, clock, requests, soft_ttl)
         .results()
         .boxed()
 }
