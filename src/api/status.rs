@@ -138,6 +138,8 @@ reasons! {
     MEMBER_UNREACHABLE: FailedPrecondition, retry, NotApplied, "No new node answers at the address: start it with `--join`.";
     MEMBER_DIFFERS: FailedPrecondition, final, NotApplied, "Another node answers there than was named, or one \
         with the data of another node or cluster.";
+    MEMBER_TOO_OLD: FailedPrecondition, final, NotApplied, "The new node's program does not know the state version that the \
+        cluster follows: start it with a newer one; metadata `newest_state_version`, `state_version`.";
     MEMBER_BEHIND: FailedPrecondition, retry, Unknown, "The node was added as a learner and lacks too much of the \
         log to vote: add it again; metadata `behind`, in log entries.";
     MEMBERS_CHANGING: Unavailable, retry, NotApplied, "Another change of the members is not finished.";
@@ -410,6 +412,13 @@ fn tell_membership(error: &MembershipError, metadata: &mut Metadata) -> Reason {
         }
         MembershipError::Unreachable { .. } => MEMBER_UNREACHABLE,
         MembershipError::OtherNode { .. } | MembershipError::Foreign { .. } => MEMBER_DIFFERS,
+        MembershipError::TooOld {
+            newest, follows, ..
+        } => {
+            note(metadata, "newest_state_version", newest);
+            note(metadata, "state_version", follows);
+            MEMBER_TOO_OLD
+        }
         MembershipError::UnderWay => MEMBERS_CHANGING,
         MembershipError::Learning { behind, .. } => {
             note(metadata, "behind", behind);

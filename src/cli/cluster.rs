@@ -174,6 +174,16 @@ fn free(node: &v1::NodeStatus) -> String {
     }
 }
 
+/// Its program's, and the state's where the program knows a newer one.
+fn version(node: &v1::NodeStatus) -> String {
+    let (follows, newest) = (node.state_version, node.newest_state_version);
+    if follows == newest {
+        node.version.clone()
+    } else {
+        format!("{}: state {follows} of {newest}", node.version)
+    }
+}
+
 fn node_json(node: &v1::NodeStatus) -> Value {
     json!({
         "node_id": node.node_id,
@@ -194,6 +204,8 @@ fn node_json(node: &v1::NodeStatus) -> Value {
         "min_free_disk_bytes": node.min_free_disk_bytes,
         "disk_room": disk_room(node.disk_room()),
         "version": node.version,
+        "state_version": node.state_version,
+        "newest_state_version": node.newest_state_version,
         "error": node.error,
     })
 }
@@ -235,7 +247,7 @@ fn status_table(nodes: &[v1::NodeStatus]) -> String {
             node.digest.chars().take(8).collect(),
             indicatif::HumanBytes(node.disk_bytes).to_string(),
             free(node),
-            node.version.clone(),
+            version(node),
         ]);
     }
     table.to_string()

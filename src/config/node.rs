@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{ByteSize, Error, Process, ServeArgs};
 use crate::limits;
-use crate::types::{NodeId, is_dialable, split_address};
+use crate::types::{NodeId, StateVersion, is_dialable, split_address};
 
 /// Where a node that is alone listens.
 const SINGLE_ADDRESS: &str = "127.0.0.1:7400";
@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub min_free_disk: Option<u64>,
     /// Largest message of a client.
     pub message_bytes: usize,
+    /// The newest version of the state's rules that the program knows. No flag sets it: it is for tests, which have no other program.
+    pub newest_state_version: StateVersion,
     /// The process.
     pub process: Process,
 }
@@ -111,6 +113,7 @@ impl TryFrom<ServeArgs> for NodeConfig {
             memory: memory(&args)?,
             min_free_disk: min_free_disk(args.min_free_disk)?,
             message_bytes: message_bytes(args.max_message_bytes)?,
+            newest_state_version: StateVersion::NEWEST,
             process: Process::try_from(args.process)?,
             data_dir: args.data_dir,
         })

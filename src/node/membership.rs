@@ -33,7 +33,7 @@ use super::{Error, Node, ReadMode};
 use crate::network::Error as NetworkError;
 use crate::proto::internal as pb;
 use crate::raft::{self, LogId, Member, TypeConfig};
-use crate::types::{ClusterId, InstanceId, NodeId};
+use crate::types::{ClusterId, InstanceId, NodeId, StateVersion};
 
 /// How far a learner may be behind when it becomes a voter.
 const LAG_ALLOWED: u64 = 1024;
@@ -90,6 +90,18 @@ pub enum MembershipError {
     Foreign {
         /// The address.
         address: String,
+    },
+    /// The node's program does not know the rules that the state follows.
+    #[error(
+        "the program of the node at {address} knows state version {newest} at most, the cluster follows {follows}: start a newer one"
+    )]
+    TooOld {
+        /// The address.
+        address: String,
+        /// The newest that it knows.
+        newest: StateVersion,
+        /// What it would have to follow.
+        follows: StateVersion,
     },
     /// Another change is not finished.
     #[error("another change of the members is under way")]
@@ -236,7 +248,9 @@ impl Node {
         };
         let peers = &self.shared.base.peers;
         let answer = peers.greet(greeting, address, PATIENCE).await;
-        Ok(judge(id, address, self.leadership().cluster, answer)?)
+        let follows = StateVersion::new(self.shared.base.state.header().version);
+        let own = (self.leadership().cluster, follows);
+        Ok(judge(id, address, own, answer)?)
     }
 
     /// Waits until a learner has the entry that made the members what they are, and nearly all others. One that has answered
@@ -332,7 +346,7 @@ impl Node {
 fn judge(
     id: NodeId,
     address: &str,
-    own: ClusterId,
+    (own, follows): (ClusterId, StateVersion),
     answer: Result<pb::HelloResponse, NetworkError>,
 ) -> Result<InstanceId, MembershipError> {
     let address = address.to_owned();
@@ -355,6 +369,14 @@ fn judge(
             address,
             expected: id,
             actual: answer.node_id,
+        });
+    }
+    let newest = StateVersion::new(answer.newest_state_version);
+    if newest < follows {
+        return Err(MembershipError::TooOld {
+            address,
+            newest,
+            follows,
         });
     }
     // Of this cluster it is if it was added by a leader whose entry was lost.
@@ -396,9 +418,10 @@ mod tests {
         let newcomer = || pb::HelloResponse {
             node_id: 4,
             instance: Bytes::from_static(&[7; 16]),
+            newest_state_version: 3,
             ..pb::HelloResponse::default()
         };
-        let own = ClusterId::new([2; 16]);
+        let own = (ClusterId::new([2; 16]), StateVersion::new(2));
         let judged = |answer| judge(node(4), "host:1", own, Ok(answer));
         assert_eq!(judged(newcomer()), Ok(InstanceId::new([7; 16])));
         let added_before = pb::HelloResponse {
@@ -420,6 +443,16 @@ mod tests {
             ..newcomer()
         };
         assert_eq!(judged(malformed), foreign);
+        let old = pb::HelloResponse {
+            newest_state_version: 0,
+            ..newcomer()
+        };
+        let too_old = MembershipError::TooOld {
+            address: address.clone(),
+            newest: StateVersion::FIRST,
+            follows: own.1,
+        };
+        assert_eq!(judged(old), Err(too_old));
         let other = pb::HelloResponse {
             node_id: 5,
             ..newcomer()

@@ -31,6 +31,7 @@ mod status;
 mod tick;
 mod timekeeping;
 mod transfer;
+mod versions;
 mod watch;
 
 use std::sync::Arc;

@@ -20,7 +20,8 @@ use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
 use super::{
-    Disks, Node, Parts, Raft, recognition, snapshot, space, timekeeping, watch as watching,
+    Disks, Node, Parts, Raft, recognition, snapshot, space, timekeeping, versions,
+    watch as watching,
 };
 use crate::clock::{Clock, LogClock};
 use crate::config::{NodeConfig, Snapshots, Timers};
@@ -271,6 +272,7 @@ impl Greeter for Prepared {
             cluster_id: Bytes::new(),
             members: Vec::new(),
             members_at: None,
+            newest_state_version: self.config.newest_state_version.get(),
         })
     }
 }
@@ -295,6 +297,7 @@ impl Node {
         self.spawn(|stop| space::hand_over(self.clone(), stop));
         self.spawn(|stop| watching::run(self.clone(), contact, stop));
         self.spawn(|stop| snapshot::run(self.clone(), snapshots, stop));
+        self.spawn(|stop| versions::run(self.clone(), stop));
     }
 }
 
@@ -333,6 +336,7 @@ fn state_config(config: &NodeConfig, table_limit: usize) -> StateConfig {
         record_cache_bytes: config.memory.record_cache,
         layer_bytes: config.memory.state_layer.min(table_limit),
         unwritten_bytes: limits::UNWRITTEN_EVENT_BYTES.min(table_limit),
+        newest_version: config.newest_state_version,
     }
 }
 

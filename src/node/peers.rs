@@ -151,6 +151,7 @@ impl super::Shared {
             cluster_id,
             members,
             members_at: known.log_id().filter(|_| is_committed).map(Into::into),
+            newest_state_version: self.base.config.newest_state_version.get(),
         }
     }
 }

@@ -7,6 +7,7 @@ use prost::Message as _;
 use super::Node;
 use crate::proto::v1;
 use crate::storage;
+use crate::types::StateVersion;
 
 impl Node {
     /// The members as this node knows them.
@@ -59,6 +60,8 @@ impl Node {
             disk_room: v1::DiskRoom::from(disk.room).into(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             error: String::new(),
+            state_version: StateVersion::new(header.version).get(),
+            newest_state_version: shared.base.config.newest_state_version.get(),
         }
     }
 

@@ -12,9 +12,9 @@ use crate::process::{End, ListenError};
 /// |---|---|
 /// | 1 | the system refused threads, signals or sockets |
 /// | 2 | settings: nothing was touched |
-/// | 3 | the data directory: absent rights, in use, another node's, or damaged |
+/// | 3 | the data directory: absent rights, in use, another node's, of a newer program, or damaged |
 /// | 4 | the address: in use, or not this machine's |
-/// | 5 | a storage fault, or a replica that diverged, at run time |
+/// | 5 | a storage fault, a replica that diverged, or a program that is too old for its cluster, at run time |
 /// | 6 | the cluster does not know this node or this data directory |
 /// | 7 | the data directory is another cluster's than that of most configured nodes |
 /// | 8 | the disk is full: nothing is damaged, and the node can be started again |

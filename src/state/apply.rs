@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::batch::Batch;
 use super::command::{Command, Operation};
-use super::{Fault, Rejection, Store, cart, digest, kv, lease, replies, session, txn};
+use super::{Fault, Rejection, Store, cart, digest, kv, lease, replies, session, txn, version};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::types::{LogTime, Namespace};
@@ -144,6 +144,7 @@ pub(super) fn operate<S: Store>(
         Operation::Key(operation) => kv::operate(batch, namespace, operation),
         Operation::Lease(operation) => lease::operate(batch, namespace, *operation),
         Operation::Txn(txn) => txn::operate(batch, namespace, txn),
+        Operation::RaiseVersion(version) => version::raise(batch, *version),
         Operation::Tick { checkpoint, expect } => tick(batch, *checkpoint, expect.as_ref()),
     }
 }

@@ -36,7 +36,7 @@ use super::window::ClientWindow;
 use super::{Fault, Store, SweepHorizon, cart, digest, kv, lease, replies, session};
 use crate::limits;
 use crate::proto::internal as pb;
-use crate::types::{LogTime, Namespace, Revision, TokenHash, UserId};
+use crate::types::{LogTime, Namespace, Revision, StateVersion, TokenHash, UserId};
 
 /// Names a record that the batch has loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +122,7 @@ pub struct Batch<'a, S> {
     now: LogTime,
     digest: u128,
     checkpoint: Option<pb::DigestCheckpoint>,
+    version: StateVersion,
     /// Of the entry being applied.
     pub(super) answered: Answered,
     /// Set while a transaction runs. Boxed, so that the others carry one word for it.
@@ -156,6 +157,7 @@ impl<'a, S: Store> Batch<'a, S> {
             digest: digest::from_bytes(&header.digest)
                 .expect("a store's header was decoded by record::decode_header"),
             checkpoint: header.checkpoint,
+            version: StateVersion::new(header.version),
             answered: Answered::default(),
             undo: None,
         }
@@ -231,6 +233,12 @@ impl<'a, S: Store> Batch<'a, S> {
             digest: digest::to_bytes(self.digest),
             checkpoint: self.checkpoint,
             history,
+            // 0 for the first, so that what follows it is stored as it was before there were versions.
+            version: if self.version == StateVersion::FIRST {
+                0
+            } else {
+                self.version.get()
+            },
         };
         let changes = Changes {
             writes,
@@ -258,6 +266,20 @@ impl<'a, S: Store> Batch<'a, S> {
             .map_or(self.revision, |undo| undo.revision);
         self.revision = last.next();
         self.revision
+    }
+
+    /// By which rules commands are applied.
+    pub(super) fn version(&self) -> StateVersion {
+        self.version
+    }
+
+    /// The newest by which they could be.
+    pub(super) fn newest_version(&self) -> StateVersion {
+        self.store.newest_version()
+    }
+
+    pub(super) fn set_version(&mut self, version: StateVersion) {
+        self.version = version;
     }
 
     /// The newest checkpoint of the digest.

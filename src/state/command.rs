@@ -16,7 +16,7 @@ use super::{
 use crate::proto::internal as pb;
 use crate::proto::internal::command::Operation as Wire;
 use crate::proto::wire::{framed, key, put_bytes, put_uint, put_varint, uint_len};
-use crate::types::{ClientId, LineId, Namespace, RequestId, Sku, TokenHash, UserId};
+use crate::types::{ClientId, LineId, Namespace, RequestId, Sku, StateVersion, TokenHash, UserId};
 
 /// Field numbers of [`pb::Command`].
 mod tag {
@@ -131,6 +131,8 @@ pub enum Operation {
         checkpoint: bool,
         expect: Option<pb::DigestCheckpoint>,
     },
+    /// See [`super::version`].
+    RaiseVersion(StateVersion),
 }
 
 /// What a fingerprint takes behind the encoded body.
@@ -221,7 +223,8 @@ impl Command {
             Operation::Namespace(_)
             | Operation::Lease(_)
             | Operation::Txn(_)
-            | Operation::Tick { .. } => None,
+            | Operation::Tick { .. }
+            | Operation::RaiseVersion(_) => None,
         }
     }
 

@@ -9,7 +9,9 @@ use crate::proto::internal::command::Operation as Wire;
 use crate::proto::internal::stored_owner::Owner;
 use crate::proto::v1::cart_line_ref::Line;
 use crate::proto::{internal as pb, v1};
-use crate::types::{ClientId, Invalid, LineId, Namespace, Sku, TokenHash, Ttl, UserId};
+use crate::types::{
+    ClientId, Invalid, LineId, Namespace, Sku, StateVersion, TokenHash, Ttl, UserId,
+};
 
 impl From<&Operation> for Wire {
     fn from(operation: &Operation) -> Self {
@@ -23,6 +25,9 @@ impl From<&Operation> for Wire {
             Operation::Tick { checkpoint, expect } => Wire::Tick(pb::Tick {
                 checkpoint: *checkpoint,
                 expect: expect.clone(),
+            }),
+            Operation::RaiseVersion(version) => Wire::RaiseVersion(pb::RaiseVersion {
+                version: version.get(),
             }),
         }
     }
@@ -123,6 +128,7 @@ impl TryFrom<Wire> for Operation {
             Wire::LeaseRevoke(it) => Ok(Self::Lease(it.try_into()?)),
             Wire::Txn(it) => Ok(Self::Txn(Box::new(it.try_into()?))),
             Wire::Tick(it) => tick(it),
+            Wire::RaiseVersion(it) => Ok(Self::RaiseVersion(StateVersion::new(it.version))),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What stops a node.
 
+use crate::types::StateVersion;
+
 /// The state machine cannot go on: a disk failed, bytes are damaged, or this replica differs from its leader.
 /// Never a reply: the node stops and says so.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,16 @@ pub enum Fault {
         own: u128,
         /// The leader's.
         leader: u128,
+    },
+    /// The state follows rules that this program does not know.
+    #[error(
+        "the state follows version {version}, and this program knows {newest} at most: run a newer trolley here, nothing is damaged"
+    )]
+    UnknownVersion {
+        /// What it follows, or is about to.
+        version: StateVersion,
+        /// The newest that is known.
+        newest: StateVersion,
     },
 }
 

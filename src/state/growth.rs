@@ -25,8 +25,8 @@ impl Operation {
             Self::Key(operation) => key(operation),
             Self::Lease(operation) => lease(*operation),
             Self::Txn(it) => txn(it),
-            // It sweeps.
-            Self::Tick { .. } => false,
+            // The one sweeps, the other is a number.
+            Self::Tick { .. } | Self::RaiseVersion(_) => false,
         }
     }
 }

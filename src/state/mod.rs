@@ -11,6 +11,7 @@
 //! | `replies`, `window` | exactly-once: the replies of clients and of request ids |
 //! | `session`, `cart`, `kv`, `lease`, [`namespace`] | what the operations do |
 //! | `txn` | several of them as one |
+//! | [`version`] | by which rules, while programs are replaced |
 //! | `roster` | the index of users' sessions |
 //! | `journal`, [`events`], [`history`] | what they did, for watchers |
 //! | [`keys`], [`record`], [`digest`] | stored bytes |
@@ -76,6 +77,7 @@ mod sweep;
 #[cfg(test)]
 pub(crate) mod tests;
 mod txn;
+pub mod version;
 mod window;
 
 pub use apply::{Applied, apply, apply_all};

@@ -13,6 +13,7 @@ use super::history::Chunk;
 use super::keys::{Key, KeyRange};
 use super::window::ClientWindow;
 use crate::proto::internal as pb;
+use crate::types::StateVersion;
 
 /// A decoded record. Cloning shares it.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +98,11 @@ pub trait Store {
     /// Revision, log time and digest of what is committed; the default when nothing is. Whoever reads it from
     /// bytes does so with [`super::record::decode_header`], which finds damage.
     fn header(&self) -> pb::StateHeader;
+
+    /// The newest version of the state's rules that may hold here. A store is opened for a program, and this is what that knows.
+    fn newest_version(&self) -> StateVersion {
+        StateVersion::NEWEST
+    }
 
     /// The record under a key.
     fn get(&self, key: &Key) -> Result<Option<Stored>, Fault>;

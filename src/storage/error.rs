@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, NodeId, StateVersion};
 
 /// What to do about damage. A node never repairs itself by dropping entries: its copy is gone, its peers' is not.
 const REPLACE: &str = "keep the directory for inspection and replace this node by a new one under a node id that was never used";
@@ -81,6 +81,19 @@ pub enum Error {
         /// The format of this version.
         known: u32,
     },
+    /// The state follows rules that this program does not know.
+    #[error(
+        "{} follows state version {found}, this program knows {newest} at most; run a newer one, nothing here is damaged",
+        directory.display()
+    )]
+    StateVersion {
+        /// The state database.
+        directory: PathBuf,
+        /// The version that its header names.
+        found: StateVersion,
+        /// The newest that is known.
+        newest: StateVersion,
+    },
     /// An earlier write failed, so that nothing after it may be written.
     #[error(
         "the log takes no more writes, because an earlier one failed ({first}); restart the node once the cause is gone"
@@ -125,6 +138,7 @@ impl Error {
             | Self::ForeignNode { .. }
             | Self::ForeignCluster { .. }
             | Self::FormatVersion { .. }
+            | Self::StateVersion { .. }
             | Self::Stopped
             | Self::Misuse { .. } => false,
         }
@@ -183,6 +197,7 @@ impl From<Error> for io::Error {
             | Error::ForeignNode { .. }
             | Error::ForeignCluster { .. }
             | Error::FormatVersion { .. }
+            | Error::StateVersion { .. }
             | Error::Poisoned { .. }
             | Error::Stopped => io::ErrorKind::Other,
         };

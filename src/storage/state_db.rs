@@ -46,7 +46,7 @@ use crate::raft::{LogId, Membership, SnapshotMeta, StoredMembership};
 use crate::state::events::{self, Page};
 use crate::state::history::Chunk;
 use crate::state::{Changes, Fault, Key, Stored, SweepHorizon, record};
-use crate::types::{LogTime, Revision};
+use crate::types::{LogTime, Revision, StateVersion};
 
 /// Share of a write buffer that its bloom filter takes.
 const MEMTABLE_BLOOM_RATIO: f64 = 0.05;
@@ -63,6 +63,8 @@ pub struct StateConfig {
     pub layer_bytes: usize,
     /// The same of events.
     pub unwritten_bytes: usize,
+    /// The newest version of the state's rules that the program knows.
+    pub newest_version: StateVersion,
 }
 
 impl Default for StateConfig {
@@ -72,6 +74,7 @@ impl Default for StateConfig {
             record_cache_bytes: 64 << 20,
             layer_bytes: limits::STATE_LAYER_BYTES,
             unwritten_bytes: limits::UNWRITTEN_EVENT_BYTES,
+            newest_version: StateVersion::NEWEST,
         }
     }
 }
@@ -175,12 +178,15 @@ impl Opener {
             .open_families(&self.options(), path)
             .map_err(|e| opening(path, e))?;
         let content = read_content(&db)?;
+        let newest_version = self.config.newest_version;
+        check_version(&content.header, newest_version, path)?;
         event_db::remove_ahead(&db, Revision::new(content.header.revision))?;
         Ok(Committed {
             db: Arc::new(db),
             generation,
             header: content.header,
             position: content.position,
+            newest_version,
             horizon: SweepHorizon::default(),
             active: Layer::default(),
             frozen: None,
@@ -238,6 +244,19 @@ fn opening(path: &Path, source: rocksdb::Error) -> Error {
         Error::Database { .. } => Error::corrupt(path, "the state database", message),
         other => other,
     }
+}
+
+/// Nothing is changed that follows unknown rules.
+fn check_version(header: &pb::StateHeader, newest: StateVersion, path: &Path) -> Result<(), Error> {
+    let found = StateVersion::new(header.version);
+    if found <= newest {
+        return Ok(());
+    }
+    Err(Error::StateVersion {
+        directory: path.to_owned(),
+        found,
+        newest,
+    })
 }
 
 /// Header and position of a checkpoint, which nothing has open and nothing writes to.
@@ -313,6 +332,8 @@ pub(super) struct Committed {
     pub generation: u64,
     pub header: pb::StateHeader,
     pub position: Position,
+    /// The newest version that its header may name.
+    pub newest_version: StateVersion,
     pub horizon: SweepHorizon,
     /// What the last batches changed.
     active: Layer,

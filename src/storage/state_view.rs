@@ -9,6 +9,7 @@ use super::layer::Merged;
 use super::state_db::Committed;
 use crate::proto::internal as pb;
 use crate::state::{Fault, Key, KeyRange, Store, Stored};
+use crate::types::StateVersion;
 
 /// Committed state at one revision, but for the events that are not in the database yet: see [`super::state_db::StateDb::events`].
 #[derive(Clone, Copy)]
@@ -25,6 +26,10 @@ impl<'a> StateView<'a> {
 impl Store for StateView<'_> {
     fn header(&self) -> pb::StateHeader {
         self.committed.header.clone()
+    }
+
+    fn newest_version(&self) -> StateVersion {
+        self.committed.newest_version
     }
 
     fn get(&self, key: &Key) -> Result<Option<Stored>, Fault> {

@@ -12,6 +12,7 @@ mod id;
 mod invalid;
 mod name;
 mod session;
+mod state_version;
 mod time;
 mod token;
 
@@ -26,5 +27,6 @@ pub use name::{
     CouponCode, Key, KeyPrefix, Namespace, OrderId, RequestId, UserId, Value, check_field_name,
 };
 pub use session::{ClientAttributes, SessionHandle};
+pub use state_version::StateVersion;
 pub use time::{LogTime, Ttl};
 pub use token::{SessionToken, TokenHash};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::node::{MembershipError, Shortage};
 use crate::state::{Fault, TtlKind};
-use crate::types::{HolderId, LogTime, NodeId, Revision};
+use crate::types::{HolderId, LogTime, NodeId, Revision, StateVersion};
 
 fn leader() -> LeaderHint {
     LeaderHint {
@@ -552,6 +552,18 @@ fn every_error() -> Vec<Row> {
             Code::FailedPrecondition,
             no,
             &[],
+        ),
+        (
+            node::Error::from(MembershipError::TooOld {
+                address: "a:1".to_owned(),
+                newest: StateVersion::FIRST,
+                follows: StateVersion::new(2),
+            })
+            .into(),
+            "MEMBER_TOO_OLD",
+            Code::FailedPrecondition,
+            no,
+            &[("newest_state_version", "1"), ("state_version", "2")],
         ),
         (
             node::Error::from(MembershipError::UnderWay).into(),

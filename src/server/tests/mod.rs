@@ -25,6 +25,7 @@ use crate::proto::v1::cluster_service_client::ClusterServiceClient;
 use crate::proto::v1::exchange_service_client::ExchangeServiceClient;
 use crate::proto::v1::kv_service_client::KvServiceClient;
 use crate::proto::v1::session_service_client::SessionServiceClient;
+use crate::types::StateVersion;
 
 fn config() -> NodeConfig {
     NodeConfig {
@@ -53,6 +54,7 @@ fn config() -> NodeConfig {
         },
         min_free_disk: None,
         message_bytes: limits::MESSAGE_BYTES,
+        newest_state_version: StateVersion::NEWEST,
         process: Process {
             drain_timeout: Duration::from_secs(5),
             worker_threads: 1,

@@ -7,7 +7,7 @@ use super::*;
 use crate::state::{
     CartAction, CartOperation, CartOwner, Fields, LineRef, SessionOperation, Step, Txn,
 };
-use crate::types::{Attributes, Note, Quantity, Sku, TextMap};
+use crate::types::{Attributes, Note, Quantity, Sku, StateVersion, TextMap};
 
 /// A tombstone, a pointer to a merged cart, an order's id, a user's epoch, settings: what something leaves behind that
 /// deletes or moves, beside a few bytes of numbers.
@@ -140,6 +140,7 @@ fn parts_and_branches_count() {
             },
             false,
         ),
+        (Operation::RaiseVersion(StateVersion::NEWEST), false),
     ];
     for (operation, grows) in table {
         assert_eq!(operation.grows(), grows, "{operation:?}");

@@ -12,6 +12,7 @@ mod sessions;
 pub(crate) mod steps;
 mod sweep;
 mod txn;
+mod version;
 mod window;
 mod wire;
 

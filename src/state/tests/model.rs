@@ -252,6 +252,7 @@ impl Model {
             Operation::Key(operation) => self.change_key(ns, operation),
             Operation::Lease(operation) => self.change_lease(ns, operation),
             Operation::Txn(txn) => Ok(self.transact(ns, &txn)),
+            Operation::RaiseVersion(version) => unreachable!("no step raises it to {version}"),
             Operation::Tick { .. } => Ok(Body::Ticked(pb::Ticked {})),
             Operation::Cart(operation) => self.change_cart(ns, &operation),
             Operation::Namespace(NamespaceOperation::Set {

@@ -244,7 +244,9 @@ fn names_a_revision(operation: &Operation) -> bool {
         Operation::Session(operation) => sessions::names_a_revision(operation),
         Operation::Namespace(NamespaceOperation::Set { if_revision, .. })
         | Operation::Key(KeyOperation::Delete { if_revision, .. }) => if_revision.is_some(),
-        Operation::Key(KeyOperation::Increment(_)) | Operation::Tick { .. } => false,
+        Operation::Key(KeyOperation::Increment(_))
+        | Operation::Tick { .. }
+        | Operation::RaiseVersion(_) => false,
         Operation::Cart(operation) => carts::names_a_revision(operation),
         Operation::Key(KeyOperation::Put {
             condition, lease, ..

@@ -145,6 +145,7 @@ impl Step {
     pub fn write(operation: Operation) -> Result<Self, Invalid> {
         match operation {
             Operation::Txn(_)
+            | Operation::RaiseVersion(_)
             | Operation::Tick { .. }
             | Operation::Lease(LeaseOperation::Grant { .. }) => Err(Invalid::Malformed {
                 field: "operation",

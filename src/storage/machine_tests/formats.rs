@@ -19,6 +19,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Ref
 
 use super::equal::watched_over_memory;
 use super::telling::{Pace, history_at};
+use super::versions::{KNOWN, raise};
 use super::*;
 use crate::raft::TypeConfig;
 use crate::state::record;
@@ -696,6 +697,7 @@ async fn node_with_everything() -> Node {
     let with_another = EntryPayload::Membership(membership_with(&[9]));
     entries.push(entry(LIFE - 1, with_another));
     entries.push(entry(LIFE, EntryPayload::Membership(membership(LIFE))));
+    entries.push(raise(LIFE + 1, KNOWN));
     apply(&mut node.machine, entries).await;
     node
 }
@@ -708,7 +710,7 @@ fn offer_all(db: &rocksdb::DB, family: &str, opener: Opener, offer: &mut dyn FnM
     }
 }
 
-/// A leader's own command, which no script has.
+/// A leader's own commands, which no script has.
 fn expectation(offer: &mut dyn FnMut(&Fixture)) {
     let operation = Operation::Tick {
         checkpoint: true,
@@ -719,6 +721,10 @@ fn expectation(offer: &mut dyn FnMut(&Fixture)) {
     };
     let command = Command::new(Namespace::default(), Identity::Anonymous, operation);
     offer(&Fixture::of(Opener::Command, &[], &command.encode()));
+    if let EntryPayload::Normal(proposal) = raise(LIFE + 1, KNOWN).payload {
+        let command = proposal.commands.first().expect("it has one");
+        offer(&Fixture::of(Opener::Command, &[], &command.encode()));
+    }
 }
 
 /// Fields that have no value in what the product writes.

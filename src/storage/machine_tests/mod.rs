@@ -11,6 +11,7 @@ mod raft;
 mod reads;
 mod snapshots;
 mod telling;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,7 +35,7 @@ use crate::state::{
 };
 use crate::state::{events, history as chunks_of};
 use crate::storage::LogConfig;
-use crate::types::{InstanceId, Key, LogTime, Namespace, NodeId, Revision, Value};
+use crate::types::{InstanceId, Key, LogTime, Namespace, NodeId, Revision, StateVersion, Value};
 
 /// Tries to copy a directory that changes.
 const COPIES: usize = 1000;
@@ -101,11 +102,21 @@ fn open_log(data: &Path) -> Arc<LogDb> {
     Arc::new(LogDb::open(data, node, LogConfig::default()).expect("the log opens"))
 }
 
-/// With layers so small that they are written all the time.
+/// As a program that knows one version more than there is.
 fn open(data: &Path, log: &Arc<LogDb>) -> Result<Machine, Error> {
+    open_with(data, log, StateVersion::new(versions::KNOWN))
+}
+
+/// With layers so small that they are written all the time.
+fn open_with(
+    data: &Path,
+    log: &Arc<LogDb>,
+    newest_version: StateVersion,
+) -> Result<Machine, Error> {
     let config = StateConfig {
         layer_bytes: 32 << 10,
         unwritten_bytes: 32 << 10,
+        newest_version,
         ..StateConfig::default()
     };
     Machine::open(data, cluster(), ShardId::ZERO, log.clone(), config)

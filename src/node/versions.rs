@@ -1,0 +1,88 @@
+//! When the state follows newer rules: as soon as every member's program knows them.
+//!
+//! Programs are replaced one node after the other, and until the last one is, all apply entries by the rules that all know. The
+//! leader asks every member, learners too, which is the newest version that its program knows; a member that does not answer
+//! knows none for now. Why nothing is lost where one is wrong is [`crate::state::version`]'s business.
+
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Node;
+use crate::proto::v1;
+use crate::state::{Command, Identity, Operation};
+use crate::types::{Namespace, StateVersion};
+
+/// How often a leader asks that knows a newer version than the state follows. Others ask nobody.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Runs on every node, acts on the leader.
+pub(super) async fn run(node: Node, stop: CancellationToken) {
+    let mut period = interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = period.tick() => {}
+        }
+        let known = node.shared.base.config.newest_state_version;
+        let follows = StateVersion::new(node.shared.base.state.header().version);
+        if known <= follows || !node.leadership().is_leader() {
+            continue;
+        }
+        let Some(version) = common(&node.cluster_status().await).filter(|it| *it > follows) else {
+            continue;
+        };
+        tracing::info!(%follows, %version, "every member knows newer rules: the state follows them from now on");
+        let raise = Command::new(
+            Namespace::default(),
+            Identity::Anonymous,
+            Operation::RaiseVersion(version),
+        );
+        if let Err(error) = node.propose(raise).await {
+            tracing::debug!(%error, "the version was not raised; whoever leads tries again");
+        }
+    }
+}
+
+/// The newest version that all of them know.
+fn common(members: &[v1::NodeStatus]) -> Option<StateVersion> {
+    let known = members.iter().map(|member| {
+        let answered = member.error.is_empty();
+        StateVersion::new(if answered {
+            member.newest_state_version
+        } else {
+            0
+        })
+    });
+    known.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn knows(version: u32) -> v1::NodeStatus {
+        v1::NodeStatus {
+            newest_state_version: version,
+            ..v1::NodeStatus::default()
+        }
+    }
+
+    #[test]
+    fn it_is_what_the_oldest_program_knows() {
+        let silent = v1::NodeStatus {
+            error: "it does not answer".to_owned(),
+            ..knows(9)
+        };
+        let version = StateVersion::new;
+        assert_eq!(common(&[]), None);
+        assert_eq!(common(&[knows(3), knows(2), knows(4)]), Some(version(2)));
+        assert_eq!(common(&[knows(3), knows(3)]), Some(version(3)));
+        let before_there_were_any = knows(0);
+        assert_eq!(common(&[knows(3), before_there_were_any]), Some(version(1)));
+        assert_eq!(common(&[knows(3), silent]), Some(version(1)));
+    }
+}

@@ -1,0 +1,43 @@
+//! Which meaning log entries have.
+
+use std::fmt;
+
+/// The rules by which the state machine applies entries. Raised by an entry of the log, never lowered, see
+/// [`crate::state::version`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateVersion(u32);
+
+impl StateVersion {
+    /// What every state begins with.
+    pub const FIRST: Self = Self(1);
+    /// The newest that this program knows. It knows all before it as well.
+    pub const NEWEST: Self = Self(1);
+
+    /// From a message's field, in which 0 stands for the first: it is what was written before there were versions.
+    #[must_use]
+    pub const fn new(version: u32) -> Self {
+        if version < Self::FIRST.0 {
+            Self::FIRST
+        } else {
+            Self(version)
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for StateVersion {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for StateVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
