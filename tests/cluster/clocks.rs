@@ -1,156 +1,30 @@
 //! Wall clocks that differ by an hour, stand still, and jump, while leaders die.
 //!
-//! A process cannot be given a wall clock of its own, so these nodes share the test's process: each has a data
-//! directory, a socket, threads and a clock of its own. One that is stopped loses all of them at once: it is as if its machine had
-//! been restarted, but where a test says that the machine stays up.
+//! A process cannot be given a wall clock of its own, so these nodes share the test's process, each with a clock of its own. One that
+//! is killed loses all that it has at once: it is as if its machine had been restarted, but where a test says that the machine stays up.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 use trolley::client::Client;
 use trolley::clock::Clock;
-use trolley::config::{NodeConfig, ServeArgs};
-use trolley::proto::v1::{NodeStatus, Role};
-use trolley::{process, server};
+use trolley::proto::v1::Role;
 
-use crate::harness::{Random, connect, eventually, unused_port};
+use crate::harness::inside::{end, leader_of, running, status};
+use crate::harness::{Random, eventually};
 
 const HOUR_MS: u64 = 3_600_000;
 const IDLE_TTL: Duration = Duration::from_secs(12);
-
-/// What `trolley serve` is given.
-#[derive(Parser)]
-struct Serve {
-    #[command(flatten)]
-    args: ServeArgs,
-}
-
-/// A node within this process.
-struct Node {
-    address: String,
-    data: PathBuf,
-    arguments: Vec<String>,
-    /// What its wall clock shows. It moves only when the test moves it.
-    hand: Arc<AtomicU64>,
-    /// Of which kind that is: whether the node's machine is restarted with it.
-    clock: fn(Arc<AtomicU64>) -> Clock,
-    threads: Option<Runtime>,
-}
-
-impl Node {
-    fn all(folder: &Path, clock: fn(Arc<AtomicU64>) -> Clock, hands: [u64; 3]) -> Vec<Self> {
-        let addresses = hands.map(|_| format!("127.0.0.1:{}", unused_port()));
-        let members: Vec<_> = (1..)
-            .zip(&addresses)
-            .map(|(id, address)| format!("{id}={address}"))
-            .collect();
-        (1..)
-            .zip(addresses.iter().zip(hands))
-            .map(|(id, (address, hand)): (u64, _)| Self {
-                address: address.clone(),
-                data: folder.join(format!("node-{id}")),
-                arguments: vec![
-                    format!("--node-id={id}"),
-                    format!("--listen={address}"),
-                    format!("--advertise={address}"),
-                    format!("--initial-cluster={}", members.join(",")),
-                ],
-                hand: Arc::new(AtomicU64::new(hand)),
-                clock,
-                threads: None,
-            })
-            .collect()
-    }
-
-    fn start(&mut self) {
-        let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a thread can be started");
-        let data = format!("--data-dir={}", self.data.display());
-        let words = ["trolley", &data].map(str::to_owned);
-        let words = words.into_iter().chain(self.arguments.iter().cloned());
-        let config = NodeConfig::try_from(Serve::parse_from(words).args).expect("valid flags");
-        let clock = (self.clock)(Arc::clone(&self.hand));
-        let address = self.address.clone();
-        threads.spawn(async move {
-            let listener = process::listen(&address).await.expect("the port is free");
-            let ended = server::run(listener, config, clock, std::future::pending()).await;
-            panic!("the node at {address} ended: {ended:?}");
-        });
-        self.threads = Some(threads);
-    }
-
-    /// Drops whatever the node was doing, without a farewell.
-    async fn kill(&mut self) {
-        let threads = self.threads.take().expect("it runs");
-        let dropped =
-            tokio::task::spawn_blocking(|| threads.shutdown_timeout(Duration::from_secs(30)));
-        dropped.await.expect("threads end");
-    }
-}
-
-/// The nodes that answer.
-async fn status(client: &Client) -> Vec<NodeStatus> {
-    let client = client.clone().timeout(Duration::from_secs(3));
-    let status = client.cluster().status().await;
-    let nodes = status.map(|status| status.nodes).unwrap_or_default();
-    let answered = nodes.into_iter().filter(|node| node.error.is_empty());
-    answered.collect()
-}
 
 /// The index of the node that leads, once all three answer.
 async fn leader(client: &Client) -> usize {
     leader_of(client, 3).await
 }
 
-/// The same, once so many answer.
-async fn leader_of(client: &Client, running: usize) -> usize {
-    let mut found = None;
-    eventually("a leader of the nodes that run", async || {
-        let nodes = status(client).await;
-        let leading = nodes.iter().filter(|node| node.role() == Role::Leader);
-        let newest = leading.max_by_key(|node| node.term);
-        found = newest.map(|node| usize::try_from(node.node_id - 1).expect("a small id"));
-        found.is_some() && nodes.len() == running
-    })
-    .await;
-    found.expect("it was just found")
-}
-
 async fn log_time(client: &Client) -> u64 {
     let nodes = status(client).await;
     nodes.iter().map(|node| node.log_time_ms).max().unwrap_or(0)
-}
-
-/// Three nodes that have a leader, and a client of theirs.
-async fn running(
-    folder: &Path,
-    clock: fn(Arc<AtomicU64>) -> Clock,
-    hands: [u64; 3],
-) -> (Vec<Node>, Client) {
-    let mut nodes = Node::all(folder, clock, hands);
-    for node in &mut nodes {
-        node.start();
-    }
-    let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
-    let client = connect(&endpoints);
-    leader(&client).await;
-    (nodes, client)
-}
-
-/// Ends what [`running`] began.
-async fn end(mut nodes: Vec<Node>, client: Client) {
-    client.close().await;
-    for node in nodes.iter_mut().filter(|node| node.threads.is_some()) {
-        node.kill().await;
-    }
 }
 
 /// A session whose end the test waits for.
@@ -286,7 +160,7 @@ async fn a_fast_clock_ends_nothing_early_even_after_everybody_was_down() {
     for (fast, right) in [(0, 1), (1, 2), (2, 0)] {
         let session = Watched::create(&client).await;
         let before = log_time(&client).await;
-        for node in nodes.iter_mut().filter(|node| node.threads.is_some()) {
+        for node in nodes.iter_mut().filter(|node| node.is_running()) {
             node.kill().await;
         }
         // For a minute, as far as a clock that is right can tell.

@@ -34,6 +34,7 @@ mod reasons;
 mod restart;
 mod revocations;
 mod shops;
+mod upgrade;
 mod verbs;
 mod watch;
 mod web_sessions;

@@ -6,6 +6,7 @@ mod disk;
 pub mod driver;
 pub mod gateway;
 pub mod haproxy;
+pub mod inside;
 mod link;
 mod load;
 mod node;
