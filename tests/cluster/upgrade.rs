@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use trolley::client::Client;
@@ -48,13 +49,21 @@ async fn programs_are_replaced_one_after_the_other_and_no_call_fails() {
     let folder = TempDir::with_prefix("trolley-upgrade-").expect("a temporary folder can be made");
     let (mut nodes, client) = running(folder.path(), wall, [0; 3]).await;
     let load = Load::start(&client, "guest", 16);
-    for node in &mut nodes {
+    for (id, node) in (1..).zip(&mut nodes) {
         load.wait_for(200).await;
-        let known = status(&client).await;
-        assert!(
-            follow(&known, StateVersion::NEWEST),
-            "one of them knows no more: {known:?}"
-        );
+        if id > 1 {
+            // A leader that knows more asks the others once a second, and one of them does not.
+            let first = NodeId::new(1).expect("not 0");
+            let led = client.cluster().transfer_leader(Some(first)).await;
+            led.expect("it can lead");
+            let began = Instant::now();
+            eventually("a leader that has asked twice", async || {
+                let known = status(&client).await;
+                assert!(follow(&known, StateVersion::NEWEST), "too early: {known:?}");
+                began.elapsed() > Duration::from_millis(2_500)
+            })
+            .await;
+        }
         node.stop().await;
         node.newest_state_version = NEXT;
         node.start();
