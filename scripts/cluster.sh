@@ -37,6 +37,7 @@ A Trolley cluster on loopback.
   scripts/cluster.sh kill ID       SIGKILL one node; 'leader' stands for the leader's id
   scripts/cluster.sh start ID      start one node again
   scripts/cluster.sh restart ID    stop one node gracefully and start it again
+  scripts/cluster.sh upgrade       build, and restart one node after the other with what was built; clients notice nothing
   scripts/cluster.sh pause ID      SIGSTOP one node; 'leader' stands for the leader's id
   scripts/cluster.sh resume ID     SIGCONT it
   scripts/cluster.sh logs ID [-f]  the end of a node's log; -f follows it
@@ -308,11 +309,30 @@ status_json() {
     timeout 5 "$BINARY" cluster status --json --endpoints "$(endpoints)" 2>/dev/null
 }
 
-# The id of the node that says it leads, in the highest term. One object per node: flat, so that it
-# can be cut out without a JSON parser, which a fresh machine does not have.
-leader() {
-    local json object id term best_term=-1 best=
+# What each node says of itself, a line each. The objects are flat, so that they can be cut out without a JSON parser, which a fresh
+# machine does not have.
+figures() {
+    local json
     json=$(status_json) || return 1
+    printf '%s' "$json" | tr -d ' \n\t' | tr '{' '\n'
+}
+
+# The highest figure of this name; of one node, if an id is given.
+highest() {
+    local name=$1 id=${2:-[0-9]+} object best=0
+    while IFS= read -r object || [[ -n $object ]]; do
+        [[ $object =~ \"node_id\":\"?($id)[^0-9] && $object =~ \"$name\":\"?([0-9]+) ]] || continue
+        ((BASH_REMATCH[1] <= best)) || best=${BASH_REMATCH[1]}
+    done < <(figures)
+    printf '%s' "$best"
+}
+
+# Whether a node has applied the log up to an index.
+reached() { (($(highest applied_index "$1") >= $2)); }
+
+# The id of the node that says it leads, in the highest term.
+leader() {
+    local object id term best_term=-1 best=
     while IFS= read -r object || [[ -n $object ]]; do
         [[ $object =~ \"role\":\"(ROLE_)?(leader|LEADER)\" ]] || continue
         [[ $object =~ \"node_id\":\"?([0-9]+) ]] || continue
@@ -323,7 +343,7 @@ leader() {
             best_term=$term
             best=$id
         fi
-    done < <(printf '%s' "$json" | tr -d ' \n\t' | tr '{' '\n')
+    done < <(figures)
     [[ -n $best ]] && printf '%s' "$best"
 }
 
@@ -437,6 +457,26 @@ cmd_restart() {
     cmd_start "$1"
 }
 
+# No node stops before the one that was restarted has what was committed by then: a majority always has it all.
+cmd_upgrade() {
+    (($# == 0)) || die "upgrade takes nothing"
+    load_shape
+    local id committed
+    for id in $(ids); do
+        running "$id" >/dev/null || die "node $id is down: 'scripts/cluster.sh up' starts it; an upgrade needs all of them"
+    done
+    build
+    for id in $(ids); do
+        cmd_restart "$id"
+        wait_until "$LEADER_S" has_leader || die "no leader after $LEADER_S s: see 'scripts/cluster.sh logs $id'"
+        committed=$(highest committed_index)
+        ((committed > 0)) || die "no node says how far the log is committed: see 'scripts/cluster.sh status'"
+        wait_until "$START_S" reached "$id" "$committed" ||
+            die "node $id does not catch up: see 'scripts/cluster.sh logs $id'; the others run as they did"
+    done
+    note "all $NODES nodes run $BINARY; 'scripts/cluster.sh status' shows which state version they follow"
+}
+
 cmd_logs() {
     load_shape
     need_id "${1:-}"
@@ -510,7 +550,7 @@ main() {
     local verb=${1:-}
     (($# == 0)) || shift
     case $verb in
-        up | down | status | kill | start | restart | pause | resume | logs | endpoints | demo | wipe)
+        up | down | status | kill | start | restart | upgrade | pause | resume | logs | endpoints | demo | wipe)
             "cmd_$verb" "$@"
             ;;
         -h | --help | help) usage ;;
