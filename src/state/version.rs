@@ -12,7 +12,7 @@
 //! 4. The version is never lowered. A program that does not know it opens no such state.
 //!
 //! So whoever changes what a golden transcript answers, or how a record is encoded, raises `NEWEST` and asks
-//! [`Batch::version`] which rules hold; and a leader proposes commands of a new kind only once their version holds.
+//! `Batch::version` which rules hold; and a leader proposes commands of a new kind only once their version holds.
 
 use super::apply::{Outcome, Stop};
 use super::batch::Batch;
