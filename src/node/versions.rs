@@ -1,8 +1,8 @@
 //! When the state follows newer rules: as soon as every member's program knows them.
 //!
 //! Programs are replaced one node after the other, and until the last one is, all apply entries by the rules that all know. The
-//! leader asks every member, learners too, which is the newest version that its program knows; a member that does not answer
-//! knows none for now. Why nothing is lost where one is wrong is [`crate::state::version`]'s business.
+//! leader asks every member, learners too, which is the newest version that its program knows; one that does not answer counts as
+//! one that knows no more than the first. Why nothing is lost where an answer is outdated is [`crate::state::version`]'s business.
 
 use std::time::Duration;
 
