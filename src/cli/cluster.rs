@@ -269,3 +269,23 @@ fn member_table(members: &[v1::Member]) -> String {
     }));
     table.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_waits_for_others_is_seen() {
+        let node = |follows, newest| v1::NodeStatus {
+            version: "1.2.3".to_owned(),
+            state_version: follows,
+            newest_state_version: newest,
+            ..v1::NodeStatus::default()
+        };
+        assert_eq!(version(&node(2, 2)), "1.2.3");
+        assert_eq!(version(&node(1, 2)), "1.2.3: state 1 of 2");
+        let json = node_json(&node(1, 2));
+        assert_eq!(json["state_version"], 1);
+        assert_eq!(json["newest_state_version"], 2);
+    }
+}

@@ -248,8 +248,7 @@ impl Node {
         };
         let peers = &self.shared.base.peers;
         let answer = peers.greet(greeting, address, PATIENCE).await;
-        let follows = StateVersion::new(self.shared.base.state.header().version);
-        let own = (self.leadership().cluster, follows);
+        let own = (self.leadership().cluster, self.state_version());
         Ok(judge(id, address, own, answer)?)
     }
 

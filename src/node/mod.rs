@@ -21,6 +21,7 @@ mod leadership;
 mod membership;
 mod open;
 mod peers;
+mod periodic;
 mod propose;
 mod read;
 mod recognition;

@@ -10,9 +10,10 @@
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::periodic::Periodic;
 use super::propose::stopped;
 use super::{Error, Node, Outcome, Shortage};
 use crate::config::Snapshots;
@@ -135,19 +136,14 @@ impl Schedule {
 
 /// Takes snapshots until told to stop.
 pub(super) async fn run(node: Node, trigger: Snapshots, stop: CancellationToken) {
-    let mut period = interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turns = Periodic::new(PERIOD, stop);
     let mut schedule = Schedule {
         trigger,
         last: Instant::now(),
         retry_at: None,
         was_short: false,
     };
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = period.tick() => {}
-        }
+    while turns.turn().await {
         let look = node.shared.look();
         let is_due = schedule.is_due(&look);
         let is_idle = look.disk.room < Room::Ample && schedule.last.elapsed() >= RELIEF_PERIOD;

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::periodic::Periodic;
 use super::{Base, Node, Shared};
 use crate::proto::internal as pb;
 use crate::state::{Command, Identity, Operation};
@@ -22,15 +23,9 @@ const CHECKPOINT_PERIOD: Duration = Duration::from_secs(10);
 
 /// Runs on every node, acts on the leader.
 pub(super) async fn run<B: Base>(node: Node<B>, stop: CancellationToken) {
-    let mut period = interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turns = Periodic::new(PERIOD, stop.clone());
     let mut checkpoints = Checkpoints::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = period.tick() => {}
-        }
+    while turns.turn().await {
         while !stop.is_cancelled() && node.shared.leads() {
             let Some(tick) = node.shared.due_tick(&mut checkpoints) else {
                 break;

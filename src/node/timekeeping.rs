@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::periodic::Periodic;
 use crate::clock::{BootId, LogClock, MachineTime, Note};
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
@@ -36,14 +36,8 @@ pub(super) fn recall(clock: &LogClock, log_db: &LogDb) -> Result<(), storage::Er
 
 /// Runs on every node.
 pub(super) async fn run(clock: Arc<LogClock>, log_db: Arc<LogDb>, stop: CancellationToken) {
-    let mut period = interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = period.tick() => {}
-        }
+    let mut turns = Periodic::new(PERIOD, stop);
+    while turns.turn().await {
         if let Some(note) = clock.note() {
             log_db.note_log_time(&write(note));
         }

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
+use super::periodic::Periodic;
 use crate::proto::v1;
 use crate::state::{Command, Identity, Operation};
 use crate::types::{Namespace, StateVersion};
@@ -17,18 +17,19 @@ use crate::types::{Namespace, StateVersion};
 /// How often a leader asks that knows a newer version than the state follows. Others ask nobody.
 const PERIOD: Duration = Duration::from_secs(1);
 
+impl Node {
+    /// The version that the state follows.
+    pub(super) fn state_version(&self) -> StateVersion {
+        StateVersion::new(self.shared.base.state.header().version)
+    }
+}
+
 /// Runs on every node, acts on the leader.
 pub(super) async fn run(node: Node, stop: CancellationToken) {
-    let mut period = interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            _ = period.tick() => {}
-        }
+    let mut turns = Periodic::new(PERIOD, stop);
+    while turns.turn().await {
         let known = node.shared.base.config.newest_state_version;
-        let follows = StateVersion::new(node.shared.base.state.header().version);
+        let follows = node.state_version();
         if known <= follows || !node.leadership().is_leader() {
             continue;
         }

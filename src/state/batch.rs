@@ -233,12 +233,7 @@ impl<'a, S: Store> Batch<'a, S> {
             digest: digest::to_bytes(self.digest),
             checkpoint: self.checkpoint,
             history,
-            // 0 for the first, so that what follows it is stored as it was before there were versions.
-            version: if self.version == StateVersion::FIRST {
-                0
-            } else {
-                self.version.get()
-            },
+            version: self.version.to_stored(),
         };
         let changes = Changes {
             writes,

@@ -23,16 +23,16 @@ impl StateVersion {
         }
     }
 
+    /// For a stored field: 0 for the first, so that what follows it is stored as it was before there were versions.
+    #[must_use]
+    pub fn to_stored(self) -> u32 {
+        if self == Self::FIRST { 0 } else { self.0 }
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
-    }
-}
-
-impl Default for StateVersion {
-    fn default() -> Self {
-        Self::FIRST
     }
 }
 

@@ -15,7 +15,7 @@ use trolley::server;
 use trolley::types::{NodeId, StateVersion};
 
 use crate::harness::inside::{Inside, end, leader_of, running, status};
-use crate::harness::{Load, eventually};
+use crate::harness::{Load, connect, eventually};
 
 /// The version after those that there are.
 const NEXT: StateVersion = StateVersion::new(StateVersion::NEWEST.get() + 1);
@@ -27,6 +27,15 @@ fn wall(_: Arc<AtomicU64>) -> Clock {
 
 fn follow(nodes: &[NodeStatus], version: StateVersion) -> bool {
     nodes.iter().all(|node| node.state_version == version.get())
+}
+
+/// Waits until so many nodes follow the newer rules, and nobody follows others.
+async fn follow_next(client: &Client, count: usize) {
+    eventually("all follow the newer rules", async || {
+        let nodes = status(client).await;
+        nodes.len() == count && follow(&nodes, NEXT)
+    })
+    .await;
 }
 
 /// Waits until all nodes have applied what the furthest had committed at the call.
@@ -69,11 +78,7 @@ async fn programs_are_replaced_one_after_the_other_and_no_call_fails() {
         node.start();
         catch_up(&client, 3).await;
     }
-    eventually("all follow the newer rules", async || {
-        let nodes = status(&client).await;
-        nodes.len() == 3 && follow(&nodes, NEXT)
-    })
-    .await;
+    follow_next(&client, 3).await;
     load.wait_for(200).await;
     load.stop_and_check().await;
 
@@ -100,15 +105,8 @@ async fn a_program_that_is_too_old_is_refused_and_the_newer_one_goes_on() {
         node.start();
     }
     let endpoints: Vec<_> = nodes.iter().map(|node| node.address.clone()).collect();
-    let client = crate::harness::connect(&endpoints);
-    let follow_next = async |count| {
-        eventually("all follow the newer rules", async || {
-            let nodes = status(&client).await;
-            nodes.len() == count && follow(&nodes, NEXT)
-        })
-        .await;
-    };
-    follow_next(3).await;
+    let client = connect(&endpoints);
+    follow_next(&client, 3).await;
 
     // Its data directory says so.
     nodes[2].stop().await;
@@ -121,7 +119,7 @@ async fn a_program_that_is_too_old_is_refused_and_the_newer_one_goes_on() {
     put.expect("the other two go on");
     nodes[2].newest_state_version = NEXT;
     nodes[2].start();
-    follow_next(3).await;
+    follow_next(&client, 3).await;
     assert_eq!(value(&client).await, "v");
 
     // A new node is not taken in.
@@ -153,7 +151,7 @@ async fn a_program_that_is_too_old_is_refused_and_the_newer_one_goes_on() {
         added.is_ok()
     })
     .await;
-    follow_next(4).await;
+    follow_next(&client, 4).await;
 
     end(nodes, client).await;
 }
@@ -171,11 +169,7 @@ async fn an_older_program_stops_where_the_log_asks_for_more() {
         node.newest_state_version = NEXT;
         node.start();
     }
-    eventually("all follow the newer rules", async || {
-        let nodes = status(&client).await;
-        nodes.len() == 3 && follow(&nodes, NEXT)
-    })
-    .await;
+    follow_next(&client, 3).await;
     // Nothing was written to its state database since: layers are, when they are full or the node stops.
     nodes[2].cut_power().await;
     nodes[2].newest_state_version = StateVersion::NEWEST;

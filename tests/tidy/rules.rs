@@ -18,7 +18,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("state", &["proto"]),
     ("raft", &["state", "proto"]),
     ("storage", &["raft", "state", "proto"]),
-    // Heartbeats carry the log clock.
+    // Appends carry the log clock.
     ("network", &["raft", "proto", "clock", "transport"]),
     (
         "node",
