@@ -467,7 +467,8 @@ cmd_upgrade() {
     done
     build
     for id in $(ids); do
-        cmd_restart "$id"
+        (cmd_restart "$id") ||
+            die "node $id does not run with $BINARY, the others run as they did: put the program from before back, and 'scripts/cluster.sh up' starts it"
         wait_until "$LEADER_S" has_leader || die "no leader after $LEADER_S s: see 'scripts/cluster.sh logs $id'"
         committed=$(highest committed_index)
         ((committed > 0)) || die "no node says how far the log is committed: see 'scripts/cluster.sh status'"
