@@ -1,10 +1,11 @@
 //! What a node stands on: a state machine and its storage, and the peers that it asks.
 //!
-//! Writes, reads, rounds and ticks are the same whatever that is. [`Disks`] is what ships; the simulation of `tests/`
-//! stands on disks and a network that it makes up, and runs the same code.
+//! Writes, reads, rounds, ticks and changes of the members are the same whatever that is. [`Disks`] is what ships; the
+//! simulation of `tests/` stands on disks and a network that it makes up, and runs the same code.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::storage::RaftStateMachine;
 use tokio::sync::watch;
@@ -13,14 +14,14 @@ use super::peers::Peers;
 use super::watch::Beat;
 use super::{LeaderHint, Unconfirmed, confirm};
 use crate::config::NodeConfig;
-use crate::network::PeerRooms;
+use crate::network::{Error as NetworkError, PeerRooms};
 use crate::proto::internal as pb;
 use crate::raft::{TypeConfig, Vote};
 use crate::state::{Fault, Store};
 use crate::storage::machine::{Machine, StateDb, StateView};
 use crate::storage::snapshot::Builder;
 use crate::storage::{LogDb, LogStore};
-use crate::types::{DiskSpace, InstanceId, LogTime, Revision};
+use crate::types::{DiskSpace, InstanceId, LogTime, Revision, Room, StateVersion};
 
 /// What a node stands on: a state machine and its storage, and the peers that it asks.
 pub trait Base: Send + Sync + Sized + 'static {
@@ -40,6 +41,26 @@ pub trait Base: Send + Sync + Sized + 'static {
 
     /// Nothing is due before this time; `None` when there are no deadlines.
     fn next_deadline(&self) -> Option<LogTime>;
+
+    /// The highest id of all nodes that were ever members, up to what is applied; 0 before there were any.
+    fn highest_node_id(&self) -> u64;
+
+    /// This node's data directory.
+    fn instance(&self) -> InstanceId;
+
+    /// The newest rules that this node's program knows.
+    fn newest_state_version(&self) -> StateVersion;
+
+    /// What another voter said, in this term, of the room on its disk.
+    fn room_of(&self, term: u64, node: u64) -> Option<Room>;
+
+    /// Asks whoever listens at an address who it is.
+    fn greet(
+        &self,
+        address: &str,
+        greeting: pb::HelloRequest,
+        patience: Duration,
+    ) -> impl Future<Output = Result<pb::HelloResponse, NetworkError>> + Send;
 
     /// Asks the leader for the log index that a linearizable read which begins now must have applied.
     fn ask_read_index(
@@ -95,6 +116,32 @@ impl Base for Disks {
 
     fn next_deadline(&self) -> Option<LogTime> {
         self.state.next_deadline()
+    }
+
+    fn highest_node_id(&self) -> u64 {
+        self.state.highest_node_id()
+    }
+
+    fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    fn newest_state_version(&self) -> StateVersion {
+        self.config.newest_state_version
+    }
+
+    fn room_of(&self, term: u64, node: u64) -> Option<Room> {
+        let heard = self.peer_rooms.in_term(term);
+        heard.get(&node).filter(|heard| heard.answers)?.room
+    }
+
+    async fn greet(
+        &self,
+        address: &str,
+        greeting: pb::HelloRequest,
+        patience: Duration,
+    ) -> Result<pb::HelloResponse, NetworkError> {
+        self.peers.greet(greeting, address, patience).await
     }
 
     async fn ask_read_index(&self, leader: &LeaderHint) -> Result<u64, Unconfirmed> {

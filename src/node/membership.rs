@@ -19,7 +19,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::Instant as _;
 use openraft::alias::InstantOf;
 use openraft::async_runtime::WatchReceiver as _;
@@ -29,7 +28,7 @@ use openraft::{EntryPayload, Membership};
 use tokio::time::{Instant, interval};
 
 use super::propose::{hint, refusal, stopped};
-use super::{Error, Node, ReadMode};
+use super::{Base, Error, Node, ReadMode};
 use crate::network::Error as NetworkError;
 use crate::proto::internal as pb;
 use crate::raft::{self, LogId, Member, TypeConfig};
@@ -41,6 +40,8 @@ const LAG_ALLOWED: u64 = 1024;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long one call waits for it: whoever calls wants to see it come.
 const WAIT: Duration = Duration::from_secs(1);
+/// So many heartbeats a voter may leave unanswered before it counts as silent.
+const HEARTBEATS: u32 = 10;
 /// How long a new node may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -141,7 +142,7 @@ impl Known {
     }
 }
 
-impl Node {
+impl<B: Base> Node<B> {
     /// Makes the new node at `address` a voter. Waits until it has nearly all of the log.
     pub async fn add_member(
         &self,
@@ -216,7 +217,7 @@ impl Node {
     /// The lowest id that no node ever had.
     fn next_id(&self, known: &Known) -> u64 {
         let highest = known.members.keys().next_back().copied().unwrap_or(0);
-        let ever = self.shared.base.state.highest_node_id();
+        let ever = self.shared.base.highest_node_id();
         highest.max(ever).saturating_add(1)
     }
 
@@ -240,14 +241,8 @@ impl Node {
             let (address, node) = (address.to_owned(), *node);
             return Err(MembershipError::AddressUsed { address, node }.into());
         }
-        // A node that joins asks for no initial cluster.
-        let greeting = pb::HelloRequest {
-            node_id: self.leadership().node.get(),
-            instance: Bytes::copy_from_slice(self.shared.base.instance.as_bytes()),
-            initial_cluster: Vec::new(),
-        };
-        let peers = &self.shared.base.peers;
-        let answer = peers.greet(greeting, address, PATIENCE).await;
+        let base = &self.shared.base;
+        let answer = base.greet(address, self.greeting(), PATIENCE).await;
         let own = (self.leadership().cluster, self.state_version());
         Ok(judge(id, address, own, answer)?)
     }
@@ -293,7 +288,8 @@ impl Node {
     async fn hear_majority(&self, node: NodeId, voters: &BTreeSet<u64>) -> Result<(), Error> {
         let own = self.leadership().node.get();
         let since = InstantOf::<TypeConfig>::now();
-        let patience = self.shared.base.config.timers.election_max;
+        let heartbeat = Duration::from_millis(self.shared.raft.config().heartbeat_interval);
+        let patience = heartbeat * HEARTBEATS;
         let mut looks = interval(LOOK);
         loop {
             looks.tick().await;
@@ -406,6 +402,8 @@ fn not_changed(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Er
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn node(id: u64) -> NodeId {

@@ -123,8 +123,8 @@ pub struct Parts<B: Base> {
 }
 
 impl<B: Base> Node<B> {
-    /// Starts what every node does: follow leadership, propose, confirm reads, tick, and ask for votes when the leader
-    /// is missed.
+    /// Starts what every node does: follow leadership, propose, confirm reads, tick, raise the state's version, and ask for
+    /// votes when the leader is missed.
     #[must_use]
     pub fn start(parts: Parts<B>) -> Self {
         let (proposals, proposed) = mpsc::channel(limits::PROPOSAL_QUEUE);
@@ -153,6 +153,7 @@ impl<B: Base> Node<B> {
         node.spawn(|stop| propose::run(Arc::clone(shared), proposed, stop));
         node.spawn(|stop| rounds::run(Arc::clone(shared), reading, stop));
         node.spawn(|stop| tick::run(node.clone(), stop));
+        node.spawn(|stop| versions::run(node.clone(), stop));
         let (raft, peers) = (shared.raft.clone(), Arc::clone(shared));
         node.spawn(|stop| async move {
             let is_gone = |id| peers.base.is_gone(id);

@@ -20,8 +20,7 @@ use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
 use super::{
-    Disks, Node, Parts, Raft, recognition, snapshot, space, timekeeping, versions,
-    watch as watching,
+    Disks, Node, Parts, Raft, recognition, snapshot, space, timekeeping, watch as watching,
 };
 use crate::clock::{Clock, LogClock};
 use crate::config::{NodeConfig, Snapshots, Timers};
@@ -297,7 +296,6 @@ impl Node {
         self.spawn(|stop| space::hand_over(self.clone(), stop));
         self.spawn(|stop| watching::run(self.clone(), contact, stop));
         self.spawn(|stop| snapshot::run(self.clone(), snapshots, stop));
-        self.spawn(|stop| versions::run(self.clone(), stop));
     }
 }
 

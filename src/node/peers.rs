@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::rounds::{PATIENCE, Unconfirmed};
-use super::{LeaderHint, Node, Raft};
+use super::{Base, LeaderHint, Leadership, Node, Raft};
 use crate::network::{
     self, Dialer, Error as NetworkError, Greeter, InitialClusterDiffers, PeerHandler, Pool,
 };
@@ -89,7 +90,7 @@ impl Peers {
     }
 
     /// Another node's figures.
-    pub(super) async fn node_status(&self, id: u64) -> Result<bytes::Bytes, NetworkError> {
+    pub(super) async fn node_status(&self, id: u64) -> Result<Bytes, NetworkError> {
         let member = self
             .member(id)
             .ok_or_else(|| NetworkError::Failed(format!("node {id} is not a member")))?;
@@ -99,7 +100,7 @@ impl Peers {
 
 impl Greeter for Node {
     fn hello(&self, _: &pb::HelloRequest) -> Result<pb::HelloResponse, InitialClusterDiffers> {
-        Ok(self.shared.introduction())
+        Ok(self.introduction())
     }
 }
 
@@ -114,20 +115,28 @@ impl PeerHandler for Node {
         self.shared.base.log.vote()
     }
 
-    fn status(&self) -> bytes::Bytes {
+    fn status(&self) -> Bytes {
         Node::status(self).encode_to_vec().into()
     }
 }
 
-impl super::Shared {
+impl<B: Base> Node<B> {
+    /// How this node greets another, which may belong to no cluster yet: it asks for no initial cluster.
+    pub(super) fn greeting(&self) -> pb::HelloRequest {
+        pb::HelloRequest {
+            node_id: self.leadership().node.get(),
+            instance: Bytes::copy_from_slice(self.shared.base.instance().as_bytes()),
+            initial_cluster: Vec::new(),
+        }
+    }
+
     /// How this node answers a greeting. It names its cluster only once it knows the members: whoever reads the
     /// answer takes both or neither.
-    fn introduction(&self) -> pb::HelloResponse {
-        let (cluster, node) = {
-            let leadership = self.leadership.borrow();
-            (leadership.cluster, leadership.node)
-        };
-        let metrics = self.raft.server_metrics();
+    #[must_use]
+    pub fn introduction(&self) -> pb::HelloResponse {
+        let Leadership { cluster, node, .. } = self.leadership();
+        let shared = &self.shared;
+        let metrics = shared.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let known = &metrics.membership_config;
         let is_committed = known.log_id() == metrics.committed_membership_config.log_id();
@@ -137,21 +146,21 @@ impl super::Shared {
             .map(|(id, member)| pb::Member {
                 node_id: *id,
                 address: member.address.clone(),
-                instance: bytes::Bytes::copy_from_slice(member.instance.as_bytes()),
+                instance: Bytes::copy_from_slice(member.instance.as_bytes()),
             })
             .collect();
         let cluster_id = if members.is_empty() {
-            bytes::Bytes::new()
+            Bytes::new()
         } else {
-            bytes::Bytes::copy_from_slice(cluster.as_bytes())
+            Bytes::copy_from_slice(cluster.as_bytes())
         };
         pb::HelloResponse {
             node_id: node.get(),
-            instance: bytes::Bytes::copy_from_slice(self.base.instance.as_bytes()),
+            instance: Bytes::copy_from_slice(shared.base.instance().as_bytes()),
             cluster_id,
             members,
             members_at: known.log_id().filter(|_| is_committed).map(Into::into),
-            newest_state_version: self.base.config.newest_state_version.get(),
+            newest_state_version: shared.base.newest_state_version().get(),
         }
     }
 }

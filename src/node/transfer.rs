@@ -7,14 +7,14 @@ use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::propose::stopped;
-use super::{Error, Node};
+use super::{Base, Error, Node};
 use crate::raft;
 use crate::types::NodeId;
 
 /// A target may lack this many entries: it gets them within the transfer.
 const LAG_ALLOWED: u64 = 10_000;
 
-impl Node {
+impl<B: Base> Node<B> {
     /// Hands leadership to `target`, or of the voters with most room on their disks to the one whose log is most complete, and
     /// waits until it leads.
     pub async fn transfer_leader(
@@ -72,7 +72,7 @@ impl Node {
         let term = metrics.vote.leader_id().term;
         // A voter that is far behind cannot lead, whatever room it has.
         let is_near = |index: u64| index.saturating_add(LAG_ALLOWED) >= last;
-        let room = |id| self.shared.room_of(term, id);
+        let room = |id| self.shared.base.room_of(term, id);
         let best = candidates
             .filter_map(|id| Some((matched(id)?, id)))
             .max_by_key(|(index, id)| (is_near(*index), room(*id), *index, *id));

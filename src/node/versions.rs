@@ -6,34 +6,60 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio_util::sync::CancellationToken;
 
-use super::Node;
 use super::periodic::Periodic;
-use crate::proto::v1;
+use super::{Base, Node};
+use crate::raft::Member;
 use crate::state::{Command, Identity, Operation};
 use crate::types::{Namespace, StateVersion};
 
 /// How often a leader asks that knows a newer version than the state follows. Others ask nobody.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How long a member may take to answer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Node {
+impl<B: Base> Node<B> {
     /// The version that the state follows.
     pub(super) fn state_version(&self) -> StateVersion {
-        StateVersion::new(self.shared.base.state.header().version)
+        StateVersion::new(self.shared.base.header().version)
+    }
+
+    /// The newest that each member's program knows; `None` of one that does not say so.
+    async fn known_versions(&self) -> Vec<Option<StateVersion>> {
+        let members: Vec<(u64, Member)> = {
+            let metrics = self.shared.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let members = metrics.membership_config.membership().nodes();
+            members.map(|(id, it)| (*id, it.clone())).collect()
+        };
+        let (own, base) = (self.leadership().node.get(), &self.shared.base);
+        join_all(members.into_iter().map(|(id, member)| async move {
+            if id == own {
+                return Some(base.newest_state_version());
+            }
+            let answer = base.greet(&member.address, self.greeting(), PATIENCE);
+            let answer = answer.await.ok()?;
+            let is_meant =
+                answer.node_id == id && answer.instance == member.instance.as_bytes()[..];
+            is_meant.then(|| StateVersion::new(answer.newest_state_version))
+        }))
+        .await
     }
 }
 
 /// Runs on every node, acts on the leader.
-pub(super) async fn run(node: Node, stop: CancellationToken) {
+pub(super) async fn run<B: Base>(node: Node<B>, stop: CancellationToken) {
     let mut turns = Periodic::new(PERIOD, stop);
     while turns.turn().await {
-        let known = node.shared.base.config.newest_state_version;
+        let known = node.shared.base.newest_state_version();
         let follows = node.state_version();
         if known <= follows || !node.leadership().is_leader() {
             continue;
         }
-        let Some(version) = common(&node.cluster_status().await).filter(|it| *it > follows) else {
+        let Some(version) = common(&node.known_versions().await).filter(|it| *it > follows) else {
             continue;
         };
         tracing::info!(%follows, %version, "every member knows newer rules: the state follows them from now on");
@@ -49,15 +75,8 @@ pub(super) async fn run(node: Node, stop: CancellationToken) {
 }
 
 /// The newest version that all of them know.
-fn common(members: &[v1::NodeStatus]) -> Option<StateVersion> {
-    let known = members.iter().map(|member| {
-        let answered = member.error.is_empty();
-        StateVersion::new(if answered {
-            member.newest_state_version
-        } else {
-            0
-        })
-    });
+fn common(known: &[Option<StateVersion>]) -> Option<StateVersion> {
+    let known = known.iter().map(|it| it.unwrap_or(StateVersion::FIRST));
     known.min()
 }
 
@@ -65,25 +84,15 @@ fn common(members: &[v1::NodeStatus]) -> Option<StateVersion> {
 mod tests {
     use super::*;
 
-    fn knows(version: u32) -> v1::NodeStatus {
-        v1::NodeStatus {
-            newest_state_version: version,
-            ..v1::NodeStatus::default()
-        }
-    }
-
     #[test]
     fn it_is_what_the_oldest_program_knows() {
-        let silent = v1::NodeStatus {
-            error: "it does not answer".to_owned(),
-            ..knows(9)
-        };
+        let knows = |version| Some(StateVersion::new(version));
         let version = StateVersion::new;
         assert_eq!(common(&[]), None);
         assert_eq!(common(&[knows(3), knows(2), knows(4)]), Some(version(2)));
         assert_eq!(common(&[knows(3), knows(3)]), Some(version(3)));
         let before_there_were_any = knows(0);
         assert_eq!(common(&[knows(3), before_there_were_any]), Some(version(1)));
-        assert_eq!(common(&[knows(3), silent]), Some(version(1)));
+        assert_eq!(common(&[knows(3), None]), Some(version(1)));
     }
 }

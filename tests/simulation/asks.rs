@@ -12,6 +12,10 @@ use trolley::types::{Key, Namespace, Revision, TokenHash, UserId};
 pub enum Ask {
     Propose(Box<Command>),
     Read(ReadMode, Query),
+    /// Make this node a voter.
+    Add(u64),
+    /// Take this node out.
+    Remove(u64),
 }
 
 /// What is looked at.
@@ -42,6 +46,10 @@ pub enum Answer {
     /// It may have been applied.
     Unknown,
     Seen(Revision, Seen),
+    /// The members are what was asked for.
+    Changed,
+    /// There was another node of this id.
+    IdUsed,
 }
 
 impl Ask {
@@ -49,6 +57,8 @@ impl Ask {
         match self {
             Self::Propose(command) => format!("propose {:?}", command.identity),
             Self::Read(mode, query) => format!("read {mode:?} {query:?}"),
+            Self::Add(id) => format!("add {id}"),
+            Self::Remove(id) => format!("remove {id}"),
         }
     }
 }

@@ -13,6 +13,8 @@ pub enum Bug {
     LeaderReads,
     /// A follower answers linearizable reads from what it has.
     FollowerReads,
+    /// A leader confirms linearizable reads by its own clock: nobody is asked for whom it votes.
+    LeaseReads,
     /// Snapshots leave out the reply tables.
     ForgottenReplies,
     /// A snapshot says that the state is flushed, and it is not: the log is purged past it.
@@ -23,20 +25,27 @@ pub enum Bug {
     ReorderedApply,
     /// Nobody tells another node of log time: a leader stamps with its wall clock.
     WallClockStamps,
+    /// Whoever has lost its disk comes back empty, as the member that it was.
+    EmptyDisk,
+    /// The state follows new rules although not every member's program knows them.
+    UnaskedVersions,
 }
 
 /// Their names.
-pub const ALL: [(&str, Bug); 10] = [
+pub const ALL: [(&str, Bug); 13] = [
     ("unsynced-log", Bug::UnsyncedLog),
     ("unsynced-vote", Bug::UnsyncedVote),
     ("truncate-off-by-one", Bug::TruncateOffByOne),
     ("leader-reads", Bug::LeaderReads),
     ("follower-reads", Bug::FollowerReads),
+    ("lease-reads", Bug::LeaseReads),
     ("forgotten-replies", Bug::ForgottenReplies),
     ("purge-past-flush", Bug::PurgePastFlush),
     ("applied-apart", Bug::AppliedApart),
     ("reordered-apply", Bug::ReorderedApply),
     ("wall-clock-stamps", Bug::WallClockStamps),
+    ("empty-disk", Bug::EmptyDisk),
+    ("unasked-versions", Bug::UnaskedVersions),
 ];
 
 /// The bug of a name.

@@ -3,6 +3,7 @@
 //! | client | does | holds the store to |
 //! |---|---|---|
 //! | register | put, put on a revision, delete, read; few keys, unique values | a linearizable history, judged at the end |
+//! | reader | reads registers, and waits for no write | the same history |
 //! | cart | adds one piece after another, each retried under its identity | every piece counted once: each reply names the sum |
 //! | session | creates, touches, destroys, tries to bring back | lives until destroyed, at its own revision everywhere, and never again |
 //!
@@ -10,6 +11,7 @@
 //! outcome is unknown for good. After the heal nobody gives up, so that every operation ends or the run fails.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -35,15 +37,14 @@ use crate::asks::{Answer, Ask, Query, Seen};
 use crate::network::{CLIENTS, Request, Response, call};
 use crate::world::World;
 
-/// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_millis(2500);
+/// How long a client waits for an answer, in milliseconds: some are impatient, or all would wait for the same leader that was cut off.
+const PATIENCE_MS: Range<u64> = 100..2500;
 /// Registers.
 const KEYS: u64 = 3;
 
 /// What all clients share.
 pub struct Shop {
     pub world: Arc<World>,
-    pub nodes: u64,
     pub recorder: Recorder,
     /// Faults are over: finish what is begun.
     pub healed: AtomicBool,
@@ -60,10 +61,9 @@ enum Written {
 }
 
 impl Shop {
-    pub fn new(world: Arc<World>, nodes: u64) -> Arc<Self> {
+    pub fn new(world: Arc<World>) -> Arc<Self> {
         Arc::new(Self {
             world,
-            nodes,
             recorder: Recorder::new(),
             healed: AtomicBool::new(false),
             leader: AtomicU64::new(1),
@@ -71,7 +71,7 @@ impl Shop {
         })
     }
 
-    fn is_healed(&self) -> bool {
+    pub fn is_healed(&self) -> bool {
         self.healed.load(Ordering::Relaxed)
     }
 
@@ -79,20 +79,21 @@ impl Shop {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn count(&self, kind: &'static str) {
+    pub fn count(&self, kind: &'static str) {
         self.world.ledger.count(kind);
     }
 
     fn any_node(&self) -> u64 {
-        self.world.draw(1..self.nodes + 1)
+        self.world.roster.any(&self.world)
     }
 
-    async fn pause(&self, most_ms: u64) {
+    pub async fn pause(&self, most_ms: u64) {
         sleep(Duration::from_millis(self.world.draw(1..most_ms))).await;
     }
 
-    async fn ask(&self, node: u64, ask: Ask) -> Option<Answer> {
-        match call(&self.world, CLIENTS, node, Request::Client(ask), PATIENCE).await? {
+    pub async fn ask(&self, node: u64, ask: Ask) -> Option<Answer> {
+        let patience = Duration::from_millis(self.world.draw(PATIENCE_MS));
+        match call(&self.world, CLIENTS, node, Request::Client(ask), patience).await? {
             Response::Client(answer) => Some(answer),
             _ => None,
         }
@@ -146,7 +147,7 @@ impl Shop {
         }
     }
 
-    fn fail(&self, check: &'static str, detail: String) {
+    pub fn fail(&self, check: &'static str, detail: String) {
         self.world.ledger.fail(check, detail);
     }
 
@@ -186,6 +187,16 @@ pub async fn registers(shop: Arc<Shop>, process: u32) {
         if let Some(revision) = found {
             seen.insert(register, revision);
         }
+        shop.pause(40).await;
+    }
+}
+
+/// Looks at the registers until the heal, and waits for no write meanwhile.
+pub async fn readers(shop: Arc<Shop>, process: u32) {
+    while !shop.is_healed() {
+        let name = format!("r{}", shop.world.draw(0..KEYS));
+        let key = Key::parse(name.as_str()).expect("a short name");
+        get(&shop, process, &name, key).await;
         shop.pause(40).await;
     }
 }

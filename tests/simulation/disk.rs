@@ -104,6 +104,8 @@ pub struct Applied {
     pub store: MemoryStore,
     pub last: Option<LogId>,
     pub membership: StoredMembership,
+    /// Of all nodes that were ever members.
+    pub highest_id: u64,
 }
 
 /// A snapshot, immutable.
@@ -111,6 +113,7 @@ pub struct Applied {
 pub struct Snapshot {
     pub meta: SnapshotMeta,
     pub bytes: Arc<Vec<u8>>,
+    pub highest_id: u64,
 }
 
 /// One node's disk.

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | a vote that was given is never taken back | Raft, section 5.2 | a node starts |
 //! | entries of the same index and leader are the same, and so are the ones before them | Raft, figure 3 | an entry is appended |
-//! | what is applied anywhere is synced on a majority | the promise | an entry is applied |
+//! | what is applied anywhere is synced on a majority of its voters | the promise | an entry is applied |
+//! | members are those that operators made | `node::membership` | the end |
 //! | what is applied at an index is the same everywhere, for good | Raft, figure 3 | an entry is applied |
 //! | equal logs give equal states, however they are cut into batches | `state` | a batch is applied, a snapshot installed |
 //! | revision and log time never go back | `state` | a batch is applied |
@@ -13,7 +14,7 @@
 //! A term may have two leaders here, one after the other, and Raft's election safety is none of these: openraft orders
 //! leaders by term *and* node, and so are their log ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 
@@ -34,6 +35,8 @@ struct Inner {
     appended: BTreeMap<(u64, u64, u64), (u64, Option<LogId>)>,
     applied: BTreeMap<u64, (LogId, u64)>,
     states: BTreeMap<u64, pb::StateHeader>,
+    /// Who votes from an entry on, by its index.
+    configurations: BTreeMap<u64, Vec<(LogId, BTreeSet<u64>)>>,
     counts: BTreeMap<&'static str, u64>,
     violation: Option<Violation>,
 }
@@ -117,6 +120,33 @@ impl Ledger {
             let detail = format!("node {node} has another entry {id}, or another one before it");
             self.fail("log matching", detail);
         }
+    }
+
+    /// An entry that changes who votes was appended.
+    pub fn configured(&self, id: LogId, voters: BTreeSet<u64>) {
+        let mut inner = self.lock();
+        let at = inner.configurations.entry(id.index).or_default();
+        if !at.iter().any(|(known, _)| *known == id) {
+            at.push((id, voters));
+        }
+    }
+
+    /// Who may have committed an applied entry: those who voted when it was appended, or whom a later entry, which may be
+    /// committed or not, made voters before it was.
+    pub fn voters_of(&self, id: LogId) -> Vec<BTreeSet<u64>> {
+        let inner = self.lock();
+        let is_applied = |it: &LogId| inner.applied.get(&it.index).is_some_and(|(at, _)| at == it);
+        let earlier = inner.configurations.range(..=id.index).rev();
+        let earlier = earlier
+            .flat_map(|(_, at)| at)
+            .find(|(it, _)| is_applied(it));
+        let later = inner.configurations.range(id.index + 1..);
+        let later = later.flat_map(|(_, at)| at);
+        earlier
+            .into_iter()
+            .chain(later)
+            .map(|(_, voters)| voters.clone())
+            .collect()
     }
 
     /// A node applied an entry.

@@ -6,6 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use openraft::EntryPayload;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{Notify, oneshot};
 use trolley::limits;
@@ -173,6 +174,10 @@ impl RaftLogStorage<TypeConfig> for SimLog {
                 self.world.ledger.fail("log contiguous", detail);
             }
             self.world.ledger.appended(self.node, id, &bytes, previous);
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                let voters = membership.voter_ids().collect();
+                self.world.ledger.configured(id, voters);
+            }
             previous = Some(id);
             sealed.push((id.index, bytes));
         }

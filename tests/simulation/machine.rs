@@ -4,6 +4,7 @@
 //! a batch holds is drawn, and so is when the state is flushed; a crash returns it to the last flush.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,9 +16,9 @@ use trolley::proto::internal as pb;
 use trolley::raft::{
     Entry, LogId, Proposal, Replies, Reply, SnapshotMeta, StoredMembership, TypeConfig,
 };
-use trolley::state::{self, Batch, Fault, Key, MemoryStore, Store as _, SweepHorizon};
+use trolley::state::{self, Batch, Fault, Key, KeyRange, MemoryStore, Store, Stored, SweepHorizon};
 use trolley::storage::machine::AppliedAt;
-use trolley::types::{LogTime, Revision};
+use trolley::types::{LogTime, Revision, StateVersion};
 
 use crate::bugs::Bug;
 use crate::disk::{Applied, Disk, Snapshot, encode};
@@ -32,14 +33,46 @@ pub struct Live {
     pub horizon: SweepHorizon,
 }
 
+/// The state as a program sees it that knows the rules up to this version.
+struct Known<'a> {
+    store: &'a MemoryStore,
+    newest: StateVersion,
+}
+
+impl Store for Known<'_> {
+    fn header(&self) -> pb::StateHeader {
+        self.store.header()
+    }
+
+    fn newest_version(&self) -> StateVersion {
+        self.newest
+    }
+
+    fn get(&self, key: &Key) -> Result<Option<Stored>, Fault> {
+        self.store.get(key)
+    }
+
+    fn scan(
+        &self,
+        range: &KeyRange,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, Fault>,
+    ) -> Result<(), Fault> {
+        self.store.scan(range, visit)
+    }
+}
+
 /// See the module. Clones are the same machine.
 #[derive(Clone)]
 pub struct SimMachine {
     world: Arc<World>,
     node: u64,
+    /// What the node's program knows.
+    newest: StateVersion,
     disk: Arc<Mutex<Disk>>,
     pub live: Arc<Mutex<Live>>,
     random: Arc<Mutex<fastrand::Rng>>,
+    /// Held while a snapshot is made or installed, so that an older one never takes the place of a newer.
+    busy: Arc<tokio::sync::Mutex<()>>,
     /// The last snapshot, where a bug keeps it off the disk.
     unkept: Arc<Mutex<Option<Snapshot>>>,
     pub published: Arc<watch::Sender<AppliedAt>>,
@@ -56,7 +89,12 @@ fn at(applied: &Applied) -> AppliedAt {
 
 impl SimMachine {
     /// Comes up with what the disk has.
-    pub fn open(world: Arc<World>, node: u64, disk: Arc<Mutex<Disk>>) -> Self {
+    pub fn open(
+        world: Arc<World>,
+        node: u64,
+        newest: StateVersion,
+        disk: Arc<Mutex<Disk>>,
+    ) -> Self {
         let applied = disk.lock().expect("no panic").state.clone();
         let published = Arc::new(watch::Sender::new(at(&applied)));
         let live = Live {
@@ -68,8 +106,10 @@ impl SimMachine {
             random,
             world,
             node,
+            newest,
             disk,
             live: Arc::new(Mutex::new(live)),
+            busy: Arc::default(),
             unkept: Arc::default(),
             published,
         }
@@ -95,10 +135,15 @@ impl SimMachine {
         let mut live = self.live();
         let live = &mut *live;
         let before = live.applied.store.header();
-        let mut batch = Batch::new(&live.applied.store, live.horizon);
+        let known = Known {
+            store: &live.applied.store,
+            newest: self.newest,
+        };
+        let mut batch = Batch::new(&known, live.horizon);
         let mut replies = Vec::new();
         let mut last = live.applied.last;
         let mut membership = None;
+        let mut highest_id = live.applied.highest_id;
         for (entry, _) in entries {
             self.world
                 .ledger
@@ -107,6 +152,8 @@ impl SimMachine {
             replies.push(match &entry.payload {
                 EntryPayload::Normal(proposal) => self.apply_one(&mut batch, entry, proposal)?,
                 EntryPayload::Membership(it) => {
+                    let highest = it.nodes().map(|(id, _)| *id).max();
+                    highest_id = highest_id.max(highest.unwrap_or(0));
                     membership = Some(StoredMembership::new(Some(entry.log_id), it.clone()));
                     Replies::default()
                 }
@@ -118,6 +165,7 @@ impl SimMachine {
         live.applied.store.commit(changes);
         live.horizon = horizon;
         live.applied.last = last;
+        live.applied.highest_id = highest_id;
         if let Some(membership) = membership {
             live.applied.membership = membership;
         }
@@ -127,7 +175,7 @@ impl SimMachine {
 
     fn apply_one(
         &self,
-        batch: &mut Batch<'_, MemoryStore>,
+        batch: &mut Batch<'_, Known<'_>>,
         entry: &Entry,
         proposal: &Proposal,
     ) -> Result<Replies, Fault> {
@@ -226,6 +274,8 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
         meta: &SnapshotMeta,
         snapshot: Snapshot,
     ) -> io::Result<()> {
+        let busy = Arc::clone(&self.busy);
+        let _busy = busy.lock().await;
         let pause = self.draw(1..30);
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let store = MemoryStore::restore(&snapshot.bytes).map_err(io::Error::other)?;
@@ -234,6 +284,7 @@ impl RaftStateMachine<TypeConfig> for SimMachine {
             store,
             last: meta.last_log_id,
             membership: meta.last_membership.clone(),
+            highest_id: snapshot.highest_id,
         };
         let (node, index) = (self.node, meta.last_log_id.map_or(0, |id| id.index));
         self.world
@@ -269,6 +320,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SimMachine {
     type SnapshotData = Snapshot;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
+        let busy = Arc::clone(&self.busy);
+        let _busy = busy.lock().await;
         let applied = self.live().applied.clone();
         let meta = SnapshotMeta {
             last_log_id: applied.last,
@@ -278,6 +331,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SimMachine {
         let snapshot = Snapshot {
             meta: meta.clone(),
             bytes: Arc::new(pack(&applied.store, forgets)),
+            highest_id: applied.highest_id,
         };
         let pause = self.draw(1..50);
         tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -2,9 +2,9 @@
 //!
 //! # What is real
 //! openraft, the state machine and its commands, the encoding of log entries, and what a node does with writes, reads,
-//! read rounds, ticks, log time and leadership. What is simulated: the disk ([`disk`]), what lies between nodes
-//! ([`network`]), time, and the order of everything. What is left out: `RocksDB`, gRPC, watches, full disks, births and
-//! membership changes; `tests/cluster` and `trolley-torture` have those.
+//! read rounds, ticks, log time, leadership, changes of the members and the version of the state's rules. What is simulated:
+//! the disk ([`disk`]), what lies between nodes ([`network`]), time, and the order of everything. What is left out: `RocksDB`,
+//! gRPC, watches, full disks and births; `tests/cluster` and `trolley-torture` have those.
 //!
 //! # Why it is the same each time
 //! Each node has a runtime of one thread whose time is paused, and goes from timer to timer; nodes run one after another
@@ -32,7 +32,9 @@ mod log;
 mod machine;
 mod network;
 mod node;
+mod operators;
 mod plan;
+mod roster;
 mod run;
 mod trace;
 mod world;
@@ -51,30 +53,35 @@ const SEEDS: RangeInclusive<u64> = 1..=60;
 /// What it runs twice.
 const REPEATED_SEEDS: RangeInclusive<u64> = 1..=8;
 /// Every planted bug is found within so many seeds.
-const BUG_SEEDS: RangeInclusive<u64> = 1..=100;
+const BUG_SEEDS: RangeInclusive<u64> = 1..=200;
 /// Each of these happens in the gate's runs, or they prove less than they seem to.
-const COVERAGE: [&str; 22] = [
+const COVERAGE: [&str; 27] = [
     "add",
     "crash",
     "crash of all",
     "cut",
     "delete",
+    "disk lost",
     "doubled",
     "election",
     "get",
     "look",
     "lost",
+    "node added",
+    "node removed",
     "pause",
     "purge",
     "put",
     "session",
     "slow sync",
+    "slow time",
     "snapshot",
     "snapshot built",
     "snapshot installed",
     "storm",
     "transfer",
     "truncation",
+    "upgrade",
     "wrong clock",
 ];
 

@@ -1,5 +1,5 @@
 //! The network between nodes, and between nodes and clients (address 0): messages with a delay of their own each, which
-//! may be lost, delivered twice, or stopped where a link is cut. What a link carries is not in order, but for the log's
+//! may be lost, delivered twice between nodes, or stopped where a link is cut. What a link carries is not in order, but for the log's
 //! appends, which are a stream.
 //!
 //! A message takes at least [`STEP_MS`], so that whatever it meets happens in a later step than its sending.
@@ -23,6 +23,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use tokio::sync::{mpsc, oneshot};
 use trolley::clock::{LogClock, Testimony};
 use trolley::limits;
+use trolley::proto::internal as pb;
 use trolley::raft::{Member, TypeConfig, Vote};
 use trolley::types::LogTime;
 
@@ -59,6 +60,7 @@ pub enum Request {
     Snapshot(Vote, Snapshot),
     ReadIndex,
     HeldVote,
+    Hello,
     Client(Ask),
 }
 
@@ -81,6 +83,7 @@ impl Request {
             Self::Snapshot(vote, it) => format!("snapshot {vote} {:?}", it.meta.last_log_id),
             Self::ReadIndex => "read index".to_owned(),
             Self::HeldVote => "held vote".to_owned(),
+            Self::Hello => "hello".to_owned(),
             Self::Client(ask) => ask.describe(),
         }
     }
@@ -95,6 +98,7 @@ pub enum Response {
     /// `None`: no read index.
     ReadIndex(Option<u64>),
     HeldVote(Option<Vote>),
+    Hello(Box<pb::HelloResponse>),
     Client(Answer),
     /// Nobody is there.
     Down,
@@ -109,6 +113,7 @@ impl Response {
             Self::Snapshot(it) => format!("installed {}", it.vote),
             Self::ReadIndex(it) => format!("read index {it:?}"),
             Self::HeldVote(it) => format!("holds {it:?}"),
+            Self::Hello(it) => format!("node {} of {} members", it.node_id, it.members.len()),
             Self::Client(it) => it.describe(),
             Self::Down => "down".to_owned(),
         }
@@ -336,7 +341,10 @@ impl Net {
             world.trace.note(format_args!("{from}>{to} lost"));
             return;
         }
+        // A client's call is one message on one connection. If it was there twice, and one copy was refused, that would say
+        // nothing of the other; a client that asks again says so itself.
         if let Packet::Request(request) = &message.packet
+            && message.from != CLIENTS
             && world.chance(weather.duplicates)
         {
             world.ledger.count("doubled");

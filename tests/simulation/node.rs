@@ -1,8 +1,10 @@
 //! One node: the real node, openraft and state over a simulated disk and network, on a runtime of its own.
 //!
 //! A crash drops the runtime, and with it every task wherever it stands. A pause is a runtime that is not run; when it
-//! goes on, its monotonic clock has moved on meanwhile.
+//! goes on, its monotonic clock has moved on meanwhile. That clock may also run slower than those of others, and what waits
+//! for it with it: nothing that a node promises may depend on how fast it runs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,15 +17,15 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use trolley::clock::{Clock, LogClock};
 use trolley::config::{Snapshots, Timers};
-use trolley::network::{LeaderContact, is_current};
+use trolley::network::{Error as NetworkError, LeaderContact, is_current};
 use trolley::node::{
-    Base, Error, LeaderHint, Node, Outcome, Parts, Raft, ReadMode, Unconfirmed, election_timers,
-    raft_config,
+    Base, Error, LeaderHint, MembershipError, Node, Outcome, Parts, Raft, ReadMode, Unconfirmed,
+    election_timers, raft_config,
 };
 use trolley::proto::internal as pb;
 use trolley::raft::{LogId, Member, TypeConfig, Vote};
 use trolley::state::{Fault, MemoryStore, Store as _};
-use trolley::types::{ClusterId, InstanceId, LogTime, NodeId, Revision};
+use trolley::types::{ClusterId, InstanceId, LogTime, NodeId, Revision, Room, StateVersion};
 
 use crate::asks::{Answer, Ask};
 use crate::bugs::Bug;
@@ -45,6 +47,10 @@ const SNAPSHOTS: Snapshots = Snapshots {
     interval: Duration::from_secs(3600),
     keep_entries: 5,
 };
+/// The rules that programs know which come later.
+pub const NEXT: StateVersion = StateVersion::new(StateVersion::NEWEST.get() + 1);
+/// Turns of the scheduler in a step, in which nothing waits for time.
+const TURNS: u32 = 16;
 /// How long a node works on what a client asked.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Where wall clocks begin, in Unix milliseconds.
@@ -55,12 +61,19 @@ pub struct SimNode {
     pub id: u64,
     pub disk: Arc<Mutex<Disk>>,
     world: Arc<World>,
-    members: u64,
+    /// Who makes the cluster; nobody where it is there already.
+    founders: u64,
     hand: Arc<AtomicU64>,
     /// How far its wall clock is off.
     pub skew_ms: i64,
+    /// So many times slower than the others' its monotonic clock runs.
+    pub slowness: u64,
+    /// What its program knows from its next start on.
+    pub program: StateVersion,
     life: Option<Life>,
     pub is_paused: bool,
+    /// It will never run again.
+    is_gone: bool,
     /// The last term in which it led.
     led: u64,
 }
@@ -72,9 +85,26 @@ struct Life {
     contact: LeaderContact,
     machine: SimMachine,
     began: Instant,
-    began_ms: u64,
+    /// Since then, by its own clock.
+    elapsed: Duration,
+    /// How far it was run, by the simulation's.
+    run_ms: u64,
     _tasks: TaskTracker,
     runtime: Runtime,
+}
+
+impl Life {
+    /// Its clock, when the simulation has gone on to this time.
+    fn go_on(&mut self, until_ms: u64, slowness: u64) -> Instant {
+        let passed = Duration::from_micros((until_ms - self.run_ms) * 1000 / slowness);
+        self.run_ms = until_ms;
+        self.elapsed += passed;
+        self.now()
+    }
+
+    fn now(&self) -> Instant {
+        self.began + self.elapsed
+    }
 }
 
 fn member(id: u64) -> Member {
@@ -85,18 +115,21 @@ fn member(id: u64) -> Member {
 }
 
 impl SimNode {
-    /// A node that was never started.
-    pub fn new(world: Arc<World>, id: u64, members: u64) -> Self {
+    /// A node that was never started: one of so many that found a cluster, or of none.
+    pub fn new(world: Arc<World>, id: u64, founders: u64) -> Self {
         let disk = Disk::new(world.bug);
         Self {
             id,
             disk: Arc::new(Mutex::new(disk)),
             world,
-            members,
+            founders,
             hand: Arc::default(),
             skew_ms: 0,
+            slowness: 1,
+            program: StateVersion::FIRST,
             life: None,
             is_paused: false,
+            is_gone: false,
             led: 0,
         }
     }
@@ -116,8 +149,16 @@ impl SimNode {
             .store(now.saturating_add_signed(self.skew_ms), Ordering::Relaxed);
     }
 
+    /// Whether it runs, or comes back.
+    pub fn is_present(&self) -> bool {
+        !self.is_gone
+    }
+
     /// Starts it with what its disk has.
     pub fn start(&mut self) {
+        if self.is_gone {
+            return;
+        }
         let (id, world) = (self.id, &self.world);
         world.trace.note(format_args!("n{id} starts"));
         self.set_clock();
@@ -131,12 +172,13 @@ impl SimNode {
             (disk.log.vote, disk.log.last())
         };
         world.ledger.starts(id, vote);
-        let founds = id == 1 && last.is_none();
-        let members = founds.then(|| (1..=self.members).map(|id| (id, member(id))).collect());
-        let began_ms = world.trace.now();
+        let founds = id == 1 && last.is_none() && self.founders > 0;
+        let members = founds.then(|| (1..=self.founders).map(|id| (id, member(id))).collect());
+        let run_ms = world.trace.now();
         let booting = boot(
             Arc::clone(world),
             id,
+            self.program,
             Arc::clone(&self.disk),
             Arc::clone(&self.hand),
             members,
@@ -149,7 +191,8 @@ impl SimNode {
                     contact: booted.contact,
                     machine: booted.machine,
                     began: booted.began,
-                    began_ms,
+                    elapsed: Duration::ZERO,
+                    run_ms,
                     _tasks: booted.tasks,
                     runtime,
                 });
@@ -166,12 +209,17 @@ impl SimNode {
         if self.is_paused {
             return;
         }
-        let Some(life) = &self.life else {
+        let Some(life) = &mut self.life else {
             return;
         };
-        let until = life.began + Duration::from_millis(until_ms - life.began_ms);
-        life.runtime
-            .block_on(async { tokio::time::sleep_until(until).await });
+        let until = life.go_on(until_ms, self.slowness);
+        life.runtime.block_on(async {
+            // Its clock may stand still in this step, and what has arrived is to be seen to all the same.
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep_until(until).await;
+        });
         let now = life.node.leadership();
         if now.is_leader() && now.term != self.led {
             self.led = now.term;
@@ -182,10 +230,10 @@ impl SimNode {
     /// Goes on after a pause.
     pub fn resume(&mut self) {
         self.is_paused = false;
-        let Some(life) = &self.life else {
+        let Some(life) = &mut self.life else {
             return;
         };
-        let now = life.began + Duration::from_millis(self.world.trace.now() - life.began_ms);
+        let now = life.go_on(self.world.trace.now(), 1);
         life.runtime.block_on(async {
             let behind = now.saturating_duration_since(Instant::now());
             tokio::time::advance(behind).await;
@@ -208,6 +256,21 @@ impl SimNode {
             .trace
             .note(format_args!("n{id} crashes, keeps {kept} of {unsynced}"));
         disk.crash(kept);
+    }
+
+    /// Ends it for good. Nobody reads its disk again; that it had synced what it acknowledged stays true.
+    pub fn end(&mut self) {
+        self.crash();
+        self.is_gone = true;
+        let id = self.id;
+        self.world.trace.note(format_args!("n{id} is gone"));
+    }
+
+    /// A bug: it is started again with an empty disk, as the node that it was.
+    pub fn empty(&mut self) {
+        self.crash();
+        *self.disk.lock().expect("no panic") = Disk::new(self.world.bug);
+        self.start();
     }
 
     /// Another node's connections broke.
@@ -234,9 +297,16 @@ impl SimNode {
         self.trigger(|raft| async move { raft.trigger().snapshot().await.is_ok() });
     }
 
-    /// Hands leadership over.
-    pub fn transfer(&self, to: u64) {
-        self.trigger(move |raft| async move { raft.trigger().transfer_leader(to).await.is_ok() });
+    /// Hands leadership over, if that node will do.
+    pub fn transfer(&self, to: NodeId) {
+        if let Some(life) = &self.life {
+            let node = life.node.clone();
+            let deadline = life.now() + PATIENCE;
+            life.runtime.spawn(async move {
+                // Whether it comes to that is not asked here.
+                drop(node.transfer_leader(Some(to), deadline).await);
+            });
+        }
     }
 
     fn trigger<F>(&self, what: impl FnOnce(Raft<SimMachine>) -> F)
@@ -256,6 +326,18 @@ impl SimNode {
         let live = self.life.as_ref()?.machine.live.lock().expect("no panic");
         let index = live.applied.last.map_or(0, |id| id.index);
         Some((index, live.applied.store.clone()))
+    }
+
+    /// The rules that its state follows.
+    pub fn follows(&self) -> Option<StateVersion> {
+        let live = self.life.as_ref()?.machine.live.lock().expect("no panic");
+        Some(StateVersion::new(live.applied.store.header().version))
+    }
+
+    /// Who votes, by what it has applied.
+    pub fn voters(&self) -> Option<BTreeSet<u64>> {
+        let live = self.life.as_ref()?.machine.live.lock().expect("no panic");
+        Some(live.applied.membership.membership().voter_ids().collect())
     }
 
     /// How far it has applied.
@@ -278,13 +360,14 @@ struct Booted {
 async fn boot(
     world: Arc<World>,
     id: u64,
+    program: StateVersion,
     disk: Arc<Mutex<Disk>>,
     hand: Arc<AtomicU64>,
-    founding: Option<std::collections::BTreeMap<u64, Member>>,
+    founding: Option<BTreeMap<u64, Member>>,
 ) -> Result<Booted, String> {
     let began = Instant::now();
     let log = SimLog::new(Arc::clone(&world), id, Arc::clone(&disk));
-    let machine = SimMachine::open(Arc::clone(&world), id, disk);
+    let machine = SimMachine::open(Arc::clone(&world), id, program, disk);
     let tasks = TaskTracker::new();
     tasks.spawn(log.clone().sync());
     let log_clock = Arc::new(LogClock::new(Clock::Manual(hand)));
@@ -308,6 +391,7 @@ async fn boot(
         base: SimBase {
             world: Arc::clone(&world),
             id,
+            program,
             machine: machine.clone(),
         },
         applied: machine.published.subscribe(),
@@ -353,6 +437,7 @@ async fn boot(
 struct SimBase {
     world: Arc<World>,
     id: u64,
+    program: StateVersion,
     machine: SimMachine,
 }
 
@@ -380,6 +465,37 @@ impl Base for SimBase {
         live.horizon.next_deadline()
     }
 
+    fn highest_node_id(&self) -> u64 {
+        let live = self.machine.live.lock().expect("no panic");
+        live.applied.highest_id
+    }
+
+    fn instance(&self) -> InstanceId {
+        member(self.id).instance
+    }
+
+    fn newest_state_version(&self) -> StateVersion {
+        self.program
+    }
+
+    /// Disks are never full here.
+    fn room_of(&self, _: u64, _: u64) -> Option<Room> {
+        None
+    }
+
+    async fn greet(
+        &self,
+        address: &str,
+        _: pb::HelloRequest,
+        patience: Duration,
+    ) -> Result<pb::HelloResponse, NetworkError> {
+        let node = node_at(address).ok_or_else(|| NetworkError::Address(address.to_owned()))?;
+        match call(&self.world, self.id, node, Request::Hello, patience).await {
+            Some(Response::Hello(answer)) => Ok(*answer),
+            _ => Err(NetworkError::Timeout(patience)),
+        }
+    }
+
     async fn ask_read_index(&self, leader: &LeaderHint) -> Result<u64, Unconfirmed> {
         let leader = leader.node.get();
         match call(&self.world, self.id, leader, Request::ReadIndex, PATIENCE).await {
@@ -390,6 +506,9 @@ impl Base for SimBase {
     }
 
     async fn ask_vote(&self, node: u64) -> Option<Vote> {
+        if self.world.has(Bug::LeaseReads) {
+            return Some(Vote::new(0, 0));
+        }
         match call(&self.world, self.id, node, Request::HeldVote, PATIENCE).await {
             Some(Response::HeldVote(vote)) => vote,
             _ => None,
@@ -459,6 +578,13 @@ impl Server {
                 Response::ReadIndex(index.map(|id| id.index))
             }
             Request::HeldVote => Response::HeldVote(self.log.vote()),
+            Request::Hello => {
+                let mut answer = self.node.introduction();
+                if self.world.has(Bug::UnaskedVersions) {
+                    answer.newest_state_version = NEXT.get();
+                }
+                Response::Hello(Box::new(answer))
+            }
             Request::Client(ask) => Response::Client(self.client(ask).await),
         })
     }
@@ -500,6 +626,15 @@ impl Server {
                     Err(error) => refusal(&error),
                 }
             }
+            Ask::Add(id) => {
+                let deadline = Instant::now() + PATIENCE;
+                let address = member(id).address;
+                changed(self.node.add_member(node_id(id), &address, deadline).await)
+            }
+            Ask::Remove(id) => {
+                let deadline = Instant::now() + PATIENCE;
+                changed(self.node.remove_member(node_id(id), deadline).await)
+            }
         }
     }
 
@@ -515,6 +650,24 @@ impl Server {
             ReadMode::Linearizable if lies => ReadMode::Stale,
             asked => asked,
         }
+    }
+}
+
+fn node_id(id: u64) -> NodeId {
+    NodeId::new(id).expect("ids begin with 1")
+}
+
+/// Whose address it is, see [`member`].
+fn node_at(address: &str) -> Option<u64> {
+    let name = address.strip_prefix("node-")?;
+    name.split_once(':')?.0.parse().ok()
+}
+
+fn changed(outcome: Result<(), Error>) -> Answer {
+    match outcome {
+        Ok(()) => Answer::Changed,
+        Err(Error::Membership(MembershipError::IdUsed { .. })) => Answer::IdUsed,
+        Err(error) => refusal(&error),
     }
 }
 

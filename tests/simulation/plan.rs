@@ -1,14 +1,17 @@
 //! What goes wrong, and when: drawn from the seed, one fault after another, some at the same time.
 //!
-//! Wall clocks are wrong on a minority only: what log time promises holds while one node of any majority has the time.
+//! One wall clock is wrong at a time: what log time promises holds while one node of any majority has the time, and there may be no
+//! more than two nodes.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use trolley::types::NodeId;
+
 use crate::disk::SYNC_MS;
-use crate::network::{CLIENTS, Weather};
-use crate::node::SimNode;
+use crate::network::Weather;
+use crate::node::{NEXT, SimNode};
 use crate::world::World;
 
 /// A fault that lasts.
@@ -19,6 +22,7 @@ enum Fault {
     Down(u64),
     Paused(u64),
     SlowSync(u64),
+    SlowTime(u64),
     WrongClock(u64),
 }
 
@@ -38,15 +42,18 @@ enum Cut {
 /// See the module.
 pub struct Plan {
     world: Arc<World>,
+    /// Programs are replaced by ones that know newer rules.
+    upgrades: bool,
     next_at: u64,
     /// What lasts, and until when.
     running: Vec<(u64, Fault)>,
 }
 
 impl Plan {
-    pub fn new(world: Arc<World>, begin_at: u64) -> Self {
+    pub fn new(world: Arc<World>, begin_at: u64, upgrades: bool) -> Self {
         Self {
             world,
+            upgrades,
             next_at: begin_at,
             running: Vec::new(),
         }
@@ -90,6 +97,7 @@ impl Plan {
             Fault::SlowSync(id) => node(nodes, id, |node| {
                 node.disk.lock().expect("no panic").sync_ms = SYNC_MS;
             }),
+            Fault::SlowTime(id) => node(nodes, id, |node| node.slowness = 1),
             Fault::WrongClock(id) => node(nodes, id, |node| node.skew_ms = 0),
         }
     }
@@ -108,12 +116,13 @@ impl Plan {
     }
 
     fn begin(&mut self, nodes: &mut [SimNode]) {
-        let count = u64::try_from(nodes.len()).expect("few nodes");
-        let chosen = self.world.draw(0..count);
-        let place = usize::try_from(chosen).expect("it is a place");
-        let id = nodes[place].id;
-        match self.world.draw(0..24) {
-            0..=3 => self.cut(count),
+        let mut nodes: Vec<&mut SimNode> = nodes.iter_mut().filter(|it| it.is_present()).collect();
+        let ids: Vec<u64> = nodes.iter().map(|node| node.id).collect();
+        let place = self.world.pick(ids.len());
+        let id = ids[place];
+        let leader = nodes.iter().position(|node| node.leads());
+        match self.world.draw(0..28) {
+            0..=3 => self.cut(&ids),
             4 | 5 => {
                 let weather = Weather {
                     loss: self.world.draw(0..40),
@@ -126,9 +135,8 @@ impl Plan {
             }
             6..=9 => {
                 // A leader's crash is worth more than another's.
-                let leader = nodes.iter().position(SimNode::leads);
                 let place = leader.filter(|_| self.world.chance(50)).unwrap_or(place);
-                self.crash(&mut nodes[place]);
+                self.crash(nodes[place]);
                 let id = nodes[place].id;
                 for other in nodes.iter().filter(|other| other.is_up()) {
                     if self.world.net.is_open(id, other.id) {
@@ -143,19 +151,16 @@ impl Plan {
                 }
             }
             11 | 12 => {
-                let leader = nodes.iter().position(SimNode::leads);
                 let place = leader.filter(|_| self.world.chance(50)).unwrap_or(place);
-                let node = &mut nodes[place];
+                let node = &mut *nodes[place];
                 if node.is_up() {
                     self.tell("pause", node.id);
                     node.is_paused = true;
                     self.lasts(Fault::Paused(node.id), 3000);
                 }
             }
-            13 => {
-                let most = u64::try_from(nodes.len() / 2).unwrap_or(1);
-                let wrong = nodes.iter().filter(|node| node.skew_ms != 0).count();
-                if u64::try_from(wrong).unwrap_or(most) < most || nodes[place].skew_ms != 0 {
+            13 | 21 => {
+                if nodes.iter().all(|node| node.skew_ms == 0) {
                     let hour: i64 = 3_600_000;
                     let ahead = self.world.chance(50);
                     nodes[place].skew_ms = if ahead { hour } else { -hour };
@@ -168,18 +173,37 @@ impl Plan {
                 nodes[place].disk.lock().expect("no panic").sync_ms = self.world.draw(50..400);
                 self.lasts(Fault::SlowSync(id), 3000);
             }
-            16..=22 => {
-                let leader = nodes.iter().position(SimNode::leads);
+            16..=20 => {
                 let place = leader.filter(|_| self.world.chance(50)).unwrap_or(place);
                 if nodes[place].is_up() && !nodes[place].is_paused {
                     self.tell("snapshot", nodes[place].id);
                     nodes[place].take_snapshot();
                 }
             }
+            23 | 24 => {
+                let place = leader.filter(|_| self.world.chance(50)).unwrap_or(place);
+                let id = nodes[place].id;
+                nodes[place].slowness = self.world.draw(2..20);
+                self.tell("slow time", (id, nodes[place].slowness));
+                self.lasts(Fault::SlowTime(id), 3000);
+                // Alone it is harmless: whoever was deposed is told so.
+                if self.world.chance(50) {
+                    self.sever(&ids, &Cut::Apart(BTreeSet::from([id])));
+                }
+            }
+            25 | 26 => {
+                if self.upgrades && nodes[place].program < NEXT && nodes[place].is_up() {
+                    self.tell("upgrade", id);
+                    nodes[place].program = NEXT;
+                    self.crash(nodes[place]);
+                }
+            }
             _ => {
-                let to = self.world.draw(1..count + 1);
-                if let Some(leader) = nodes.iter().find(|node| node.leads() && !node.is_paused) {
-                    self.tell("transfer", (leader.id, to));
+                let to = NodeId::new(id).expect("ids begin with 1");
+                if let Some(leader) = leader.map(|place| &nodes[place])
+                    && !leader.is_paused
+                {
+                    self.tell("transfer", (leader.id, id));
                     leader.transfer(to);
                 }
             }
@@ -197,17 +221,26 @@ impl Plan {
         self.lasts(Fault::Down(node.id), 2000);
     }
 
-    fn cut(&mut self, count: u64) {
-        let one = self.world.draw(1..count + 1);
+    fn cut(&mut self, ids: &[u64]) {
+        let one = ids[self.world.pick(ids.len())];
         let cut = match self.world.draw(0..6) {
             0 => Cut::Mute(one),
             1 => Cut::Deaf(one),
             2 => Cut::Bridge(one),
-            _ => Cut::Apart((1..=count).filter(|_| self.world.chance(40)).collect()),
+            _ => {
+                let side = ids.iter().filter(|_| self.world.chance(40));
+                Cut::Apart(side.copied().collect())
+            }
         };
-        self.tell("cut", &cut);
-        let links = (1..=count).flat_map(|from| (1..=count).map(move |to| (from, to)));
-        let is_cut = |from: u64, to: u64| match &cut {
+        self.sever(ids, &cut);
+    }
+
+    fn sever(&mut self, ids: &[u64], cut: &Cut) {
+        self.tell("cut", cut);
+        let links = ids
+            .iter()
+            .flat_map(|from| ids.iter().map(move |to| (*from, *to)));
+        let is_cut = |from: u64, to: u64| match cut {
             Cut::Apart(side) => side.contains(&from) != side.contains(&to),
             Cut::Mute(node) => from == *node,
             Cut::Deaf(node) => to == *node,
@@ -215,7 +248,6 @@ impl Plan {
         };
         let cut = links.filter(|(from, to)| from != to && is_cut(*from, *to));
         // Clients reach everybody: whoever is cut off is asked as well.
-        let cut = cut.filter(|(from, _)| *from != CLIENTS);
         self.world.net.set_cut(cut.collect());
         self.lasts(Fault::Cut, 4000);
     }

@@ -4,7 +4,7 @@
 //! the end of the step, then the clients do. All of it on one thread, in this order, with random numbers of one seed, so
 //! that the seed is the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,13 +15,16 @@ use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
 use trolley::raft::LogId;
 use trolley::torture::linearizability::{self, Verdict};
+use trolley::types::StateVersion;
 
 use crate::bugs::Bug;
 use crate::clients::{self, Shop};
 use crate::ledger::Violation;
 use crate::network::STEP_MS;
-use crate::node::SimNode;
+use crate::node::{NEXT, SimNode};
+use crate::operators::{Works, operator};
 use crate::plan::Plan;
+use crate::roster::Changes;
 use crate::world::World;
 
 /// The first leader is elected by then.
@@ -46,6 +49,7 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub seed: u64,
+    /// That founded the cluster.
     pub nodes: u64,
     pub violation: Option<Violation>,
     /// Of the trace.
@@ -84,7 +88,7 @@ pub fn run(config: Config) -> Report {
     let (hash, events) = world.trace.digest();
     Report {
         seed: config.seed,
-        nodes: run.shop.nodes,
+        nodes: run.founders,
         violation: world.ledger.violation(),
         hash,
         events,
@@ -97,8 +101,11 @@ pub fn run(config: Config) -> Report {
 struct Run {
     world: Arc<World>,
     config: Config,
+    founders: u64,
     nodes: Vec<SimNode>,
     plan: Plan,
+    /// In the end every program is the newer one.
+    upgrades: bool,
     shop: Arc<Shop>,
     tasks: TaskTracker,
     runtime: tokio::runtime::Runtime,
@@ -113,10 +120,12 @@ struct Failed;
 impl Run {
     fn new(world: Arc<World>, config: Config) -> Self {
         let count = if world.chance(25) { 5 } else { 3 };
+        world.roster.found(count);
         let nodes = (1..=count).map(|id| SimNode::new(Arc::clone(&world), id, count));
         let nodes = nodes.collect();
-        let plan = Plan::new(Arc::clone(&world), 1_000);
-        let shop = Shop::new(Arc::clone(&world), count);
+        let upgrades = world.chance(50);
+        let plan = Plan::new(Arc::clone(&world), 1_000, upgrades);
+        let shop = Shop::new(Arc::clone(&world));
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -126,8 +135,10 @@ impl Run {
         Self {
             world,
             config,
+            founders: count,
             nodes,
             plan,
+            upgrades,
             shop,
             tasks: TaskTracker::new(),
             runtime,
@@ -158,14 +169,45 @@ impl Run {
         self.tasks.close();
         let are_done = |run: &Self| run.tasks.is_empty();
         self.until(RECOVERY_MS, "the end of every operation", are_done)?;
+        self.finish_upgrade()?;
         let are_equal = |run: &Self| {
             let last = run.world.ledger.last_applied().map_or(0, |id| id.index);
-            let are_there = run.nodes.iter().all(|node| node.applied() == last);
-            are_there && run.nodes.iter().all(SimNode::knows_leader)
+            let follows = if run.upgrades {
+                NEXT
+            } else {
+                StateVersion::FIRST
+            };
+            run.members().all(|node| {
+                let is_there = node.applied() == last && node.follows() == Some(follows);
+                is_there && node.knows_leader()
+            })
         };
         self.until(RECOVERY_MS, "equal nodes and a leader", are_equal)?;
         self.judge();
         Ok(())
+    }
+
+    /// Replaces what is left of the older programs, one after the other.
+    fn finish_upgrade(&mut self) -> Result<(), Failed> {
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            if !self.upgrades || node.program == NEXT || !node.is_present() {
+                continue;
+            }
+            self.world.ledger.count("upgrade");
+            node.program = NEXT;
+            node.crash();
+            node.start();
+            let knows_leader = |run: &Self| run.nodes[place].knows_leader();
+            self.until(RECOVERY_MS, "a leader after an upgrade", knows_leader)?;
+        }
+        Ok(())
+    }
+
+    fn members(&self) -> impl Iterator<Item = &SimNode> {
+        let members = self.world.roster.members();
+        let nodes = self.nodes.iter();
+        nodes.filter(move |node| members.contains(&node.id))
     }
 
     fn open_shop(&self) {
@@ -174,11 +216,20 @@ impl Run {
             self.tasks
                 .spawn(clients::registers(Arc::clone(&self.shop), process));
         }
+        for process in 4..6 {
+            self.tasks
+                .spawn(clients::readers(Arc::clone(&self.shop), process));
+        }
         for number in 1..=2 {
             self.tasks
                 .spawn(clients::cart(Arc::clone(&self.shop), number));
         }
         self.tasks.spawn(clients::sessions(Arc::clone(&self.shop)));
+        let works = Works::default();
+        for _ in 0..2 {
+            self.tasks
+                .spawn(operator(Arc::clone(&self.shop), Arc::clone(&works)));
+        }
     }
 
     fn until(
@@ -213,6 +264,7 @@ impl Run {
             .block_on(async { tokio::time::sleep_until(until_at).await });
         self.world.net.flush(&self.world);
         self.check_durability();
+        self.change_roster();
         self.world.trace.set_now(until);
         match self.world.ledger.violation() {
             None => Ok(()),
@@ -227,19 +279,60 @@ impl Run {
             return;
         };
         self.checked = last;
-        let holders = self.nodes.iter().filter(|node| node.holds(id)).count();
-        if holders * 2 <= self.nodes.len() {
-            let detail = format!("{id} is applied, and synced on {holders} nodes");
+        let holders = self.nodes.iter().filter(|node| node.holds(id));
+        let holders: BTreeSet<u64> = holders.map(|node| node.id).collect();
+        let voters = self.world.ledger.voters_of(id);
+        let is_safe =
+            |voters: &BTreeSet<u64>| 2 * voters.intersection(&holders).count() > voters.len();
+        if !voters.iter().any(is_safe) {
+            let detail = format!("{id} is applied, synced on {holders:?}, and {voters:?} vote");
             self.world.ledger.fail("durability", detail);
+        }
+    }
+
+    /// What operators want begins and ends.
+    fn change_roster(&mut self) {
+        let Changes {
+            begun,
+            ended,
+            emptied,
+        } = self.world.roster.take_changes();
+        for id in begun {
+            let mut node = SimNode::new(Arc::clone(&self.world), id, 0);
+            if self.upgrades {
+                node.program = NEXT;
+            }
+            node.start();
+            self.nodes.push(node);
+        }
+        for node in &mut self.nodes {
+            if ended.contains(&node.id) {
+                node.end();
+            }
+            if emptied.contains(&node.id) {
+                node.empty();
+            }
         }
     }
 
     /// What can only be judged at the end.
     fn judge(&self) {
-        let states: Vec<_> = self.nodes.iter().filter_map(SimNode::state).collect();
-        for (node, pair) in (1..).zip(states.windows(2)) {
-            if pair[0] != pair[1] {
-                let detail = format!("nodes {node} and {} differ byte for byte", node + 1);
+        let members = self.world.roster.members();
+        for node in self.members() {
+            let voters = node.voters();
+            if voters.as_ref() != Some(&members) {
+                let detail = format!("node {}: {voters:?} vote, not {members:?}", node.id);
+                self.world.ledger.fail("members", detail);
+            }
+        }
+        let states = self.members().map(|node| (node.id, node.state()));
+        let states: Vec<_> = states.collect();
+        for pair in states.windows(2) {
+            let [(one, its), (other, others)] = pair else {
+                continue;
+            };
+            if its != others {
+                let detail = format!("nodes {one} and {other} differ byte for byte");
                 self.world.ledger.fail("equal states", detail);
             }
         }

@@ -1,4 +1,5 @@
-//! What every part of a simulation shares: its seed's random numbers, the trace, the ledger and the network.
+//! What every part of a simulation shares: its seed's random numbers, the trace, the ledger, the network and
+//! the roster of nodes.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::bugs::Bug;
 use crate::ledger::Ledger;
 use crate::network::Net;
+use crate::roster::Roster;
 use crate::trace::Trace;
 
 /// See the module.
@@ -14,6 +16,7 @@ pub struct World {
     pub trace: Trace,
     pub ledger: Ledger,
     pub net: Net,
+    pub roster: Roster,
     pub bug: Option<Bug>,
     seed: u64,
     random: Mutex<fastrand::Rng>,
@@ -26,6 +29,7 @@ impl World {
             trace: Trace::new(is_told),
             ledger: Ledger::default(),
             net: Net::default(),
+            roster: Roster::default(),
             bug,
             seed,
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -48,6 +52,12 @@ impl World {
             .lock()
             .expect("drawing does not panic")
             .u64(range)
+    }
+
+    /// A place among so many.
+    pub fn pick(&self, count: usize) -> usize {
+        let count = u64::try_from(count).expect("few things");
+        usize::try_from(self.draw(0..count)).expect("it is less than the count")
     }
 
     /// True so many times in a hundred.

@@ -342,12 +342,6 @@ impl Shared {
         Admission::new(node, &own, &configs, &voters.collect())
     }
 
-    /// How much room a voter is known to have.
-    pub(super) fn room_of(&self, term: u64, id: u64) -> Option<Room> {
-        let heard = self.base.peer_rooms.in_term(term);
-        heard.get(&id).filter(|heard| heard.answers)?.room
-    }
-
     /// While this node leads: a voter with more room.
     fn roomier_voter(&self) -> Option<NodeId> {
         let term = {
@@ -362,7 +356,7 @@ impl Shared {
         };
         let rooms = voters
             .into_iter()
-            .filter_map(|id| Some((self.room_of(term, id)?, id)));
+            .filter_map(|id| Some((self.base.room_of(term, id)?, id)));
         let (most, id) = rooms.max()?;
         if most > room {
             NodeId::new(id).ok()
