@@ -2,6 +2,9 @@
 //!
 //! A write goes to the leader, as does a linearizable read; other reads go to any node. What a failed attempt proves is
 //! kept: once a node may have seen a write, only an answer to that write can say that it was not applied.
+//!
+//! The future of a call is moved several times before it is polled, and callers keep hundreds of them. So what a call over a stream
+//! rarely comes to, a wait and a call of its own, is boxed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,7 +188,7 @@ impl Client {
                 Prepared::Framed { kind, body } => exchange(shared, kind, body, deadline).await?,
                 Prepared::Unary(call) => {
                     let (request, identity) = *call;
-                    super::unary::call(shared, request, identity, deadline).await?
+                    Box::pin(super::unary::call(shared, request, identity, deadline)).await?
                 }
             };
             let Reply {
@@ -294,7 +297,11 @@ impl<'a> Journey<'a> {
         if self.kind != Kind::Write {
             return Ok(None);
         }
-        let drawn = tokio::time::timeout_at(self.deadline, self.shared.ledger.draw()).await;
+        let ledger = &self.shared.ledger;
+        if let Some(sequence) = ledger.try_draw() {
+            return Ok(Some(sequence));
+        }
+        let drawn = Box::pin(tokio::time::timeout_at(self.deadline, ledger.draw())).await;
         drawn.map(Some).map_err(|_| Error::Unavailable {
             outcome: Outcome::NotApplied,
             problem: "too many writes of this client are under way".to_owned(),
@@ -305,12 +312,13 @@ impl<'a> Journey<'a> {
     pub async fn next_node(&mut self) -> Result<Arc<Node>, Error> {
         let is_retry = self.last.is_some();
         let node = match self.hint.take() {
-            Some(hint) => hint,
-            None if is_retry => self.pause_and_pick().await?,
-            None => match self.pick() {
-                Some(node) => node,
-                None => self.pause_and_pick().await?,
-            },
+            Some(hint) => Some(hint),
+            None if is_retry => None,
+            None => self.pick(),
+        };
+        let node = match node {
+            Some(node) => node,
+            None => Box::pin(self.pause_and_pick()).await?,
         };
         self.last = Some(Arc::clone(&node));
         Ok(node)

@@ -98,9 +98,6 @@ impl Ledger {
 
     /// The next write's sequence; waits while the window is full. The caller bounds the wait.
     pub async fn draw(&self) -> Sequence<'_> {
-        if let Some(sequence) = self.try_draw() {
-            return sequence;
-        }
         let _waiting = Waiting::enter(self);
         loop {
             let mut room = std::pin::pin!(self.room.notified());
@@ -113,7 +110,8 @@ impl Ledger {
         }
     }
 
-    fn try_draw(&self) -> Option<Sequence<'_>> {
+    /// The next write's sequence, unless the window is full.
+    pub fn try_draw(&self) -> Option<Sequence<'_>> {
         let mut window = self.lock();
         // One less than the limit, because the drawn one counts.
         if window.done.len() + 1 >= limits::CLIENT_WINDOW {

@@ -252,9 +252,17 @@ impl Node {
 
     /// Hands over an operation; waits while the inbox is full, until the operation's deadline.
     pub async fn submit(&self, submission: Submission) -> Result<(), Cause> {
+        match self.try_submit(submission) {
+            Ok(()) => Ok(()),
+            Err(Refused::Closed) => Err(Cause::Disconnected),
+            Err(Refused::Full(submission)) => Box::pin(self.submit_later(submission)).await,
+        }
+    }
+
+    async fn submit_later(&self, mut submission: Submission) -> Result<(), Cause> {
         let deadline = submission.deadline;
-        let mut submission = submission;
         loop {
+            // Registered before the inbox is looked at, so that room made in between is not missed.
             let room = self.room.notified();
             submission = match self.try_submit(submission) {
                 Ok(()) => return Ok(()),

@@ -74,3 +74,27 @@ async fn dead_endpoint() -> String {
     let address = listener.local_addr().expect("it is bound");
     address.to_string()
 }
+
+/// The future of a call is moved several times before it is polled first.
+#[tokio::test]
+async fn a_call_is_small_to_move() {
+    const LARGEST: usize = 1024;
+    let config = ClientConfig::new(["127.0.0.1:1"]).expect("it is an address");
+    let client = Client::connect(config).expect("nobody is asked yet");
+    let sizes = [
+        (
+            "put",
+            size_of_val(&client.keys().put("key", "value").send()),
+        ),
+        ("get", size_of_val(&client.keys().get("key").send())),
+        (
+            "update",
+            size_of_val(&client.sessions().update("token").send()),
+        ),
+        ("read", size_of_val(&client.sessions().get("token").send())),
+        ("txn", size_of_val(&client.txn().send())),
+    ];
+    for (call, size) in sizes {
+        assert!(size <= LARGEST, "{call} takes {size} bytes");
+    }
+}
