@@ -35,8 +35,8 @@ openraft::declare_raft_types!(
 pub struct Proposal {
     /// The leader's log time when it proposed.
     pub stamp: LogTime,
-    /// At least one; they are applied in this order.
-    pub commands: Arc<[Command]>,
+    /// At least one; they are applied in this order. Not a shared slice, into which all of them would be copied.
+    pub commands: Arc<Vec<Command>>,
     /// Both, encoded once: a [`pb::Proposal`].
     encoded: Bytes,
 }
@@ -48,7 +48,7 @@ impl Proposal {
         let encoded = wire::encode_proposal(stamp, &commands);
         Self {
             stamp,
-            commands: commands.into(),
+            commands: Arc::new(commands),
             encoded,
         }
     }
@@ -66,10 +66,13 @@ impl Proposal {
         if message.commands.is_empty() {
             return Err(Fault::corrupt("log proposal", "it holds no command"));
         }
-        let commands = message.commands.into_iter().map(Command::decode);
+        let mut commands = Vec::with_capacity(message.commands.len());
+        for command in message.commands {
+            commands.push(Command::decode(command)?);
+        }
         Ok(Self {
             stamp: LogTime::from_millis(message.stamp),
-            commands: commands.collect::<Result<_, _>>()?,
+            commands: Arc::new(commands),
             encoded,
         })
     }
@@ -141,6 +144,15 @@ pub fn commands_in(entry: &Entry) -> usize {
     match &entry.payload {
         EntryPayload::Normal(proposal) => proposal.commands.len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 1,
+    }
+}
+
+/// How many bytes the commands of an entry take as disk and wire carry them.
+#[must_use]
+pub fn bytes_in(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.encoded.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 

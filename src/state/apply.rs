@@ -101,8 +101,10 @@ pub fn apply_all<S: Store>(
 ) -> Result<Vec<Applied>, Fault> {
     batch.begin_entry(stamp, commands.len())?;
     batch.load_subjects(commands)?;
-    let applied = commands.iter().map(|command| carry_out(batch, command));
-    let applied = applied.collect::<Result<_, _>>()?;
+    let mut applied = Vec::with_capacity(commands.len());
+    for command in commands {
+        applied.push(carry_out(batch, command)?);
+    }
     replies::end_entry(batch)?;
     Ok(applied)
 }

@@ -38,6 +38,9 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{LogTime, Namespace, Revision, StateVersion, TokenHash, UserId};
 
+/// Beside what the command brought, an event holds when, and what the record had before: about so many bytes.
+const EVENT_FRAMING: usize = 32;
+
 /// Names a record that the batch has loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SlotId(usize);
@@ -163,11 +166,13 @@ impl<'a, S: Store> Batch<'a, S> {
         }
     }
 
-    /// Makes room for what so many commands touch.
-    pub fn reserve(&mut self, commands: usize) {
+    /// Makes room for what so many commands touch, and for what is told of them: about as many bytes as they were encoded in.
+    pub fn reserve(&mut self, commands: usize, bytes: usize) {
         // Most touch one record, and what they touch beside it they have in common.
         self.ids.reserve(commands);
         self.slots.reserve(commands);
+        self.journal
+            .reserve(bytes.saturating_add(commands.saturating_mul(EVENT_FRAMING)));
     }
 
     /// Begins a transaction: what is changed from here on is kept or rolled back as a whole. There is no

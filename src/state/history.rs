@@ -73,6 +73,11 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
+    /// Makes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.encoded.reserve(bytes);
+    }
+
     /// Appends what the next revision did: `tell` appends an encoded [`pb::RevisionEvents`]. Returns its bytes.
     pub fn push(&mut self, revision: Revision, tell: impl FnOnce(&mut Vec<u8>)) -> usize {
         let first = match self.range {

@@ -85,6 +85,11 @@ impl Journal {
         }
     }
 
+    /// Makes room for what commands of so many bytes will have told.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.written.reserve(bytes);
+    }
+
     /// Whether nothing is told now.
     pub fn is_muted(&self) -> bool {
         self.muted
@@ -279,9 +284,17 @@ impl<S: Store> Batch<'_, S> {
 
     /// Writes down what was touched since the last revision, if there is a new one.
     pub(super) fn close_revision(&mut self) -> Result<(), Fault> {
-        let touched = std::mem::take(&mut self.journal.touched);
+        // Their room is kept for the next revision's.
+        let mut touched = std::mem::take(&mut self.journal.touched);
+        let closed = self.close_touched(&mut touched);
+        touched.clear();
+        self.journal.touched = touched;
+        closed
+    }
+
+    fn close_touched(&mut self, touched: &mut Vec<Touched>) -> Result<(), Fault> {
         self.journal.ending = Gone::Deleted;
-        for touched in &touched {
+        for touched in &*touched {
             self.untouch(touched.id);
         }
         let revision = self.revision();
@@ -303,7 +316,7 @@ impl<S: Store> Batch<'_, S> {
         let mut events = 0;
         let bytes = written.push(revision, |out| {
             let mut told = Told::at(log_time, out, &mut key);
-            for touched in touched {
+            for touched in touched.drain(..) {
                 self.tell(touched, &mut told);
             }
             events = told.events;

@@ -28,7 +28,8 @@ use super::snapshot::{self, Builder, Snapshot, SnapshotDir, Snapshots};
 use super::state_db::{Advance, Opener, highest_node_id};
 use crate::limits;
 use crate::raft::{
-    LogId, Proposal, Replies, Reply, SnapshotMeta, StoredMembership, TypeConfig, commands_in,
+    LogId, Proposal, Replies, Reply, SnapshotMeta, StoredMembership, TypeConfig, bytes_in,
+    commands_in,
 };
 use crate::state::{self, Batch, Fault};
 use crate::types::{ClusterId, ShardId};
@@ -139,7 +140,11 @@ impl Machine {
         let committed = self.shard.state.read()?;
         let view = StateView::new(&committed);
         let mut batch = Batch::new(&view, committed.horizon);
-        batch.reserve(self.batch.iter().map(|(entry, _)| commands_in(entry)).sum());
+        let entries = || self.batch.iter().map(|(entry, _)| entry);
+        batch.reserve(
+            entries().map(commands_in).sum(),
+            entries().map(bytes_in).sum(),
+        );
         let mut advance = Advance::default();
         for (entry, _) in &self.batch {
             let log_id = LogId::new(entry.log_id.leader_id, entry.log_id.index);
