@@ -15,7 +15,7 @@ use crate::asks::{Answer, Ask};
 use crate::bugs::Bug;
 use crate::clients::Shop;
 
-/// At most so many members are made, so that a run is no longer than others.
+/// Whoever finds so many members adds none, so that a run is no longer than others. Two operators may find one less.
 const MOST: usize = 6;
 /// At least so many are left.
 const LEAST: usize = 2;
