@@ -13,6 +13,7 @@
 //!    membership ever held, which is part of the state, and the membership names the directory's instance.
 //! 3. A voter is removed only if a majority of those that stay answers this leader.
 //! 4. Each call may be repeated until it succeeds, by anyone and on any leader: it goes on where the last one came to.
+//! 5. A call that succeeds says so of a committed entry, also where an earlier call had appended it: no later leader lacks it.
 //!
 //! Deliberately absent: removing the leader. It hands over, and the next leader removes it.
 
@@ -25,7 +26,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::Precondition;
 use openraft::{EntryPayload, Membership};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, timeout_at};
 
 use super::propose::{hint, refusal, stopped};
 use super::{Base, Error, Node, ReadMode};
@@ -196,22 +197,37 @@ impl<B: Base> Node<B> {
         self.change_members(&known).await.map(drop)
     }
 
-    /// The members as the leader knows them that this node is for certain.
+    /// The members as the leader knows them that this node is for certain, when they are committed: a call that finds nothing left to
+    /// do says that it is done, and whoever hears that ends a node for it.
     async fn known_members(&self, deadline: Instant) -> Result<Known, Error> {
         if let Some(refusal) = refusal(&self.leadership()) {
             return Err(refusal);
         }
         // From then on the state knows every id that was ever used.
         self.read_barrier(ReadMode::Linearizable, deadline).await?;
-        let metrics = self.shared.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let members = membership.nodes();
-        Ok(Known {
-            at: *metrics.membership_config.log_id(),
-            voters: membership.voter_ids().collect(),
-            members: members.map(|(id, member)| (*id, member.clone())).collect(),
-        })
+        let deadline = deadline.min(Instant::now() + WAIT);
+        let mut metrics = self.shared.raft.server_metrics();
+        loop {
+            {
+                let metrics = metrics.borrow_watched();
+                let known = &metrics.membership_config;
+                if known.log_id() == metrics.committed_membership_config.log_id() {
+                    let membership = known.membership();
+                    let members = membership.nodes();
+                    return Ok(Known {
+                        at: *known.log_id(),
+                        voters: membership.voter_ids().collect(),
+                        members: members.map(|(id, member)| (*id, member.clone())).collect(),
+                    });
+                }
+            }
+            // Somebody asked for that before, perhaps the same caller.
+            match timeout_at(deadline, metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Error::Stopped("openraft ended".to_owned())),
+                Err(_) => return Err(MembershipError::UnderWay.into()),
+            }
+        }
     }
 
     /// The lowest id that no node ever had.

@@ -5,7 +5,7 @@
 //! | a vote that was given is never taken back | Raft, section 5.2 | a node starts |
 //! | entries of the same index and leader are the same, and so are the ones before them | Raft, figure 3 | an entry is appended |
 //! | what is applied anywhere is synced on a majority of its voters | the promise | an entry is applied |
-//! | members are those that operators made | `node::membership` | the end |
+//! | members are those that operators made | `node::membership` | an operator is told so, the end |
 //! | what is applied at an index is the same everywhere, for good | Raft, figure 3 | an entry is applied |
 //! | equal logs give equal states, however they are cut into batches | `state` | a batch is applied, a snapshot installed |
 //! | revision and log time never go back | `state` | a batch is applied |
@@ -147,6 +147,18 @@ impl Ledger {
             .chain(later)
             .map(|(_, voters)| voters.clone())
             .collect()
+    }
+
+    /// Who votes by the last entry that any node has applied and that changed it.
+    pub fn voters(&self) -> BTreeSet<u64> {
+        let inner = self.lock();
+        let is_applied = |it: &LogId| inner.applied.get(&it.index).is_some_and(|(at, _)| at == it);
+        let all = inner.configurations.values().rev().flatten();
+        let mut applied = all.filter(|(it, _)| is_applied(it));
+        applied
+            .next()
+            .map(|(_, voters)| voters.clone())
+            .unwrap_or_default()
     }
 
     /// A node applied an entry.

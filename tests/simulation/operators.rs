@@ -60,6 +60,7 @@ async fn add(shop: &Shop) {
     loop {
         let id = shop.world.roster.begin();
         if insist(shop, Ask::Add(id)).await {
+            check(shop, id, true);
             shop.world.roster.joined(id);
             shop.count("node added");
             return;
@@ -72,6 +73,7 @@ async fn add(shop: &Shop) {
 
 async fn remove(shop: &Shop, id: u64) {
     if insist(shop, Ask::Remove(id)).await {
+        check(shop, id, false);
         shop.world.roster.left(id);
         shop.world.roster.end(id);
         shop.count("node removed");
@@ -90,6 +92,18 @@ async fn replace(shop: &Shop, id: u64) {
     shop.world.roster.end(id);
     remove(shop, id).await;
     add(shop).await;
+}
+
+/// Whoever is told that a change was made may end a node for it: it must be one that nothing undoes.
+fn check(shop: &Shop, id: u64, votes: bool) {
+    let voters = shop.world.ledger.voters();
+    if voters.contains(&id) != votes {
+        let what = if votes { "added" } else { "removed" };
+        shop.fail(
+            "members",
+            format!("node {id} was said to be {what}, and {voters:?} vote"),
+        );
+    }
 }
 
 /// Asks until it is done. False if the id was used before.
