@@ -95,10 +95,10 @@ async fn replace(shop: &Shop, id: u64) {
 }
 
 /// Whoever is told that a change was made may end a node for it: it must be one that nothing undoes.
-fn check(shop: &Shop, id: u64, votes: bool) {
+fn check(shop: &Shop, id: u64, is_member: bool) {
     let voters = shop.world.ledger.voters();
-    if voters.contains(&id) != votes {
-        let what = if votes { "added" } else { "removed" };
+    if voters.contains(&id) != is_member {
+        let what = if is_member { "added" } else { "removed" };
         shop.fail(
             "members",
             format!("node {id} was said to be {what}, and {voters:?} vote"),
