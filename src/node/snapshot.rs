@@ -3,6 +3,10 @@
 //! A snapshot is a checkpoint and costs milliseconds; what costs is the log that piles up without one, on disk
 //! and at the next start. openraft's own policy counts entries, which would mean ten a second under load.
 //!
+//! A node that lost power may start with a state that is ahead of its log: it had applied what others had synced. openraft purges its log
+//! up to there, and between its last snapshot and its log there is a gap, over which it could help nobody who is behind. So it
+//! takes a snapshot at once.
+//!
 //! Where there is little room on the disk, snapshots are how it is given back: the log is purged up to them, none of it kept
 //! for followers that are behind, and each lets go of tables that the state has left behind and only the one before
 //! still held. That begins before the room is short, so that a log that could have been dropped is no reason to refuse.
@@ -108,6 +112,8 @@ struct Schedule {
 struct Look {
     /// Something was applied since the last snapshot.
     unsaved: bool,
+    /// The log was purged beyond the last snapshot.
+    gap: bool,
     /// Growth of the log since then.
     grown: u64,
     /// All of the log.
@@ -126,7 +132,7 @@ impl Schedule {
         // A snapshot lets go of what the last one kept, and of the log.
         let relieves = look.disk.is_tight() && look.log >= look.disk.floor / RELIEF_PARTS;
         let presses = is_short && age >= RELIEF_PERIOD;
-        look.unsaved && (large || old || relieves || presses || began)
+        look.unsaved && (large || old || relieves || presses || began || look.gap)
     }
 
     fn may_try(&self) -> bool {
@@ -179,13 +185,14 @@ impl Node {
 
 impl super::Shared {
     fn look(&self) -> Look {
-        let (applied, snapshot) = {
+        let (applied, snapshot, purged) = {
             let metrics = self.raft.data_metrics();
             let metrics = metrics.borrow_watched();
-            (metrics.last_applied, metrics.snapshot)
+            (metrics.last_applied, metrics.snapshot, metrics.purged)
         };
         Look {
             unsaved: applied > snapshot,
+            gap: purged > snapshot,
             grown: self.base.log.bytes_since(snapshot),
             log: self.base.log.bytes_since(None),
             disk: *self.base.disk.borrow(),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::AppendEntriesRequest;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -307,6 +308,16 @@ impl SimNode {
                 drop(node.transfer_leader(Some(to), deadline).await);
             });
         }
+    }
+
+    /// Whether it could help nobody who is behind: its log was purged beyond its snapshot. The real one looks once a second.
+    pub fn has_gap(&self) -> bool {
+        let Some(life) = &self.life else {
+            return false;
+        };
+        let metrics = life.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.purged > metrics.snapshot
     }
 
     fn trigger<F>(&self, what: impl FnOnce(Raft<SimMachine>) -> F)

@@ -31,6 +31,8 @@ use crate::world::World;
 const FOUNDING_MS: u64 = 5_000;
 /// Everything has recovered so long after the heal.
 const RECOVERY_MS: u64 = 8_000;
+/// How often nodes look whether they need a snapshot.
+const LOOK_MS: u64 = 1_000;
 /// Steps of a search for an order of a register's operations.
 const SEARCH_BUDGET: u64 = 200_000;
 
@@ -257,6 +259,10 @@ impl Run {
         self.world.net.flush(&self.world);
         for node in &mut self.nodes {
             node.step(until);
+            if until.is_multiple_of(LOOK_MS) && !node.is_paused && node.has_gap() {
+                self.world.ledger.count("gap");
+                node.take_snapshot();
+            }
             self.world.net.flush(&self.world);
         }
         let until_at = self.began + Duration::from_millis(until);
