@@ -24,6 +24,7 @@ use openraft::Instant as _;
 use openraft::alias::InstantOf;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::metrics::RaftServerMetrics;
 use openraft::raft::Precondition;
 use openraft::{EntryPayload, Membership};
 use tokio::time::{Instant, interval, timeout_at};
@@ -39,7 +40,7 @@ use crate::types::{ClusterId, InstanceId, NodeId, StateVersion};
 const LAG_ALLOWED: u64 = 1024;
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long one call waits for it: whoever calls wants to see it come.
+/// How long one call waits for that, and for an earlier change to be committed: whoever calls wants to see it come.
 const WAIT: Duration = Duration::from_secs(1);
 /// So many heartbeats a voter may leave unanswered before it counts as silent.
 const HEARTBEATS: u32 = 10;
@@ -138,6 +139,21 @@ struct Known {
 }
 
 impl Known {
+    /// Unless another change is under way.
+    fn committed(metrics: &RaftServerMetrics<TypeConfig>) -> Option<Self> {
+        let known = &metrics.membership_config;
+        if known.log_id() != metrics.committed_membership_config.log_id() {
+            return None;
+        }
+        let membership = known.membership();
+        let members = membership.nodes();
+        Some(Self {
+            at: *known.log_id(),
+            voters: membership.voter_ids().collect(),
+            members: members.map(|(id, member)| (*id, member.clone())).collect(),
+        })
+    }
+
     fn is_voter(&self, id: NodeId) -> bool {
         self.voters.contains(&id.get())
     }
@@ -205,29 +221,20 @@ impl<B: Base> Node<B> {
         }
         // From then on the state knows every id that was ever used.
         self.read_barrier(ReadMode::Linearizable, deadline).await?;
-        let deadline = deadline.min(Instant::now() + WAIT);
+        // What is not was asked for before, perhaps by the same caller.
         let mut metrics = self.shared.raft.server_metrics();
-        loop {
-            {
-                let metrics = metrics.borrow_watched();
-                let known = &metrics.membership_config;
-                if known.log_id() == metrics.committed_membership_config.log_id() {
-                    let membership = known.membership();
-                    let members = membership.nodes();
-                    return Ok(Known {
-                        at: *known.log_id(),
-                        voters: membership.voter_ids().collect(),
-                        members: members.map(|(id, member)| (*id, member.clone())).collect(),
-                    });
+        let committed = async {
+            loop {
+                if let Some(known) = Known::committed(&metrics.borrow_watched()) {
+                    return Ok(known);
                 }
+                let ended = |_| Error::Stopped("openraft ended".to_owned());
+                metrics.changed().await.map_err(ended)?;
             }
-            // Somebody asked for that before, perhaps the same caller.
-            match timeout_at(deadline, metrics.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Error::Stopped("openraft ended".to_owned())),
-                Err(_) => return Err(MembershipError::UnderWay.into()),
-            }
-        }
+        };
+        let deadline = deadline.min(Instant::now() + WAIT);
+        let committed = timeout_at(deadline, committed).await;
+        committed.unwrap_or_else(|_| Err(MembershipError::UnderWay.into()))
     }
 
     /// The lowest id that no node ever had.

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::periodic::Periodic;
 use super::propose::stopped;
-use super::{Error, Node, Outcome, Shortage};
+use super::{Base, Error, Node, Outcome, Shortage};
 use crate::config::Snapshots;
 use crate::raft;
 use crate::state::Fault;
@@ -150,7 +150,7 @@ pub(super) async fn run(node: Node, trigger: Snapshots, stop: CancellationToken)
         was_short: false,
     };
     while turns.turn().await {
-        let look = node.shared.look();
+        let look = node.look();
         let is_due = schedule.is_due(&look);
         let is_idle = look.disk.room < Room::Ample && schedule.last.elapsed() >= RELIEF_PERIOD;
         let done = if !schedule.may_try() {
@@ -183,19 +183,67 @@ impl Node {
     }
 }
 
-impl super::Shared {
+impl<B: Base> Node<B> {
+    /// Whether the log was purged beyond the last snapshot.
+    #[must_use]
+    pub fn has_gap(&self) -> bool {
+        let metrics = self.shared.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.purged > metrics.snapshot
+    }
+}
+
+impl Node {
     fn look(&self) -> Look {
-        let (applied, snapshot, purged) = {
-            let metrics = self.raft.data_metrics();
+        let (applied, snapshot) = {
+            let metrics = self.shared.raft.data_metrics();
             let metrics = metrics.borrow_watched();
-            (metrics.last_applied, metrics.snapshot, metrics.purged)
+            (metrics.last_applied, metrics.snapshot)
         };
+        let base = &self.shared.base;
         Look {
             unsaved: applied > snapshot,
-            gap: purged > snapshot,
-            grown: self.base.log.bytes_since(snapshot),
-            log: self.base.log.bytes_since(None),
-            disk: *self.base.disk.borrow(),
+            gap: self.has_gap(),
+            grown: base.log.bytes_since(snapshot),
+            log: base.log.bytes_since(None),
+            disk: *base.disk.borrow(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_was_purged_beyond_the_last_snapshot_makes_one_due() {
+        let mut schedule = Schedule {
+            trigger: Snapshots {
+                log_bytes: 1 << 30,
+                interval: Duration::from_secs(3600),
+                keep_entries: 10_000,
+            },
+            last: Instant::now(),
+            retry_at: None,
+            was_short: false,
+        };
+        let quiet = || Look {
+            unsaved: true,
+            gap: false,
+            grown: 1,
+            log: 1,
+            disk: DiskSpace {
+                room: Room::Ample,
+                free: 1 << 40,
+                floor: 1 << 30,
+                ballast: 0,
+            },
+        };
+        assert!(!schedule.is_due(&quiet()), "there is time");
+        let gap = Look {
+            gap: true,
+            ..quiet()
+        };
+        assert!(schedule.is_due(&gap));
     }
 }

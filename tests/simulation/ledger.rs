@@ -56,6 +56,12 @@ impl fmt::Display for Violation {
     }
 }
 
+impl Inner {
+    fn is_applied(&self, id: LogId) -> bool {
+        self.applied.get(&id.index).is_some_and(|(at, _)| *at == id)
+    }
+}
+
 impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0
@@ -135,30 +141,21 @@ impl Ledger {
     /// committed or not, made voters before it was.
     pub fn voters_of(&self, id: LogId) -> Vec<BTreeSet<u64>> {
         let inner = self.lock();
-        let is_applied = |it: &LogId| inner.applied.get(&it.index).is_some_and(|(at, _)| at == it);
         let earlier = inner.configurations.range(..=id.index).rev();
-        let earlier = earlier
-            .flat_map(|(_, at)| at)
-            .find(|(it, _)| is_applied(it));
+        let mut earlier = earlier.flat_map(|(_, at)| at);
+        let earlier = earlier.find(|(it, _)| inner.is_applied(*it));
         let later = inner.configurations.range(id.index + 1..);
         let later = later.flat_map(|(_, at)| at);
-        earlier
-            .into_iter()
-            .chain(later)
-            .map(|(_, voters)| voters.clone())
-            .collect()
+        let all = earlier.into_iter().chain(later);
+        all.map(|(_, voters)| voters.clone()).collect()
     }
 
     /// Who votes by the last entry that any node has applied and that changed it.
     pub fn voters(&self) -> BTreeSet<u64> {
         let inner = self.lock();
-        let is_applied = |it: &LogId| inner.applied.get(&it.index).is_some_and(|(at, _)| at == it);
-        let all = inner.configurations.values().rev().flatten();
-        let mut applied = all.filter(|(it, _)| is_applied(it));
-        applied
-            .next()
-            .map(|(_, voters)| voters.clone())
-            .unwrap_or_default()
+        let mut all = inner.configurations.values().rev().flatten();
+        let last = all.find(|(it, _)| inner.is_applied(*it));
+        last.map(|(_, voters)| voters.clone()).unwrap_or_default()
     }
 
     /// A node applied an entry.

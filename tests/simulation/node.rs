@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::AppendEntriesRequest;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -310,14 +309,13 @@ impl SimNode {
         }
     }
 
-    /// Whether it could help nobody who is behind: its log was purged beyond its snapshot. The real one looks once a second.
-    pub fn has_gap(&self) -> bool {
-        let Some(life) = &self.life else {
-            return false;
-        };
-        let metrics = life.raft.data_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.purged > metrics.snapshot
+    /// Takes a snapshot if one is due without anybody asking, as the real node does.
+    pub fn look(&self) {
+        let has_gap = |life: &Life| life.node.has_gap();
+        if !self.is_paused && self.life.as_ref().is_some_and(has_gap) {
+            self.world.ledger.count("gap");
+            self.take_snapshot();
+        }
     }
 
     fn trigger<F>(&self, what: impl FnOnce(Raft<SimMachine>) -> F)

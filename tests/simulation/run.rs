@@ -259,9 +259,8 @@ impl Run {
         self.world.net.flush(&self.world);
         for node in &mut self.nodes {
             node.step(until);
-            if until.is_multiple_of(LOOK_MS) && !node.is_paused && node.has_gap() {
-                self.world.ledger.count("gap");
-                node.take_snapshot();
+            if until.is_multiple_of(LOOK_MS) {
+                node.look();
             }
             self.world.net.flush(&self.world);
         }

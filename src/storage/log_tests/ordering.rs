@@ -13,6 +13,29 @@ use crate::storage::db::{Replay, open_log};
 use crate::storage::{disk_bytes, wire};
 use crate::types::ClusterId;
 
+/// openraft asks for that where a power cut took the end of the log, and the state is further.
+#[tokio::test]
+async fn a_purge_beyond_the_end_is_where_the_log_goes_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let db = open(dir.path(), node(1)).expect("new");
+    let mut log = db.log(ShardId::ZERO).expect("empty");
+    let entries: Vec<_> = (0..5).map(|index| entry(1, index, 20)).collect();
+    append(&mut log, entries).await.expect("durable");
+    log.purge(log_id(1, 9)).await.expect("queued");
+    append(&mut log, vec![entry(2, 10, 20)])
+        .await
+        .expect("durable");
+    close(db, log).await;
+
+    let db = open(dir.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    let state = log.get_log_state().await.expect("readable");
+    assert_eq!(state.last_purged_log_id, Some(log_id(1, 9)));
+    assert_eq!(state.last_log_id, Some(log_id(2, 10)));
+    assert_eq!(read_all(&mut log).await, [encoded(&entry(2, 10, 20))]);
+    close(db, log).await;
+}
+
 #[tokio::test]
 async fn what_was_written_is_there_after_a_restart() {
     let dir = tempfile::tempdir().expect("a temporary directory");
