@@ -41,6 +41,18 @@ fn holding_tokens(descriptors: &FileDescriptorSet) -> Vec<String> {
         .collect()
 }
 
+/// The headers of all that an outcome may hold. On the exchange stream they are empty, the frame's stands for them, so an outcome
+/// has no room for one, and a unary response has one piece of memory more.
+fn headers_in_outcomes(descriptors: &FileDescriptorSet) -> Vec<String> {
+    let mut messages = descriptors.file.iter().flat_map(|file| &file.message_type);
+    let outcome = messages.find(|message| message.name() == "Outcome");
+    let held = outcome.into_iter().flat_map(|outcome| &outcome.field);
+    let responses = held.filter(|field| field.type_name().ends_with("Response"));
+    responses
+        .map(|field| format!("{}.header", field.type_name()))
+        .collect()
+}
+
 /// RocksDB has a function in each of its files that runs before `main`. Next to each other they take half a megabyte; strewn over
 /// the code, as the linker of Rust leaves them unless it is told, each has some of what is around it loaded as well, even into
 /// a gateway, which has no RocksDB.
@@ -69,7 +81,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     config.enable_type_names();
     // Maps are ordered, so that equal records have equal bytes; bytes fields share their buffer. What is rare and
     // large in a request or reply is boxed, so that every other one stays small: they are moved often.
-    tonic_prost_build::configure()
+    let mut builder = tonic_prost_build::configure();
+    for header in headers_in_outcomes(&descriptors) {
+        builder = builder.boxed(header);
+    }
+    builder
         .btree_map(".")
         .bytes(".")
         .boxed(".trolley.internal.v1.Reply.body.cart_frozen")

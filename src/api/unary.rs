@@ -54,7 +54,7 @@ macro_rules! data_methods {
                 match response {
                     outcome::Response::$variant(held) => {
                         let mut response: v1::$response = held.out();
-                        response.header = Some(header);
+                        response.header = Some(Box::new(header));
                         Some(response)
                     }
                     _ => None,

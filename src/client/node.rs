@@ -65,10 +65,6 @@ pub(super) struct Submission {
 
 /// What becomes of a submission.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every answer is the large one, and a box would cost each an allocation"
-)]
 pub(super) enum Answer {
     Outcome(v1::Outcome),
     Lost(Lost),

@@ -120,7 +120,7 @@ macro_rules! calls {
                     let mut client = $service::new(link)
                         .max_decoding_message_size(LARGEST_ANSWER);
                     let mut answer = client.$method(request).await?.into_inner();
-                    let header = answer.header.take();
+                    let header = answer.header.take().map(|boxed| *boxed);
                     Ok((Response::$variant(answer.into()), header))
                 })*
             }
