@@ -104,13 +104,26 @@ fn check<U: Name>(message: &[u8]) -> Result<(), Status> {
         // Of no service of ours.
         return Ok(());
     };
-    if SHAPES.has_room(shape, message, &mut left, DEPTH) {
-        return Ok(());
-    }
-    Err(Status::out_of_range(format!(
-        "a message of {} bytes has too many parts for its size: send fewer at a time",
-        message.len()
-    )))
+    let bytes = message.len();
+    SHAPES
+        .walk(shape, message, &mut left, DEPTH)
+        .map_err(|refusal| {
+            Status::out_of_range(match refusal {
+                Refusal::TooManyParts => format!(
+                    "a message of {bytes} bytes has too many parts for its size: send fewer at a time"
+                ),
+                Refusal::Group => format!(
+                    "a message of {bytes} bytes holds a group, which no message here has"
+                ),
+            })
+        })
+}
+
+/// Why a message is not decoded.
+enum Refusal {
+    TooManyParts,
+    /// The decoder would skip it, whatever is in it, and go on behind it. Nobody who speaks these protos sends one.
+    Group,
 }
 
 /// Which fields of which messages are messages.
@@ -141,42 +154,65 @@ static SHAPES: LazyLock<Shapes> = LazyLock::new(|| {
 });
 
 impl Shapes {
-    /// Whether a message has no more than `left` parts; takes them off. What is no message is left to the decoder.
-    fn has_room(&self, shape: usize, mut message: &[u8], left: &mut usize, depth: usize) -> bool {
+    /// A message has no more than `left` parts; takes them off. What is no message is left to the decoder, which comes no further than
+    /// this either.
+    fn walk(
+        &self,
+        shape: usize,
+        mut message: &[u8],
+        left: &mut usize,
+        depth: usize,
+    ) -> Result<(), Refusal> {
         let parts = &self.fields[shape];
-        while let Some((field, value)) = next_field(&mut message) {
-            let Some(value) = value else { continue };
+        while let Some(field) = next_field(&mut message) {
+            let (field, value) = match field {
+                Field::Bytes(field, value) => (field, value),
+                Field::Number => continue,
+                Field::Group => return Err(Refusal::Group),
+            };
             let Some((_, part)) = parts.iter().find(|(number, _)| *number == field) else {
                 continue;
             };
             let (Some(fewer), Some(depth)) = (left.checked_sub(1), depth.checked_sub(1)) else {
-                return false;
+                return Err(Refusal::TooManyParts);
             };
             *left = fewer;
-            if !self.has_room(*part, value, left, depth) {
-                return false;
-            }
+            self.walk(*part, value, left, depth)?;
         }
-        true
+        Ok(())
     }
 }
 
-/// The next field's number, and its bytes if it has a length. `None` at the end, and where no field is.
-fn next_field<'a>(message: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
+/// What a message is made of.
+enum Field<'a> {
+    /// Its number, and what it holds: a message, perhaps.
+    Bytes(u64, &'a [u8]),
+    Number,
+    /// The beginning or the end of one.
+    Group,
+}
+
+/// The next field. `None` at the end, and where no field is.
+fn next_field<'a>(message: &mut &'a [u8]) -> Option<Field<'a>> {
     let key = varint(message)?;
     let length = match key & 7 {
         0 => {
             varint(message)?;
-            return Some((key >> 3, None));
+            return Some(Field::Number);
         }
         1 => 8,
         2 => usize::try_from(varint(message)?).ok()?,
+        3 | 4 => return Some(Field::Group),
         5 => 4,
         _ => return None,
     };
     let (value, rest) = message.split_at_checked(length)?;
     *message = rest;
-    Some((key >> 3, (key & 7 == 2).then_some(value)))
+    Some(if key & 7 == 2 {
+        Field::Bytes(key >> 3, value)
+    } else {
+        Field::Number
+    })
 }
 
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
@@ -291,7 +327,13 @@ mod tests {
             }],
             ..Default::default()
         };
-        for message in [empty, nested.encode_to_vec()] {
+        // A group that nobody knows, which hides nothing of what comes behind it.
+        let group = [&[0x7b, 0x7c][..], &empty].concat();
+        let inner = [&[0x7b, 0x7c][..], &[0x22, 0x00].repeat(1 << 20)].concat();
+        let mut within = vec![0x1a];
+        prost::encoding::encode_varint(inner.len() as u64, &mut within);
+        within.extend(inner);
+        for message in [empty, nested.encode_to_vec(), group, within] {
             let refused = decode::<v1::ExchangeRequest>(&message);
             let refused = refused.expect_err("it has too many parts");
             assert_eq!(refused.code(), tonic::Code::OutOfRange);
@@ -303,6 +345,8 @@ mod tests {
         fn foreign_bytes_do_no_harm(message in bent(vec![
             frame(3, 20).encode_to_vec(),
             frame(100, 300).encode_to_vec(),
+            // So long that it is walked over.
+            frame(5_000, 0).encode_to_vec(),
         ])) {
             // Whether it is decoded does not matter: only that nothing breaks, within the bound.
             decode::<v1::ExchangeRequest>(&message).ok();
