@@ -11,7 +11,8 @@ use super::{Invalid, LogTime};
 use crate::limits;
 
 /// Names one of a user's sessions to the user: where it stands among the user's sessions, and when it was born. It is
-/// not made from the token, so it tells nothing of it, and no two sessions ever have the same.
+/// not made from the token, so it tells nothing of it. No two sessions have the same, but for those that one transaction creates: of
+/// a user's only session, which ends in it, the next one in it has the place again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionHandle {
     birth: u64,

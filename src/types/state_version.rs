@@ -10,8 +10,14 @@ pub struct StateVersion(u32);
 impl StateVersion {
     /// What every state begins with.
     pub const FIRST: Self = Self(1);
+    /// From here on:
+    /// - a rotation that stays with its user adds no session, and no limit on sessions is asked;
+    /// - a late order takes along no note, coupon or address that came after its freeze, see `state::cart::checkout`;
+    /// - a holder that names another freeze than its own running one is told that there is none, not that it holds the cart itself;
+    /// - a rotation tells the revision of the cart that the owner fills, also where a merged cart moves along.
+    pub const SECOND: Self = Self(2);
     /// The newest that this program knows. It knows all before it as well.
-    pub const NEWEST: Self = Self(1);
+    pub const NEWEST: Self = Self::SECOND;
 
     /// From a message's field, in which 0 stands for the first: it is what was written before there were versions.
     #[must_use]

@@ -20,7 +20,7 @@ use crate::state::apply::Outcome;
 use crate::state::batch::{Batch, SlotId};
 use crate::state::command::CartOwner;
 use crate::state::{Key, Rejection, Store};
-use crate::types::{HolderId, LogTime, Namespace, OrderId, Revision, Ttl};
+use crate::types::{HolderId, LogTime, Namespace, OrderId, Revision, StateVersion, Ttl};
 
 /// Freezes a cart, or renews the lease of its holder's freeze if nothing has changed since.
 pub(super) fn freeze<S: Store>(
@@ -154,7 +154,14 @@ pub(super) fn complete<S: Store>(
     }
     let open = open(batch, namespace, owner)?;
     let is_meant = |freeze: &pb::StoredFreeze| is_same(&freeze.holder, freeze.revision);
-    check_held(record(batch, &open), batch.now(), is_meant)?;
+    let cart = record(batch, &open);
+    let is_own = cart
+        .and_then(|cart| life::running_freeze(cart, batch.now()))
+        .is_some_and(|freeze| freeze.holder == holder.as_str() && !is_meant(freeze));
+    if is_own && batch.version() >= StateVersion::SECOND {
+        return Err(Rejection::CartNotFrozen.into());
+    }
+    check_held(cart, batch.now(), is_meant)?;
     let answer = take_out(batch, &open, order);
     remember(batch, id, &key, (holder, revision), answer);
     Ok(Body::OrderCompleted(answer))
@@ -165,16 +172,20 @@ fn live_order<'b, S: Store>(batch: &'b Batch<'_, S>, id: SlotId) -> Option<&'b p
     (order.deadline > batch.now().as_millis()).then_some(order)
 }
 
-/// Takes what was frozen out of the cart. Where nothing is left, the details went with the order.
+/// Takes what was frozen out of the cart. Where nothing is left, the details went with the order; but those of a cart that was
+/// changed since its lease ran out may be for the next one.
 fn take_out<S: Store>(
     batch: &mut Batch<'_, S>,
     open: &Open,
     order: &OrderId,
 ) -> pb::OrderCompleted {
     let revision = batch.next_revision();
+    let heeds_changes = batch.version() >= StateVersion::SECOND;
+    let before = record(batch, open).map_or(0, |cart| cart.mod_revision);
     let cart = change(batch, open, revision);
-    let bought = cart.freeze.take().unwrap_or_default().lines;
-    for line in bought {
+    let bought = cart.freeze.take().unwrap_or_default();
+    let was_changed = heeds_changes && before != bought.revision;
+    for line in bought.lines {
         let found = cart
             .lines
             .iter_mut()
@@ -184,7 +195,7 @@ fn take_out<S: Store>(
         }
     }
     cart.lines.retain(|line| line.quantity > 0);
-    if cart.lines.is_empty() {
+    if cart.lines.is_empty() && !was_changed {
         cart.details = None;
         order.as_str().clone_into(&mut cart.order_id);
     }

@@ -457,6 +457,16 @@ pub(super) fn has_own<S: Store>(
     Ok(record.is_some_and(|cart| is_live(cart, batch.now())))
 }
 
+/// The revision of the cart that a session fills, 0 if it fills none.
+pub(super) fn filled_revision<S: Store>(
+    batch: &mut Batch<'_, S>,
+    namespace: &Namespace,
+    session: &TokenHash,
+) -> Result<u64, Stop> {
+    let open = open(batch, namespace, &CartOwner::Session(*session))?;
+    Ok(record(batch, &open).map_or(0, |cart| cart.mod_revision))
+}
+
 /// The end of a session that goes on was moved.
 pub(super) fn follow_session<S: Store>(
     batch: &mut Batch<'_, S>,

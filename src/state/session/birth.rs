@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::fields::check_limits;
 use super::operation::{Rotation, SessionOperation};
 use super::{Standing, clear, entomb, live, standing, user_of, users};
+use crate::planted::{self, Bug};
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
 use crate::state::apply::{Outcome, Stop, detach};
@@ -18,7 +19,7 @@ use crate::state::events::Gone;
 use crate::state::keys::Key;
 use crate::state::namespace::{self, SessionPolicy};
 use crate::state::{Fault, Rejection, Store};
-use crate::types::{LogTime, Namespace, Revision, TokenHash, UserId};
+use crate::types::{LogTime, Namespace, Revision, StateVersion, TokenHash, UserId};
 
 /// A session that is about to be born.
 struct Newborn<'a> {
@@ -95,7 +96,12 @@ pub(super) fn rotate<S: Store>(
     let new_id = claim(batch, ns, new_token)?;
     let policy = namespace::session_policy(batch, ns)?;
     let old = read(batch, old_id)?;
-    let fields = old.fields.changed(set.packed(), remove);
+    let kept = if planted::has(Bug::ForgottenFields) {
+        &pb::PackedFields::default()
+    } else {
+        &old.fields
+    };
+    let fields = kept.changed(set.packed(), remove);
     check_limits(&policy, &old.fields, &fields)?;
     let idle_ttl = match idle_ttl {
         None => namespace::kept_ttl(old.idle_ttl),
@@ -149,6 +155,11 @@ pub(super) fn rotate<S: Store>(
         });
     }
     entomb(batch, old_id, ns, old_token)?;
+    if let Some(cart) = cart.as_mut().filter(|_| moves)
+        && batch.version() >= StateVersion::SECOND
+    {
+        cart.mod_revision = cart::filled_revision(batch, ns, new_token)?;
+    }
     Ok(Body::SessionRotated(pb::SessionRotated {
         created: Some(created),
         user_id: user_id.unwrap_or_default(),
@@ -177,7 +188,7 @@ fn claim<S: Store>(
     }
 }
 
-/// Who has to make room for one more session of a user, besides the one that is leaving by itself.
+/// Who has to make room for one more session of a user. Where one is leaving there is none more.
 fn admit<S: Store>(
     batch: &mut Batch<'_, S>,
     ns: &Namespace,
@@ -185,6 +196,9 @@ fn admit<S: Store>(
     policy: &SessionPolicy,
     leaving: Option<u64>,
 ) -> Result<Vec<TokenHash>, Stop> {
+    if leaving.is_some() && batch.version() >= StateVersion::SECOND {
+        return Ok(Vec::new());
+    }
     match (user, policy.max_per_user()) {
         (Some(user), Some(limit)) => users::admit(batch, ns, user, limit, policy, leaving),
         _ => Ok(Vec::new()),

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::given::Fields;
 use super::operation::SavePolicy;
 use super::{deadline, is_touch_due, live, reindex, users};
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::apply::{Outcome, Stop};
@@ -159,6 +160,9 @@ fn see<S: Store>(
     if session.is_some_and(|session| is_touch_due(session.last_seen, session.touch_interval, now)) {
         let revision = batch.next_revision();
         users::adopt(batch, id, ns, token, revision)?;
+        if planted::has(Bug::LostTouches) {
+            return Ok(());
+        }
         if let Some(session) = batch.change::<pb::SessionRecord>(id) {
             session.last_seen = now.as_millis();
         }

@@ -288,6 +288,11 @@ fn cart_merges() {
 }
 
 #[test]
+fn second_version() {
+    replay("second_version.txt");
+}
+
+#[test]
 fn cart_orders() {
     replay("cart_orders.txt");
 }

@@ -61,6 +61,8 @@ impl Client {
 
 #[derive(Clone, Default)]
 pub struct Model {
+    /// Of the rules, 0 and 1 for the first.
+    pub version: u32,
     pub now: u64,
     pub revision: u64,
     pub sessions: BTreeMap<(Namespace, TokenHash), Session>,
@@ -252,7 +254,10 @@ impl Model {
             Operation::Key(operation) => self.change_key(ns, operation),
             Operation::Lease(operation) => self.change_lease(ns, operation),
             Operation::Txn(txn) => Ok(self.transact(ns, &txn)),
-            Operation::RaiseVersion(version) => unreachable!("no step raises it to {version}"),
+            Operation::RaiseVersion(version) => {
+                self.version = self.version.max(version.get());
+                Ok(Body::Ticked(pb::Ticked {}))
+            }
             Operation::Tick { .. } => Ok(Body::Ticked(pb::Ticked {})),
             Operation::Cart(operation) => self.change_cart(ns, &operation),
             Operation::Namespace(NamespaceOperation::Set {

@@ -17,8 +17,8 @@ use crate::state::{
     NamespaceOperation, Operation, PutCondition, RequestHash,
 };
 use crate::types::{
-    Attributes, ClientId, Key, LineId, Money, Namespace, Quantity, Revision, Sku, TokenHash, Ttl,
-    UserId, Value,
+    Attributes, ClientId, Key, LineId, Money, Namespace, Quantity, Revision, Sku, StateVersion,
+    TokenHash, Ttl, UserId, Value,
 };
 
 /// Tokens that a script uses at a time: enough that some are free although the ended ones stay blocked.
@@ -224,6 +224,7 @@ impl Script {
                 if_revision: condition(f, self.model.key_revision(ns, &key())),
                 key: key(),
             }),
+            15 if b % 32 == 0 => Operation::RaiseVersion(StateVersion::NEWEST),
             15 => Operation::Tick {
                 checkpoint: a.is_multiple_of(2),
                 expect: None,

@@ -12,8 +12,8 @@ use crate::state::{
 };
 use crate::types::{
     self, Attributes, Bounds, ClientAttributes, ClientId, CouponCode, HolderId, LeaseId, LineId,
-    LogTime, Money, Note, OrderId, Quantity, RequestId, Revision, SessionHandle, Sku, TextMap,
-    TokenHash, Ttl, UserId, Value,
+    LogTime, Money, Note, OrderId, Quantity, RequestId, Revision, SessionHandle, Sku, StateVersion,
+    TextMap, TokenHash, Ttl, UserId, Value,
 };
 
 /// One line's words.
@@ -341,6 +341,9 @@ pub fn operation(words: &Words<'_>) -> Operation {
         }),
         "apply" | "merge" | "freeze" | "release" | "order" => {
             Operation::Cart(cart_operation(words))
+        }
+        "raise" => {
+            Operation::RaiseVersion(StateVersion::new(at(0).parse().expect("a number of rules")))
         }
         "put" => Operation::Key(KeyOperation::Put {
             key: types::Key::parse(at(0)).expect("short"),

@@ -417,10 +417,17 @@ impl Model {
             }));
         }
         let (at, mut cart) = self.find_cart(ns, owner)?;
+        let is_newer = self.version >= 2;
+        let names_another =
+            |freeze: &Freeze| freeze.holder == holder && freeze.revision != revision;
+        if is_newer && cart.held(self.now).is_some_and(names_another) {
+            return Err(Rejection::CartNotFrozen);
+        }
         self.held_by(&cart, |freeze| {
             (freeze.holder, freeze.revision) == (holder, revision)
         })?;
         let freeze = cart.freeze.take().expect("it is held");
+        let was_changed = cart.modified != freeze.revision;
         cart.lines = cart
             .lines
             .into_iter()
@@ -431,7 +438,7 @@ impl Model {
             })
             .collect();
         cart.order = String::new();
-        if cart.lines.is_empty() {
+        if cart.lines.is_empty() && !(is_newer && was_changed) {
             cart.details = v1::CartDetails::default();
             cart.order = order.to_string();
         }

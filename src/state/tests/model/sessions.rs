@@ -289,6 +289,9 @@ impl Model {
         let limit = u64::from(settings.max_per_user.unwrap_or(0));
         let mut standing = self.sessions_of(ns, user);
         standing.retain(|token| Some(*token) != leaving);
+        if leaving.is_some() && self.version >= 2 {
+            return Ok(Vec::new());
+        }
         if user.is_empty() || limit == 0 || (standing.len() as u64) < limit {
             return Ok(Vec::new());
         }
@@ -420,13 +423,22 @@ impl Model {
         self.sessions.insert((ns.clone(), new_token), session);
         let is_moved = moved.is_some();
         if let Some(cart) = moved {
+            let mod_revision = cart.modified;
+            let owner = CartOwner::Session(new_token);
+            self.store_cart(ns, &owner, cart);
+            self.end_session(ns, token);
+            let filled = self.cart(ns, &owner).map_or(0, |cart| cart.modified);
             merged = Some(pb::CartsMerged {
-                mod_revision: cart.modified,
+                mod_revision: if self.version >= 2 {
+                    filled
+                } else {
+                    mod_revision
+                },
                 ..pb::CartsMerged::default()
             });
-            self.store_cart(ns, &CartOwner::Session(new_token), cart);
+        } else {
+            self.end_session(ns, token);
         }
-        self.end_session(ns, token);
         Ok(Body::SessionRotated(pb::SessionRotated {
             created,
             user_id: user,
