@@ -25,6 +25,9 @@ readonly BUGS=(
     "replies-not-in-snapshots isolate-follower,kill-follower,snapshot,latency carts,registers,lists"
     "applied-apart kill-follower,kill-all,snapshot,latency registers,carts,lists"
     "forgotten-time kill-all,kill-majority,clock-jump,rolling-restart sessions,registers"
+    "lost-touches kill-leader,latency sessions"
+    "forgotten-fields kill-leader,latency sessions"
+    "unsealed-tokens kill-leader,latency sessions"
     "default-recovery corruption"
 )
 

@@ -37,6 +37,12 @@ pub enum Bug {
     AppliedApart,
     /// A restarted node does not go on from the log time that it wrote down.
     ForgottenTime,
+    /// A touch is acknowledged and moves no deadline.
+    LostTouches,
+    /// A session that is rotated begins with no fields.
+    ForgottenFields,
+    /// A token that the server draws goes into the log as it is.
+    UnsealedTokens,
 }
 
 /// So many groups of a log are synced even with [`Bug::UnsyncedLog`]: without any, there is no cluster to come back to, and nothing to
@@ -64,7 +70,7 @@ pub const fn has(_: Bug) -> bool {
 }
 
 /// Their names in the environment.
-pub const ALL: [(&str, Bug); 15] = [
+pub const ALL: [(&str, Bug); 18] = [
     ("unsynced-log", Bug::UnsyncedLog),
     ("leader-reads", Bug::LeaderReads),
     ("follower-reads", Bug::FollowerReads),
@@ -80,4 +86,7 @@ pub const ALL: [(&str, Bug); 15] = [
     ("replies-not-in-snapshots", Bug::RepliesNotInSnapshots),
     ("applied-apart", Bug::AppliedApart),
     ("forgotten-time", Bug::ForgottenTime),
+    ("lost-touches", Bug::LostTouches),
+    ("forgotten-fields", Bug::ForgottenFields),
+    ("unsealed-tokens", Bug::UnsealedTokens),
 ];

@@ -1,6 +1,7 @@
 //! After everything was mended and the clients have stopped: what each node holds, and what all of them have written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use super::workloads::carts::{CARTS, owner};
 use super::workloads::registers::{PREFIX, Registers};
 use super::workloads::sessions::Card;
 use crate::proto::v1::NodeStatus;
+use crate::types::SessionToken;
 
 /// How long the nodes may take to come to one place, and to be read.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -183,6 +185,18 @@ type Contents = (
     BTreeMap<String, bool>,
 );
 
+/// The shapes of a secret in a file: as a cookie holds it, decoded as the store has it in memory, and as a log line would show that.
+fn shapes(token: &str) -> [Vec<u8>; 3] {
+    let decoded = SessionToken::parse(token).map(|token| token.expose_bytes().to_vec());
+    // What the store drew is well formed; what is not has one shape.
+    let decoded = decoded.unwrap_or_else(|_| token.as_bytes().to_vec());
+    let hex = decoded.iter().fold(String::new(), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    });
+    [token.as_bytes().to_vec(), decoded, hex.into_bytes()]
+}
+
 /// Looks through logs for panics, and through logs and data for tokens.
 pub fn scan(
     logs: &[PathBuf],
@@ -190,8 +204,10 @@ pub fn scan(
     cards: &[Card],
     audit: &mut Audit,
 ) -> io::Result<()> {
-    let tokens = cards.iter().map(|card| card.token.as_bytes());
-    let tokens = AhoCorasick::new(tokens).map_err(io::Error::other)?;
+    let shapes: Vec<_> = cards.iter().flat_map(|card| shapes(&card.token)).collect();
+    let of_each = shapes.len() / cards.len().max(1);
+    let tokens = AhoCorasick::new(&shapes).map_err(io::Error::other)?;
+    audit.scanned_tokens = cards.len() as u64;
     let mut files = Vec::new();
     for folder in data {
         list(folder, &mut files)?;
@@ -206,7 +222,7 @@ pub fn scan(
         let text = fs::read(file)?;
         audit.scanned_bytes += text.len() as u64;
         if let Some(found) = tokens.find(&text) {
-            let card = &cards[found.pattern().as_usize()];
+            let card = &cards[found.pattern().as_usize() / of_each];
             let what = format!("{}: the token of {}", file.display(), card.label);
             audit.files.push(what);
         }
@@ -233,6 +249,36 @@ fn list(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_found_in_every_shape() {
+        let drawn = SessionToken::draw(7).expect("the system has randomness");
+        let cards: Vec<_> = [SessionToken::draw(7).expect("randomness"), drawn.clone()]
+            .iter()
+            .map(|token| Card {
+                label: format!("session-{}", token.hash() == drawn.hash()),
+                token: token.expose(),
+                lasts: true,
+            })
+            .collect();
+        let hex = drawn.expose_bytes().iter();
+        let hex = hex.fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let forms = [
+            drawn.expose().into_bytes(),
+            drawn.expose_bytes().to_vec(),
+            hex.into_bytes(),
+        ];
+        for form in forms {
+            let folder = tempfile::tempdir().expect("a folder");
+            let text = [b"\x00before ", &form[..], b" behind"].concat();
+            fs::write(folder.path().join("file"), text).expect("a file");
+            let mut audit = Audit::default();
+            scan(&[], &[folder.path().to_owned()], &cards, &mut audit).expect("it can be read");
+            assert_eq!(audit.files.len(), 1, "{form:?}");
+            assert!(audit.files[0].contains("session-true"), "{audit:?}");
+            assert_eq!(audit.scanned_tokens, 2);
+        }
+    }
 
     #[test]
     fn panics_and_tokens_are_found_wherever_they_are() {

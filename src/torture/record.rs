@@ -98,6 +98,9 @@ pub struct Audit {
     pub files: Vec<String>,
     /// Bytes of logs and data that were looked through.
     pub scanned_bytes: u64,
+    /// Tokens that were looked for in them.
+    #[serde(default)]
+    pub scanned_tokens: u64,
 }
 
 /// All of it.

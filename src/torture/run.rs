@@ -307,6 +307,7 @@ impl<'a> Run<'a> {
             quiet.clone(),
         ));
         let chronicle = self.harm(phases, stopwatch, stop, progress).await?;
+        clients.until_served().await;
         progress(Progress::Auditing);
         clients.stop().await.map_err(Error::Task)?;
         let auditor = Auditor {

@@ -105,15 +105,6 @@ pub struct Entry<C, A> {
     pub outcome: Outcome<A>,
 }
 
-impl<C, A> Entry<C, A> {
-    /// This one had returned before the other was invoked.
-    #[must_use]
-    pub fn precedes<D, B>(&self, other: &Entry<D, B>) -> bool {
-        self.returned_us
-            .is_some_and(|returned| returned < other.invoked_us)
-    }
-}
-
 /// Shared by the clients of one workload.
 #[derive(Debug)]
 pub struct Tape<C, A> {
@@ -163,6 +154,17 @@ impl<C, A> Tape<C, A> {
         }
     }
 
+    /// Whether a call that was sent after this time has been answered.
+    #[must_use]
+    pub fn is_answered_since(&self, at_us: u64) -> bool {
+        let entries = self.lock();
+        let mut later = entries
+            .iter()
+            .rev()
+            .take_while(|entry| entry.invoked_us > at_us);
+        later.any(|entry| entry.outcome.answer().is_some())
+    }
+
     /// What has been noted, once nobody writes any more.
     #[must_use]
     pub fn take(&self) -> Vec<Entry<C, A>> {
@@ -185,25 +187,12 @@ mod tests {
         let first = tape.begin(1, "a");
         let second = tape.begin(2, "b");
         tape.end(second, Outcome::Answered(7));
+        assert!(!tape.is_answered_since(tape.stopwatch.at_us()));
         drop(first);
         let entries = tape.take();
         assert_eq!(entries[0].outcome, Outcome::Unknown);
         assert_eq!(entries[0].returned_us, None);
         assert_eq!(entries[1].outcome.answer(), Some(&7));
         assert!(entries[1].returned_us >= Some(entries[1].invoked_us));
-    }
-
-    #[test]
-    fn only_a_gap_is_an_order() {
-        let at = |invoked_us, returned_us| Entry {
-            process: 0,
-            invoked_us,
-            returned_us,
-            call: (),
-            outcome: Outcome::Answered(()),
-        };
-        assert!(at(0, Some(4)).precedes(&at(5, None)));
-        assert!(!at(0, Some(5)).precedes(&at(5, None)));
-        assert!(!at(0, None).precedes(&at(5, None)));
     }
 }

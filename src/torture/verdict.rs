@@ -84,7 +84,11 @@ impl Verdict {
         let operations = operations(record);
         let faults = coverage(record);
         let overlaps = faults.values().map(|it| it.overlaps).sum::<u64>() / 2;
-        let (mut verdict, mut reasons) = sum_up(&checks, &faults);
+        let (mut verdict, mut reasons) = sum_up(&checks);
+        for why in doubts(&faults, record.about.round) {
+            verdict = verdict.max(Judgement::Unknown);
+            reasons.push(why);
+        }
         if record.about.was_interrupted {
             verdict = verdict.max(Judgement::Unknown);
             reasons.push("it was interrupted".to_owned());
@@ -122,7 +126,7 @@ impl Verdict {
     }
 }
 
-fn sum_up(checks: &[Check], faults: &BTreeMap<String, Coverage>) -> (Judgement, Vec<String>) {
+fn sum_up(checks: &[Check]) -> (Judgement, Vec<String>) {
     let mut verdict = Judgement::Valid;
     let mut reasons = Vec::new();
     for check in checks {
@@ -137,17 +141,29 @@ fn sum_up(checks: &[Check], faults: &BTreeMap<String, Coverage>) -> (Judgement, 
             }
         }
     }
-    // A run whose faults did not happen says nothing of them.
-    for (kind, coverage) in faults {
-        if coverage.proven == 0 && coverage.unproven > 0 {
-            verdict = verdict.max(Judgement::Unknown);
-            reasons.push(format!(
+    (verdict, reasons)
+}
+
+/// A run whose faults did not happen says nothing of them.
+fn doubts(faults: &BTreeMap<String, Coverage>, round: u32) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if !faults.is_empty() && faults.values().all(|it| it.proven == 0) {
+        doubts.push("no fault took effect".to_owned());
+    }
+    for (kind, coverage) in faults.iter().filter(|(_, it)| it.proven == 0) {
+        if coverage.unproven > 0 {
+            doubts.push(format!(
                 "{kind}: took no effect that was seen: {}",
                 coverage.last
             ));
+        } else if coverage.skipped == 0 && round <= 1 {
+            // The first round is the longest: the last one may be too short for all.
+            doubts.push(format!(
+                "{kind}: its turn did not come; it takes a longer --duration"
+            ));
         }
     }
-    (verdict, reasons)
+    doubts
 }
 
 fn coverage(record: &Record) -> BTreeMap<String, Coverage> {
@@ -304,6 +320,27 @@ mod tests {
         assert_eq!(verdict.faults["power-cut"].skipped, 1);
         assert_eq!(verdict.faults["power-cut"].proven, 0);
         assert_eq!(verdict.faults["power-cut"].last, "no loop devices");
+        assert_eq!(verdict.verdict, Judgement::Unknown);
+        assert!(verdict.reasons.contains(&"no fault took effect".to_owned()));
+        // Beside others, it is said and no more.
+        record.about.faults.push("latency".to_owned());
+        record.chronicle.episodes = vec![episode(Kind::Latency, 0, 10, seen())];
+        assert_eq!(doubts(&coverage(&record), 1), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kind_whose_turn_did_not_come_leaves_the_run_undecided() {
+        let mut record = record(vec![episode(Kind::Latency, 0, 10, seen())]);
+        record.about.faults.push("kill-all".to_owned());
+        let reasons = |record: &Record| doubts(&coverage(record), record.about.round);
+        let [why] = &reasons(&record)[..] else {
+            panic!("{:?}", reasons(&record));
+        };
+        assert!(why.starts_with("kill-all: its turn"), "{why}");
+        assert!(Verdict::of(&record).reasons.contains(why));
+        // It had it in a round before.
+        record.about.round = 2;
+        assert_eq!(reasons(&record), Vec::<String>::new());
     }
 
     #[test]

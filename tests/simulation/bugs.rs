@@ -29,10 +29,12 @@ pub enum Bug {
     EmptyDisk,
     /// The state follows new rules although not every member's program knows them.
     UnaskedVersions,
+    /// Whoever is asked for its vote panics now and then, in the task that answers.
+    PanickingVote,
 }
 
 /// Their names.
-pub const ALL: [(&str, Bug); 13] = [
+pub const ALL: [(&str, Bug); 14] = [
     ("unsynced-log", Bug::UnsyncedLog),
     ("unsynced-vote", Bug::UnsyncedVote),
     ("truncate-off-by-one", Bug::TruncateOffByOne),
@@ -46,6 +48,7 @@ pub const ALL: [(&str, Bug); 13] = [
     ("wall-clock-stamps", Bug::WallClockStamps),
     ("empty-disk", Bug::EmptyDisk),
     ("unasked-versions", Bug::UnaskedVersions),
+    ("panicking-vote", Bug::PanickingVote),
 ];
 
 /// The bug of a name.

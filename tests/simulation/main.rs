@@ -33,6 +33,7 @@ mod machine;
 mod network;
 mod node;
 mod operators;
+mod panics;
 mod plan;
 mod roster;
 mod run;

@@ -567,6 +567,8 @@ impl Server {
                 self.append(from, rpc, time).await?
             }
             Request::Vote(rpc) => {
+                let panics = self.world.has(Bug::PanickingVote) && self.world.chance(10);
+                assert!(!panics, "a planted panic");
                 Response::Vote(raft.vote(rpc).await.ok()?, self.contact.testify())
             }
             Request::PreVote(rpc) => {

@@ -23,6 +23,7 @@ use crate::ledger::Violation;
 use crate::network::STEP_MS;
 use crate::node::{NEXT, SimNode};
 use crate::operators::{Works, operator};
+use crate::panics;
 use crate::plan::Plan;
 use crate::roster::Changes;
 use crate::world::World;
@@ -77,14 +78,17 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs it. A panic is a violation like any other.
+/// Runs it, on a thread of its own. A panic is a violation like any other.
 pub fn run(config: Config) -> Report {
+    panics::note();
     let world = World::new(config.seed, config.bug, config.is_told);
     // What openraft and the node themselves draw.
     fastrand::seed(config.seed);
     let mut run = Run::new(Arc::clone(&world), config);
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| run.go()));
-    if ended.is_err() {
+    if let Some(text) = panics::first() {
+        world.ledger.fail("panic", text);
+    } else if ended.is_err() {
         world.ledger.fail("panic", "see the output");
     }
     let (hash, events) = world.trace.digest();
@@ -349,7 +353,8 @@ impl Run {
                     self.world.ledger.fail("linearizability", found.to_string());
                 }
                 Verdict::Unknown { key, .. } => {
-                    self.world.trace.note(format_args!("{key} was not judged"));
+                    let detail = format!("{key}: the search took too long");
+                    self.world.ledger.fail("not judged", detail);
                 }
             },
         }

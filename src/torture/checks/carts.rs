@@ -102,7 +102,7 @@ pub fn exactly_once(adds: &[Adds], audit: &Audit) -> Check {
     let stories = stories(adds);
     let mut lines: BTreeMap<(&str, &str), Vec<&Story<'_>>> = BTreeMap::new();
     for (id, story) in &stories {
-        check.examined += 1;
+        check.examined += u64::from(!story.answers.is_empty());
         if story.answers.windows(2).any(|pair| pair[0] != pair[1]) {
             let what = format!("request {id} was answered in two ways: {:?}", story.answers);
             check.violate_in(id, story.first_answered, what);
@@ -235,6 +235,13 @@ mod tests {
         assert_eq!(durability(&adds[..4], &holding(&[])).lost, None);
         assert_eq!(durability(&adds, &holding(&[4])).acknowledged, 5);
         assert_eq!(durability(&adds[..4], &holding(&[3, 3])).lost, Some(0));
+    }
+
+    #[test]
+    fn adds_of_which_nobody_knows_prove_nothing() {
+        let adds = [lost(0, 5, add("a")), refused(6, 9, add("b"))];
+        let found = exactly_once(&adds, &holding(&[0]));
+        assert_eq!(found.judgement, super::super::Judgement::Unknown);
     }
 
     #[test]

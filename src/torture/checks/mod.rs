@@ -112,7 +112,11 @@ pub fn all(record: &Record) -> Vec<Check> {
         checks.push(registers::linearizability(&record.history));
         checks.push(registers::order(&record.order));
         checks.push(registers::revisions(&record.history));
-        checks.push(registers::looks(&record.history, &record.looks));
+        checks.push(registers::looks(
+            &record.history,
+            &record.order,
+            &record.looks,
+        ));
     }
     if ran("carts") {
         checks.push(carts::exactly_once(&record.adds, audit));

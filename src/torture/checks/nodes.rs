@@ -90,7 +90,11 @@ pub fn files(audit: &Audit) -> Check {
     for found in &audit.files {
         check.violate(None, found.clone());
     }
-    check.note = format!("{} MiB", audit.scanned_bytes >> 20);
+    check.note = format!(
+        "{} MiB, {} tokens looked for",
+        audit.scanned_bytes >> 20,
+        audit.scanned_tokens
+    );
     check.expect_facts()
 }
 

@@ -2,7 +2,7 @@
 //! of the revision that they name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Included};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use super::Check;
 use crate::torture::history::{Call, History, Operation, Outcome};
@@ -114,23 +114,76 @@ struct Changes<'a> {
     acknowledged: BTreeMap<u64, Option<&'a str>>,
     /// Values that were put, or may have been.
     put: BTreeSet<&'a str>,
+    /// Somebody has tried to delete it, and was not told what became of it.
+    may_be_deleted: bool,
 }
 
-/// A read that names revision R saw the last change up to R, and R is as high as was asked for.
-#[must_use]
-pub fn looks(history: &History, looks: &[Looks]) -> Check {
-    let mut check = Check::new("reads at a revision");
-    let mut keys: BTreeMap<&str, Changes<'_>> = BTreeMap::new();
-    for (key, operations) in history.by_key() {
-        let changes = keys.entry(key).or_default();
+impl<'a> Changes<'a> {
+    fn of(operations: &'a [Operation]) -> Self {
+        let mut changes = Self::default();
         for operation in operations {
             changes.acknowledged.extend(revision_of(operation));
-            let may = !matches!(operation.outcome, Outcome::NotApplied | Outcome::Refused);
-            if let (Call::Put { value, .. }, true) = (&operation.call, may) {
-                changes.put.insert(value);
+            if matches!(operation.outcome, Outcome::NotApplied | Outcome::Refused) {
+                continue;
+            }
+            match &operation.call {
+                Call::Put { value, .. } => _ = changes.put.insert(value),
+                Call::Delete { .. } => {
+                    changes.may_be_deleted |= operation.outcome == Outcome::Unknown;
+                }
+                Call::Get => {}
             }
         }
+        changes
     }
+
+    /// The put, acknowledged at this revision or before, that nobody can have undone.
+    fn is_there_since(&self, revision: u64) -> Option<(u64, &'a str)> {
+        let (at, value) = self.acknowledged.range(..=revision).next_back()?;
+        let mut later = self.acknowledged.range((Excluded(*at), Unbounded));
+        let is_deleted = self.may_be_deleted || later.any(|(_, value)| value.is_none());
+        (*value).filter(|_| !is_deleted).map(|value| (*at, value))
+    }
+}
+
+/// What a client had been told at a time: its highest revision.
+struct Told(BTreeMap<u32, Vec<(u64, u64)>>);
+
+impl Told {
+    fn of(order: &[Order]) -> Self {
+        let mut told: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+        for entry in order {
+            let answer = entry.returned_us.zip(entry.outcome.answer().copied());
+            told.entry(entry.process).or_default().extend(answer);
+        }
+        for answers in told.values_mut() {
+            answers.sort_unstable();
+            let mut highest = 0;
+            for (_, revision) in answers {
+                highest = highest.max(*revision);
+                *revision = highest;
+            }
+        }
+        Self(told)
+    }
+
+    fn before(&self, process: u32, at_us: u64) -> u64 {
+        let answers = self.0.get(&process).map_or(&[][..], Vec::as_slice);
+        let before = answers.partition_point(|(returned, _)| *returned < at_us);
+        before.checked_sub(1).map_or(0, |last| answers[last].1)
+    }
+}
+
+/// A read that names revision R saw the last change up to R, and R is as high as was asked for: which is as high as all that the same
+/// client had been told.
+#[must_use]
+pub fn looks(history: &History, order: &[Order], looks: &[Looks]) -> Check {
+    let mut check = Check::new("reads at a revision");
+    let keys = history.by_key().iter();
+    let keys: BTreeMap<&str, Changes<'_>> = keys
+        .map(|(key, operations)| (key.as_str(), Changes::of(operations)))
+        .collect();
+    let told = Told::of(order);
     for look in looks {
         let Some(seen) = look.outcome.answer() else {
             continue;
@@ -141,16 +194,31 @@ pub fn looks(history: &History, looks: &[Looks]) -> Check {
             let what = format!("{key} at revision {}: {what}", seen.revision);
             check.violate_in(key, look.returned_us, what);
         };
-        if seen.revision < look.call.at_least {
-            violate(format!("{} was asked for", look.call.at_least));
+        if let Some(at_least) = look.call.at_least {
+            let told = told.before(look.process, look.invoked_us);
+            if at_least < told {
+                violate(format!(
+                    "{at_least} was asked for by a client that knew of {told}"
+                ));
+            }
+            if seen.revision < at_least {
+                violate(format!("{at_least} was asked for"));
+            }
         }
+        let changes = keys.get(key.as_str());
         let Some((value, revision)) = &seen.found else {
+            let there = changes.and_then(|changes| changes.is_there_since(seen.revision));
+            if let Some((since, value)) = there {
+                violate(format!(
+                    "it was not found, and {value} was acknowledged at {since}"
+                ));
+            }
             continue;
         };
         if *revision > seen.revision {
             violate(format!("it holds a change of revision {revision}"));
         }
-        let Some(changes) = keys.get(key.as_str()) else {
+        let Some(changes) = changes else {
             continue;
         };
         if !changes.put.contains(value.as_str()) {
@@ -251,7 +319,7 @@ mod tests {
         assert_invalid(&revisions(&history(&recorder)), "was read at revision 1");
     }
 
-    fn look(at_least: u64, revision: u64, found: Option<(&str, u64)>) -> Looks {
+    fn look(at_least: Option<u64>, revision: u64, found: Option<(&str, u64)>) -> Looks {
         let call = Look {
             key: "k".to_owned(),
             at_least,
@@ -266,20 +334,59 @@ mod tests {
         put(&recorder, "a", 3);
         put(&recorder, "b", 7);
         let history = history(&recorder);
-        assert_valid(&looks(&history, &[look(0, 5, Some(("a", 3)))]));
-        assert_valid(&looks(
-            &history,
-            &[look(7, 7, Some(("b", 7))), look(0, 1, None)],
-        ));
+        let judge = |look| looks(&history, &[], &[look]);
+        for good in [
+            look(None, 5, Some(("a", 3))),
+            look(Some(7), 7, Some(("b", 7))),
+            look(None, 0, None),
+            look(Some(2), 2, None),
+        ] {
+            assert_valid(&judge(good));
+        }
         let bad = [
-            (look(6, 5, Some(("a", 3))), "6 was asked for"),
-            (look(0, 7, Some(("a", 3))), "was acknowledged at 7"),
-            (look(0, 5, Some(("b", 7))), "a change of revision 7"),
-            (look(0, 5, Some(("c", 4))), "which nobody put"),
+            (look(Some(6), 5, Some(("a", 3))), "6 was asked for"),
+            (look(None, 7, Some(("a", 3))), "was acknowledged at 7"),
+            (look(None, 5, Some(("b", 7))), "a change of revision 7"),
+            (look(None, 5, Some(("c", 4))), "which nobody put"),
+            (look(Some(3), 3, None), "a was acknowledged at 3"),
+            (look(Some(9), 9, None), "b was acknowledged at 7"),
         ];
         for (look, says) in bad {
-            assert_invalid(&looks(&history, &[look]), says);
+            assert_invalid(&judge(look), says);
         }
+    }
+
+    #[test]
+    fn what_may_have_been_deleted_need_not_be_found() {
+        let delete = |outcome| {
+            let recorder = Recorder::new();
+            put(&recorder, "a", 3);
+            let condition = Condition::Always;
+            let ticket = recorder.invoke(1, "k", Call::Delete { condition });
+            recorder.complete(ticket, outcome);
+            looks(&history(&recorder), &[], &[look(Some(4), 4, None)])
+        };
+        assert_valid(&delete(Outcome::Unknown));
+        assert_valid(&delete(Outcome::Deleted { revision: Some(9) }));
+        assert_invalid(&delete(Outcome::NotApplied), "a was acknowledged at 3");
+        assert_invalid(
+            &delete(Outcome::Deleted { revision: Some(2) }),
+            "a was acknowledged at 3",
+        );
+    }
+
+    #[test]
+    fn a_client_asks_for_all_that_it_was_told() {
+        let history = history(&Recorder::new());
+        let order = [
+            told(0, 0, Asked::Write, 9),
+            told(0, 0, Asked::Read, 8),
+            told(0, 5, Asked::Write, 12),
+        ];
+        assert_valid(&looks(&history, &order, &[look(Some(9), 9, None)]));
+        let forgetful = looks(&history, &order, &[look(Some(8), 9, None)]);
+        assert_invalid(&forgetful, "8 was asked for by a client that knew of 9");
+        assert_valid(&looks(&history, &order, &[look(None, 0, None)]));
     }
 
     #[test]

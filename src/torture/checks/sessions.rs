@@ -29,8 +29,8 @@ struct Life<'a> {
     born: Option<Span>,
     ttl_ms: u64,
     user: &'a str,
-    /// A rotation gave it what another one held.
-    has_inherited: bool,
+    /// A rotation gave it what this one held.
+    heir_of: Option<&'a str>,
     /// What may have ended it.
     ends: Vec<Span>,
     /// What may have moved its deadline; its birth is the first.
@@ -81,7 +81,7 @@ fn lives(calls: &[Calls]) -> BTreeMap<&str, Life<'_>> {
                 life.refreshes.extend(span(call));
                 life.ttl_ms = ttl_ms;
                 life.user = user;
-                life.has_inherited = true;
+                life.heir_of = Some(session);
             }
             _ => {}
         }
@@ -147,6 +147,17 @@ impl Life<'_> {
         self.ends.iter().filter_map(|end| end.done).min()
     }
 
+    /// The earliest time that its deadline can have been moved to, by what was acknowledged before a read was sent: whatever moved it
+    /// moved it forward, and a touch that is not stored finds it at least as far ahead.
+    fn lives_until(&self, read: &Read) -> u64 {
+        let told = self
+            .refreshes
+            .iter()
+            .filter(|it| it.done.is_some_and(|done| done < read.invoked));
+        let last = told.map(|it| it.invoked).max();
+        last.unwrap_or(0) + self.ttl_ms * 1000
+    }
+
     /// The latest time that its deadline may have been moved to; `None` if that is not known or does not come while a run lasts.
     fn due(&self) -> Option<u64> {
         if self.ttl_ms >= LONG_TTL_MS || self.refreshes.iter().any(|it| it.done.is_none()) {
@@ -195,15 +206,13 @@ pub fn ended(calls: &[Calls], audit: &Audit) -> Check {
 pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
     let mut check = Check::new("logged in stays in");
     for (label, life) in lives(calls) {
-        let Some(born) = life.born.and_then(|born| Some((born.invoked, born.done?))) else {
+        let Some(born) = life.born.and_then(|born| born.done) else {
             continue;
         };
-        // Whatever moved the deadline moved it forward.
-        let lives_until = born.0 + life.ttl_ms * 1000;
         let may_have_ended = |by: u64| life.ends.iter().any(|end| end.invoked <= by);
-        for read in life.reads.iter().filter(|read| read.invoked > born.1) {
+        for read in life.reads.iter().filter(|read| read.invoked > born) {
             check.examined += 1;
-            let is_over = lives_until <= read.returned || may_have_ended(read.returned);
+            let is_over = life.lives_until(read) <= read.returned || may_have_ended(read.returned);
             if read.found.is_none() && !is_over {
                 let what = format!("{label} was not found at {} µs", read.invoked);
                 check.violate_in(label, Some(read.returned), what);
@@ -220,11 +229,26 @@ pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
     check.expect_facts()
 }
 
-/// A read sees every update that was acknowledged before it, none that came later, and never less than an earlier read.
+/// All updates of a session, and of those that it has gone on from through rotations. An update that nobody knows of has taken
+/// effect before its session was rotated, or never.
+fn updates<'a>(lives: &BTreeMap<&'a str, Life<'a>>, life: &Life<'a>) -> Vec<(Span, u64)> {
+    let mut updates = life.updates.clone();
+    let mut next = life.heir_of;
+    while let Some(before) = next.and_then(|label| lives.get(label)) {
+        updates.extend_from_slice(&before.updates);
+        next = before.heir_of;
+    }
+    updates
+}
+
+/// A read sees every update that was acknowledged before it, none that came later, and never less than an earlier read; and a session
+/// that was rotated holds what it held before.
 #[must_use]
 pub fn contents(calls: &[Calls]) -> Check {
     let mut check = Check::new("sessions hold what was written last");
-    for (label, life) in lives(calls) {
+    let lives = lives(calls);
+    for (label, life) in &lives {
+        let updates = updates(&lives, life);
         let mut reads: Vec<_> = life
             .reads
             .iter()
@@ -233,20 +257,18 @@ pub fn contents(calls: &[Calls]) -> Check {
         reads.sort_unstable_by_key(|(read, _)| read.invoked);
         for (read, count) in &reads {
             check.examined += 1;
-            let told = life
-                .updates
+            let told = updates
                 .iter()
                 .filter(|(span, _)| span.done.is_some_and(|it| it < read.invoked));
             let least = told.map(|(span, count)| (span.invoked, *count)).max();
-            let sent = life
-                .updates
+            let sent = updates
                 .iter()
                 .filter(|(span, _)| span.invoked <= read.returned);
             let mut possible = sent.filter(|(span, _)| {
                 // Not one that a later acknowledged one has overwritten. Of what was given up nobody knows when it comes.
                 span.done.is_none() || least.is_none_or(|(invoked, _)| span.invoked >= invoked)
             });
-            let is_initial = (*count == 0 || life.has_inherited) && least.is_none();
+            let is_initial = *count == 0 && least.is_none();
             if !is_initial && !possible.any(|(_, possible)| possible == count) {
                 let what = format!("{label} held {count}, when {least:?} had been acknowledged");
                 check.violate_in(label, Some(read.returned), what);
@@ -402,6 +424,59 @@ mod tests {
         assert_invalid(&ended(&calls, &nobody()), "was read at 6");
         calls.push(told(8, 9, new, None));
         assert_invalid(&alive(&calls, &nobody()), "t was not found");
+    }
+
+    #[test]
+    fn what_a_session_held_is_in_the_one_that_it_was_rotated_to() {
+        let rotate = |session: &str, into: &str| Request::Rotate {
+            session: session.to_owned(),
+            into: into.to_owned(),
+        };
+        let reading = |session: &str, held| {
+            let session = session.to_owned();
+            told(20, 21, Request::Read { session }, Some(held))
+        };
+        let told_all = [
+            told(0, 1, create(LONG_TTL_MS), None),
+            told(2, 3, update(3), None),
+            told(4, 5, rotate("s", "t"), None),
+            told(6, 7, rotate("t", "u"), None),
+        ];
+        let with = |read| [told_all.to_vec(), vec![read]].concat();
+        assert_valid(&contents(&with(reading("u", 3))));
+        for lost in [0, 9] {
+            assert_invalid(&contents(&with(reading("u", lost))), "u held");
+        }
+        let mut open = told_all.clone();
+        open[1] = lost(2, 3, update(3));
+        for held in [0, 3] {
+            let calls = [open.to_vec(), vec![reading("u", held)]].concat();
+            assert_valid(&contents(&calls));
+        }
+    }
+
+    #[test]
+    fn a_session_that_was_touched_lives_from_then_on() {
+        let touch = || Request::Touch {
+            session: "s".to_owned(),
+        };
+        let ms = |ms: u64| ms * 1000;
+        let gone_at = |at| told(ms(at), ms(at) + 1, read(), None);
+        let birth = || told(0, 1, create(1_000), None);
+        for refresh in [touch(), update(1)] {
+            let calls = |at| {
+                [
+                    birth(),
+                    told(ms(900), ms(901), refresh.clone(), None),
+                    gone_at(at),
+                ]
+            };
+            assert_invalid(&alive(&calls(1_500), &nobody()), "was not found at 1500000");
+            assert_valid(&alive(&calls(1_900), &nobody()));
+            // Nobody knows whether it was.
+            let open = [birth(), lost(ms(900), ms(901), refresh), gone_at(1_500)];
+            assert_valid(&alive(&open, &nobody()));
+        }
     }
 
     #[test]

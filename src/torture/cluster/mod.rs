@@ -6,7 +6,7 @@
 pub mod network;
 mod node;
 mod origin;
-mod ports;
+pub mod ports;
 pub mod view;
 
 use std::fs;
@@ -17,6 +17,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use self::network::{Network, Processes};
+use self::node::Killed;
 pub use self::node::{Node, serve};
 
 /// How long a node that was asked to stop may take.
@@ -44,6 +45,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     network: Network,
     processes: Processes,
+    /// Nodes that were found to have ended by themselves when they were to be killed.
+    found: Vec<(u64, ExitStatus)>,
 }
 
 impl Cluster {
@@ -83,6 +86,7 @@ impl Cluster {
             nodes,
             network,
             processes,
+            found: Vec::new(),
         })
     }
 
@@ -135,11 +139,21 @@ impl Cluster {
         Ok(())
     }
 
-    /// SIGKILL. `false` if it did not run.
+    /// SIGKILL. `false` if it did not run, or had come to an end of its own: [`Self::ended`] tells of that.
     pub async fn kill(&mut self, id: u64) -> io::Result<bool> {
-        let was_running = self.node_mut(id).kill().await?;
+        let killed = self.node_mut(id).kill().await?;
         self.remember(id, None);
-        Ok(was_running)
+        if let Killed::HadEnded(status) = killed {
+            self.found.push((id, status));
+        }
+        Ok(killed == Killed::Now)
+    }
+
+    /// If it was killed when it had ended with one of these exit codes, that is no news.
+    pub fn excuse(&mut self, id: u64, codes: &[i32]) {
+        let is_excused = |status: &ExitStatus| status.code().is_some_and(|it| codes.contains(&it));
+        self.found
+            .retain(|(of, status)| *of != id || !is_excused(status));
     }
 
     /// SIGTERM: how it left, if it did in good time; it is killed otherwise.
@@ -178,10 +192,10 @@ impl Cluster {
 
     /// Nodes that have ended by themselves since this was asked last.
     pub fn ended(&mut self) -> Vec<(u64, ExitStatus)> {
+        let mut ended = std::mem::take(&mut self.found);
         let nodes = self.nodes.iter_mut();
-        nodes
-            .filter_map(|node| Some((node.id(), node.has_ended()?)))
-            .collect()
+        ended.extend(nodes.filter_map(|node| Some((node.id(), node.has_ended()?))));
+        ended
     }
 
     fn remember(&self, id: u64, pid: Option<u32>) {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -25,6 +26,17 @@ pub struct Node {
     environment: Vec<(String, String)>,
     child: Option<Child>,
     is_paused: bool,
+}
+
+/// What a kill has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Killed {
+    /// No process.
+    DidNotRun,
+    /// One that is gone now.
+    Now,
+    /// One that had come to an end of its own, which nobody had noticed yet.
+    HadEnded(ExitStatus),
 }
 
 /// What a node is made of.
@@ -133,11 +145,6 @@ impl Node {
         self.child.as_ref()?.id()
     }
 
-    /// It has these in its environment, beside its own, from its next start on.
-    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
-        self.environment = environment;
-    }
-
     pub(super) fn start(&mut self) -> io::Result<u32> {
         let mut command = serve(&self.binary, &self.data, &self.log)?;
         command.args(&self.arguments);
@@ -154,14 +161,17 @@ impl Node {
         Ok(pid)
     }
 
-    /// SIGKILL, and waits until the process is gone. `false` if it did not run.
-    pub(super) async fn kill(&mut self) -> io::Result<bool> {
+    /// SIGKILL, and waits until the process is gone.
+    pub(super) async fn kill(&mut self) -> io::Result<Killed> {
         let Some(mut child) = self.child.take() else {
-            return Ok(false);
+            return Ok(Killed::DidNotRun);
         };
         child.start_kill()?;
-        child.wait().await?;
-        Ok(true)
+        let status = child.wait().await?;
+        Ok(match status.signal() {
+            Some(signal) if signal == Signal::KILL.as_raw() => Killed::Now,
+            _ => Killed::HadEnded(status),
+        })
     }
 
     /// SIGTERM, and waits until it has left by itself, or kills it once it has had the time.

@@ -1,7 +1,7 @@
 //! Carries a plan out, one act after the other, and notes what was seen of it.
 //!
 //! Whom a fault hits is decided when it begins: the leader is whoever leads then. At the end of each phase everything is
-//! mended, every node is started, and the next one begins once they all follow one leader again.
+//! mended, every node is started, and the next one begins once they all follow one leader again and a write is acknowledged.
 //!
 //! `targets` decides whom a fault hits, `harm`, `links`, `operator` and `voter` what is done.
 
@@ -43,6 +43,9 @@ const RESTARTS: usize = 12;
 const AFTERMATH: Duration = Duration::from_secs(15);
 /// How long a fault's target is looked for, and its effect waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What is written to see whether a write is acknowledged, and how long that may take.
+const SIGN: &str = "nemesis";
+const SIGN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whoever does harm.
 pub struct Nemesis {
@@ -169,6 +172,8 @@ impl Nemesis {
     }
 
     async fn begin(&mut self, reason: Reason, planned: &Planned) -> io::Result<()> {
+        // Whoever has ended before this fault has not ended of it.
+        self.bury().await;
         let mut random = Rng::with_seed(planned.dice);
         let leader = self.leader(&mut random).await;
         let choice = Choice {
@@ -284,7 +289,7 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Mends everything and waits until all nodes follow one leader.
+    /// Mends everything and waits until all nodes follow one leader and take a write.
     async fn recover(&mut self) -> io::Result<()> {
         let left: Vec<_> = self.active.keys().copied().collect();
         for reason in left {
@@ -297,6 +302,15 @@ impl Nemesis {
         let pardoned = doomed.into_iter().map(|id| (id, begun + AFTERMATH));
         self.pardoned.extend(pardoned);
         self.align().await?;
+        // The end of the last fault came before its nodes had their pardon.
+        if self
+            .chronicle
+            .transitions
+            .last()
+            .is_some_and(|it| !it.can_serve)
+        {
+            self.note("all was mended".to_owned());
+        }
         while !self.is_whole().await {
             let restarts = self.chronicle.deaths.len() - deaths;
             if begun.elapsed() > RECOVERY || restarts > RESTARTS {
@@ -317,7 +331,14 @@ impl Nemesis {
             .into_iter()
             .map(|header| header.map(|header| header.leader_id))
             .collect();
-        leaders.is_some_and(|leaders| leaders.len() == 1 && !leaders.contains(&0))
+        let follow_one = leaders.is_some_and(|leaders| leaders.len() == 1 && !leaders.contains(&0));
+        follow_one && self.takes_a_write().await
+    }
+
+    /// A leader is one whom the others let commit.
+    async fn takes_a_write(&self) -> bool {
+        let client = self.client.timeout(SIGN_TIMEOUT);
+        client.keys().put(SIGN, "").send().await.is_ok()
     }
 
     /// Who leads now; somebody who could, if nobody says that it does.

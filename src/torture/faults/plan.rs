@@ -3,6 +3,7 @@
 //! A plan is a row of phases with quiet between them. In each phase at least two faults overlap. Kinds are dealt like cards,
 //! so that each one has its turn before any has its second.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Kind;
 
+/// Faults of a phase at least, if there are kinds that may meet.
+const LEAST_KINDS: usize = 2;
 /// A phase's second fault begins this long after the first, and the third after the second.
 const APART_MS: std::ops::Range<u64> = 200..900;
 /// How long a fault lasts, beyond the beginning of the last one of its phase.
@@ -37,7 +40,7 @@ pub struct Planned {
 /// Faults that overlap.
 pub type Phase = Vec<Planned>;
 
-/// Phases for about so long, of these kinds.
+/// Phases for about so long, of these kinds: a phase or two more if there is time for all kinds, and some have not had their turn.
 #[must_use]
 pub fn plan(seed: u64, kinds: &[Kind], duration: Duration) -> Vec<Phase> {
     let mut random = Rng::with_seed(seed);
@@ -46,7 +49,20 @@ pub fn plan(seed: u64, kinds: &[Kind], duration: Duration) -> Vec<Phase> {
         cards: Vec::new(),
     };
     let count = (duration.as_millis() / PHASE.as_millis()).max(1);
-    (0..count).map_while(|_| deck.phase(&mut random)).collect()
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let has_time = count * LEAST_KINDS >= kinds.len();
+    let mut due: BTreeSet<Kind> = kinds.iter().copied().collect();
+    let mut phases = Vec::new();
+    while phases.len() < count || has_time && !due.is_empty() {
+        let Some(phase) = deck.phase(&mut random) else {
+            break;
+        };
+        for planned in &phase {
+            due.remove(&planned.kind);
+        }
+        phases.push(phase);
+    }
+    phases
 }
 
 struct Deck {
@@ -145,7 +161,6 @@ fn schedule(mut kinds: Vec<Kind>, random: &mut Rng) -> Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     const LONG: Duration = Duration::from_secs(600);
 
@@ -157,8 +172,15 @@ mod tests {
 
     #[test]
     fn every_phase_overlaps_and_every_kind_has_its_turn() {
-        for seed in 0..50 {
-            let phases = plan(seed, &Kind::ALL, LONG);
+        // Just long enough, and longer than that.
+        let shortest = PHASE * u32::try_from(Kind::ALL.len().div_ceil(LEAST_KINDS)).unwrap_or(1);
+        for (seed, duration) in (0..200).flat_map(|seed| [(seed, shortest), (seed, LONG)]) {
+            let phases = plan(seed, &Kind::ALL, duration);
+            let planned = phases.len() as u128;
+            assert!(
+                planned <= duration.as_millis() / PHASE.as_millis() + 6,
+                "{planned}"
+            );
             let mut seen = BTreeSet::new();
             for phase in &phases {
                 assert!(phase.len() >= 2, "{phase:?}");

@@ -19,6 +19,8 @@ use crate::torture::cluster::Cluster;
 /// The exit codes of a node that found damage: at its start, and later.
 const FOUND_AT_START: i32 = 3;
 const FOUND_LATER: i32 = 5;
+/// That of one whose disk fails.
+const NO_DISK: i32 = 8;
 
 /// What this machine can do, and what is under way.
 #[derive(Debug, Default)]
@@ -209,6 +211,8 @@ impl Toolbox {
         disks.cut(nodes)?;
         for node in nodes {
             cluster.kill(*node).await?;
+            // Until then it may have noticed that its disk is gone.
+            cluster.excuse(*node, &[FOUND_LATER, NO_DISK]);
         }
         let is_lost = disks.restore(nodes)?;
         let seen = format!("what nodes {nodes:?} had not synced is gone");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Workload;
 use crate::client::{CartOwner, Client, Error};
@@ -111,6 +111,15 @@ impl Clients {
     pub fn cards(&self) -> Vec<Card> {
         let sessions = self.sessions.as_ref();
         sessions.map(|it| it.cards()).unwrap_or_default()
+    }
+
+    /// Waits until a probe that is sent from now on is acknowledged, as long as that may take in the worst case: whether it was is
+    /// judged by what was noted.
+    pub async fn until_served(&self) {
+        let (begun, since_us) = (Instant::now(), self.context.stopwatch.at_us());
+        while begun.elapsed() < PATIENCE && !self.probes.is_answered_since(since_us) {
+            sleep(probes::INTERVAL).await;
+        }
     }
 
     /// Has all but the watchers stop. Each has the time that its calls may take.

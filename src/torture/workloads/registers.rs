@@ -46,14 +46,14 @@ pub enum Asked {
 pub struct Look {
     /// The key.
     pub key: String,
-    /// The revision that the answer must have reached; 0 for any.
-    pub at_least: u64,
+    /// The revision that the answer must have reached; `None` for whatever the node has.
+    pub at_least: Option<u64>,
 }
 
 /// What such a read saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// The revision of the state that it saw.
+    /// The revision of the state that it saw. Where there was no such key that is not told: the one that it must have reached.
     pub revision: u64,
     /// The key's value and revision, if it was there.
     pub found: Option<(String, u64)>,
@@ -177,9 +177,9 @@ impl Worker {
     async fn look(&mut self, key: &str) {
         let (consistency, at_least) = if self.random.bool() {
             let revision = self.client.revision();
-            (Consistency::AtLeast(revision), revision.get())
+            (Consistency::AtLeast(revision), Some(revision.get()))
         } else {
-            (Consistency::Stale, 0)
+            (Consistency::Stale, None)
         };
         let looks = &self.registers.looks;
         let open = looks.begin(
@@ -195,7 +195,10 @@ impl Worker {
                 revision: reply.revision.get(),
                 found: Some((text(&reply.value.value), reply.value.mod_revision)),
             }),
-            // The revision at which there was none is not told.
+            Err(error) if error.is_not_found() => tape::Outcome::Answered(Seen {
+                revision: at_least.unwrap_or(0),
+                found: None,
+            }),
             Err(error) => tape::Outcome::failed(&error),
         };
         looks.end(open, outcome);

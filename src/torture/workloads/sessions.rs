@@ -20,6 +20,8 @@ const CLIENTS: u32 = 4;
 const READERS: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(1_200);
 const PACE_MS: u64 = 14;
+/// The same in the life of a session whose end is waited for: so long that a touch is stored, which is a tenth of its TTL.
+const LINGER_MS: u64 = 600;
 /// Sessions that readers look at: the newest ones, ended or not.
 const BOARD: usize = 48;
 /// The same of those whose end is waited for: so many that they are looked at until it has come.
@@ -292,8 +294,9 @@ impl Teller {
 
     /// Updates and touches; a rotation gives it another token.
     async fn live(&mut self, card: &mut Card, idle_ttl_ms: u64) {
+        let pace = if card.lasts { PACE_MS } else { LINGER_MS };
         for turn in 1..=self.random.u64(1..5) {
-            if !self.context.pause(&mut self.random, PACE_MS).await {
+            if !self.context.pause(&mut self.random, pace).await {
                 return;
             }
             match self.random.u8(0..4) {
