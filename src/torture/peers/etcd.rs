@@ -4,8 +4,7 @@ use bytes::Bytes;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::proto::etcd::kv_client::KvClient;
-use crate::proto::etcd::maintenance_client::MaintenanceClient;
-use crate::proto::etcd::{PutRequest, RangeRequest, StatusRequest};
+use crate::proto::etcd::{PutRequest, RangeRequest};
 use crate::torture::bench::Target;
 
 /// Clients that share one connection: HTTP/2 streams of one connection wait for its one reader and writer.
@@ -54,16 +53,6 @@ impl Etcd {
             keys,
         })
     }
-}
-
-/// Whether the member at `endpoint` leads: the member ids of leader and member are equal in its own answer.
-pub async fn leader_of(endpoint: &str) -> Result<u64, String> {
-    let endpoint = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| e.to_string())?;
-    let channel = endpoint.connect().await.map_err(|e| e.to_string())?;
-    let status = MaintenanceClient::new(channel)
-        .status(StatusRequest {})
-        .await;
-    Ok(status.map_err(|e| e.to_string())?.into_inner().leader)
 }
 
 impl Target for Etcd {

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{DEADLINE, eventually, ports, process};
+use super::{DEADLINE, eventually, process, unused_port};
 
 /// What a reference to an element is called in messages.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -44,7 +44,7 @@ pub struct Driver {
 impl Driver {
     /// Starts it, and waits until it listens.
     pub async fn start() -> Self {
-        let port = ports::unused();
+        let port = unused_port();
         let child = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .stdin(Stdio::null())

@@ -14,7 +14,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use super::process::Process;
-use super::{Cluster, DEADLINE, eventually, ports};
+use super::{Cluster, DEADLINE, eventually, unused_port};
 
 const EVENT_STREAM: &str = "text/event-stream";
 
@@ -56,7 +56,7 @@ impl Gateway {
 
     /// The same without waiting.
     pub fn spawn(cluster: &Cluster, flags: &[&str]) -> Self {
-        let port = ports::unused();
+        let port = unused_port();
         let address = format!("127.0.0.1:{port}");
         let log = cluster.folder().join(format!("gateway-{port}.log"));
         let endpoints = cluster.endpoints().join(",");

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::process::{self, Process};
-use super::{eventually, ports};
+use super::{eventually, unused_port};
 
 const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/haproxy.cfg");
 /// What that calls the fronts together.
@@ -33,7 +33,7 @@ impl Haproxy {
     /// In front of two gateways, both of which it has seen ready. Its files are in this folder.
     pub async fn start(folder: &Path, fronts: [&str; 2]) -> Self {
         let [address, control] =
-            [ports::unused(), ports::unused()].map(|port| format!("127.0.0.1:{port}"));
+            [unused_port(), unused_port()].map(|port| format!("127.0.0.1:{port}"));
         // It can be told what to do, which the demo's need not be.
         let extra = folder.join("haproxy-control.cfg");
         let socket = format!("global\n    stats socket ipv4@{control} level admin\n");

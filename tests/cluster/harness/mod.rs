@@ -10,7 +10,6 @@ pub mod inside;
 mod link;
 mod load;
 mod node;
-mod ports;
 pub mod process;
 mod random;
 pub mod shoppers;
@@ -26,13 +25,13 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use trolley::client::{Client, ClientConfig};
 use trolley::proto::v1::{NodeStatus, Role};
+use trolley::torture::cluster::ports;
 use trolley::types::NodeId;
 
 pub use self::disk::{Kind, SmallDisk, can_mount};
 use self::link::Link;
 pub use self::load::Load;
 pub use self::node::Node;
-pub use self::ports::unused as unused_port;
 pub use self::random::Random;
 pub use self::storm::Storm;
 
@@ -353,8 +352,13 @@ impl Drop for Cluster {
     }
 }
 
+/// For what is killed and started again at the same port.
+pub fn unused_port() -> u16 {
+    ports::unused().expect("some port is free")
+}
+
 fn unused_addresses(count: usize) -> Vec<String> {
-    let ports = (0..count).map(|_| ports::unused());
+    let ports = (0..count).map(|_| unused_port());
     ports.map(|port| format!("127.0.0.1:{port}")).collect()
 }
 
