@@ -8,9 +8,11 @@
 //!   snapshot-<log index>-<n>.tmp/  one being made
 //!   incoming-<manifest>/           one being received, see `receive`
 //!   received-<n>/                  a complete one, until it is installed
+//!   snapshot-<name>.tmp/           one of the above on its way out
 //! ```
 //!
-//! A directory gets its final name once its content is synced, so that a name without a suffix says *complete*.
+//! A directory gets its final name once its content is synced, and loses it before anything in it goes, so that a name
+//! without a suffix says *complete*. A state that is not the current one needs no other name to be removed.
 //! Installing a snapshot takes these steps. After a crash, opening finds what the last column says:
 //!
 //! | step | done to disk | a crash after it opens |
@@ -313,6 +315,26 @@ pub(super) fn sync_all_in(directory: &Path) -> Result<(), Error> {
 pub(super) fn publish(unfinished: &Path, complete: &Path) -> Result<(), Error> {
     fs::rename(unfinished, complete).map_err(|e| Error::io("rename", unfinished, e))?;
     sync(complete.parent().expect("it is in a shard's directory"))
+}
+
+/// Removes a directory whose name says that it is complete. Its first step takes the name away: a crash between two files
+/// would leave what looks damaged.
+pub(super) fn discard(complete: &Path) -> Result<(), Error> {
+    let name = complete.file_name().expect("it is in a shard's directory");
+    let name = name.to_string_lossy();
+    let number = name.trim_start_matches("snapshot-");
+    let leaving = complete.with_file_name(format!("snapshot-{number}.tmp"));
+    // A crash may have left one of that name.
+    remove(&leaving)?;
+    match fs::rename(complete, &leaving) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("rename", complete, e)),
+        Ok(()) => {
+            // A power cut must not undo the one and keep the other.
+            sync(leaving.parent().expect("it is in a shard's directory"))?;
+            remove(&leaving)
+        }
+    }
 }
 
 /// Removes a directory; one that is not there is fine.

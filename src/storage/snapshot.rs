@@ -15,7 +15,8 @@
 //! 3. A snapshot with a final name is complete and synced. One that does not match its manifest is damage, named
 //!    and never taken for "no snapshot".
 //! 4. A directory is removed when it is no longer the current snapshot and the last [`SnapshotDir`] of it is
-//!    dropped: a transfer that is under way keeps its files.
+//!    dropped: a transfer that is under way keeps its files. It loses its name first, so that 3 holds after a crash in the
+//!    middle of that. Earlier versions let it keep its name: a received snapshot that lacks files is what they left.
 //!
 //! A table that is the same inode as in the previous snapshot keeps its checksum and is not read again.
 
@@ -76,7 +77,7 @@ impl Drop for Files {
             return;
         }
         // What stays behind is removed at the next start.
-        if let Err(error) = generation::remove(&self.path) {
+        if let Err(error) = generation::discard(&self.path) {
             tracing::warn!(%error, "an old snapshot was not removed");
         }
     }
@@ -172,7 +173,7 @@ impl Snapshots {
                 next = next.max(number.saturating_add(1));
                 // The list ascends, so the one before is older.
                 if let Some(older) = newest.replace(path) {
-                    generation::remove(&older)?;
+                    generation::discard(&older)?;
                 }
             }
         }
@@ -202,13 +203,17 @@ impl Snapshots {
     }
 
     /// A received snapshot that the state database already covers was installed, and a crash came before it became
-    /// the current one. Any other was not, and waits for its transfer to be resumed.
+    /// the current one. Any other was not, and waits for its transfer to be resumed. One that lacks files was on its way out;
+    /// where it was installed, the state has it, and the next snapshot is made of that.
     fn settle_received(&self, applied: Option<u64>) -> Result<(), Error> {
         for (name, path) in self.dir.list()? {
             if name != Name::Received {
                 continue;
             }
-            let manifest = read_contents(&path)?;
+            let Some(manifest) = manifest_of_whole(&path)? else {
+                generation::discard(&path)?;
+                continue;
+            };
             let index = index_of(&manifest);
             let known = self.current().map(|current| current.index());
             if applied.is_none_or(|applied| index > applied) {
@@ -220,7 +225,7 @@ impl Snapshots {
                 received.keep(false);
                 self.adopt(&received)?;
             } else {
-                generation::remove(&path)?;
+                generation::discard(&path)?;
             }
         }
         Ok(())
@@ -503,6 +508,24 @@ pub(super) fn write_contents(
     fs::write(&unfinished, bytes).map_err(|e| Error::io("write", &unfinished, e))?;
     generation::sync(&unfinished)?;
     generation::publish(&unfinished, &path)
+}
+
+/// The table of contents of a directory that lacks none of its files.
+fn manifest_of_whole(directory: &Path) -> Result<Option<pb::SnapshotManifest>, Error> {
+    let has = |name: &str| {
+        let path = directory.join(name);
+        path.try_exists().map_err(|e| Error::io("read", &path, e))
+    };
+    if !has(CONTENTS)? {
+        return Ok(None);
+    }
+    let manifest = read_contents(directory)?;
+    for file in &manifest.files {
+        if !has(&file.name)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(manifest))
 }
 
 fn read_contents(directory: &Path) -> Result<pb::SnapshotManifest, Error> {

@@ -5,6 +5,7 @@ use std::fs;
 use super::*;
 use crate::storage::generation::Name;
 use crate::storage::receive::Receiver;
+use crate::storage::snapshot::CONTENTS;
 
 const SEED: u64 = 33;
 const OLD: u64 = 120;
@@ -137,6 +138,11 @@ fn only_what_belongs(node: &Node, installed: bool, step: &str) {
         0,
         "{step}: {listed:?}"
     );
+    assert_eq!(
+        count(|name| matches!(name, Name::Received)),
+        0,
+        "{step}: {listed:?}"
+    );
     let incoming = usize::from(!installed);
     assert_eq!(
         count(|name| matches!(name, Name::Incoming)),
@@ -165,6 +171,73 @@ async fn a_crash_after_any_step_leaves_the_old_state_or_the_new_one() {
     scene
         .after_crash("8, in part: nothing incoming", true)
         .await;
+}
+
+/// The names of all files of a received snapshot, in an order in which they may go.
+fn files_of(received: &SnapshotDir, first: &str) -> Vec<String> {
+    let all = received.names().chain([CONTENTS]).map(str::to_owned);
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|name| name != first);
+    all
+}
+
+/// Earlier versions removed a received snapshot under its own name, and a crash may come after any file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_received_snapshot_that_was_on_its_way_out_is_no_damage() {
+    for contents_first in [true, false] {
+        let scene = Scene::new().await;
+        scene.link();
+        scene.name();
+        scene.switch().await;
+        scene.adopt();
+        let table = scene.received.names().find(|it| generation::is_table(it));
+        let table = table.expect("there is data").to_owned();
+        let first = if contents_first { CONTENTS } else { &table };
+        for name in files_of(&scene.received, first) {
+            fs::remove_file(scene.received.path().join(&name)).expect("removed");
+            scene.after_crash(&format!("{name} is gone"), true).await;
+        }
+    }
+}
+
+/// It was never installed: the log brought what it has. Its table of contents says that it lacks what is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_received_snapshot_that_was_overtaken_and_half_removed_is_no_damage() {
+    let mut scene = Scene::new().await;
+    let entries = (OLD + 1..=NEW + 10).map(|i| history(SEED, i));
+    apply(&mut scene.follower.machine, entries).await;
+    scene.follower.machine.state().persist().expect("written");
+    let table = scene.received.names().find(|it| generation::is_table(it));
+    let table = table.expect("there is data").to_owned();
+    fs::remove_file(scene.received.path().join(table)).expect("removed");
+    let node = Node::at(scene.follower.crashed()).expect("it opens");
+    let listed = node.shard_dir().list().expect("readable");
+    let received = listed.iter().filter(|(name, _)| *name == Name::Received);
+    assert_eq!(received.count(), 0, "{listed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_loses_its_name_before_it_loses_a_file() {
+    let scene = Scene::new().await;
+    let path = scene.received.path().to_owned();
+    let names = files_of(&scene.received, CONTENTS);
+    let name = path.file_name().and_then(|name| name.to_str());
+    let leaving = path.with_file_name(format!("snapshot-{}.tmp", name.expect("plain")));
+    // In the way of the new name.
+    fs::write(&leaving, b"").expect("written");
+    drop(scene.received);
+    for name in names {
+        assert!(path.join(&name).exists(), "{name} went first");
+    }
+    fs::remove_file(&leaving).expect("removed");
+    generation::discard(&path).expect("removed");
+    assert!(!path.exists() && !leaving.exists());
+    // A crash in the middle leaves part of it under the new name.
+    fs::create_dir(&leaving).expect("made");
+    let node = Node::at(scene.follower.crashed()).expect("it opens");
+    let listed = node.shard_dir().list().expect("readable");
+    let unfinished = listed.iter().filter(|(name, _)| *name == Name::Unfinished);
+    assert_eq!(unfinished.count(), 0, "{listed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
