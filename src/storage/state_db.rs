@@ -176,7 +176,7 @@ impl Opener {
     pub fn open(&self, generation: u64, path: &Path) -> Result<Committed, Error> {
         let db = self
             .open_families(&self.options(), path)
-            .map_err(|e| opening(path, e))?;
+            .map_err(|e| db::opening(path, e))?;
         let content = read_content(&db)?;
         let newest_version = self.config.newest_version;
         check_version(&content.header, newest_version, path)?;
@@ -235,17 +235,6 @@ pub(super) fn unlogged() -> WriteOptions {
     options
 }
 
-/// A database that is there and does not open has lost or damaged a file, unless someone else has it open or the disk is
-/// full.
-fn opening(path: &Path, source: rocksdb::Error) -> Error {
-    let message = source.to_string();
-    match Error::database("open", path, source) {
-        error if error.is_no_space() => error,
-        Error::Database { .. } => Error::corrupt(path, "the state database", message),
-        other => other,
-    }
-}
-
 /// Nothing is changed that follows unknown rules.
 fn check_version(header: &pb::StateHeader, newest: StateVersion, path: &Path) -> Result<(), Error> {
     let found = StateVersion::new(header.version);
@@ -266,8 +255,8 @@ pub(super) fn inspect(checkpoint: &Path) -> Result<Content, Error> {
     // The tables need not be opened to read three keys.
     options.set_max_open_files(16);
     options.set_info_logger(db::info_logger());
-    let db =
-        DB::open_for_read_only(&options, checkpoint, false).map_err(|e| opening(checkpoint, e))?;
+    let db = DB::open_for_read_only(&options, checkpoint, false)
+        .map_err(|e| db::opening(checkpoint, e))?;
     read_content(&db)
 }
 

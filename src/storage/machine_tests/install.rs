@@ -308,6 +308,78 @@ async fn a_damaged_or_lost_state_does_not_open() {
     }
 }
 
+/// However a file of the state is damaged: the node does not take it for trouble with the disk, and its message says what to do.
+#[tokio::test]
+async fn no_damage_to_a_state_is_taken_for_a_failing_disk() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 6] = [
+        ("flipped at the head", |bytes| bytes[0] ^= 0x40),
+        ("flipped in the middle", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x40;
+        }),
+        ("flipped at the tail", |bytes| {
+            let last = bytes.len() - 1;
+            bytes[last] ^= 0x40;
+        }),
+        ("zeroed", |bytes| bytes.fill(0)),
+        ("cut short", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("empty", Vec::clear),
+    ];
+    let whole = closed_state().await;
+    let names = fs::read_dir(whole.path().join(STATE)).expect("readable");
+    for name in names.map(|entry| entry.expect("readable").file_name()) {
+        let content = fs::read(whole.path().join(STATE).join(&name)).expect("readable");
+        for (what, damage) in damages.iter().filter(|_| !content.is_empty()) {
+            let copy = copy_of(&whole);
+            let mut bytes = content.clone();
+            damage(&mut bytes);
+            fs::write(copy.path().join(STATE).join(&name), bytes).expect("written");
+            if let Err(error) = Node::at(copy) {
+                let is_damage = matches!(error, Error::Corrupt { .. });
+                assert!(is_damage, "{} {what}: {error}", name.display());
+            }
+        }
+    }
+}
+
+/// A node whose disk does not let it look is not one whose disk has lost anything: it is not to be replaced.
+#[tokio::test]
+async fn a_state_that_cannot_be_looked_at_is_no_damage() {
+    let whole = closed_state().await;
+    for kind in ["CURRENT", "MANIFEST", "sst"] {
+        let copy = copy_of(&whole);
+        let names = fs::read_dir(copy.path().join(STATE)).expect("readable");
+        let mut paths = names.map(|entry| entry.expect("readable").path());
+        let path = paths.find(|path| path.to_string_lossy().contains(kind));
+        let path = path.expect("there is one");
+        fs::remove_file(&path).expect("removed");
+        // Nobody can follow it, whatever their rights.
+        std::os::unix::fs::symlink(&path, &path).expect("made");
+        match Node::at(copy) {
+            Err(Error::Database { .. }) => {}
+            Err(other) => panic!("{kind}: {other}"),
+            Ok(_) => panic!("{kind}: it opened"),
+        }
+    }
+}
+
+/// Of the first generation, in a data directory.
+const STATE: &str = "shards/0/state-0";
+
+async fn closed_state() -> TempDir {
+    let mut node = Node::new();
+    apply(&mut node.machine, (1..=100).map(|i| history(SEED, i))).await;
+    build(&mut node.machine).await;
+    node.close().await
+}
+
+fn copy_of(data: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    copy_tree(data.path(), copy.path()).expect("copied");
+    copy
+}
+
 fn a_file(directory: &Path, extension: &str) -> std::path::PathBuf {
     let entries = fs::read_dir(directory).expect("readable");
     entries
