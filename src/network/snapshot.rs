@@ -98,14 +98,21 @@ impl Transfer {
         if !parts.is_empty() {
             self.send(progress.transfer, parts).await?;
         }
-        let installed = within(
-            self.deadline,
-            self.client.install_snapshot(self.offer.clone()),
-        )
-        .await?;
-        Ok(installed
-            .vote
-            .ok_or_else(|| super::message::lacking("vote"))?)
+        self.installed().await
+    }
+
+    /// Asks until the receiver has verified and installed it: each answer comes in time, the last one when it is done.
+    async fn installed(&mut self) -> Result<pb::Vote, SendError> {
+        loop {
+            let answer = within(
+                self.deadline,
+                self.client.install_snapshot(self.offer.clone()),
+            );
+            let answer = answer.await?;
+            if !answer.under_way {
+                return Ok(answer.vote.ok_or_else(|| super::message::lacking("vote"))?);
+            }
+        }
     }
 
     fn files(&self) -> &[pb::SnapshotFile] {
