@@ -18,7 +18,8 @@
 //!    dropped: a transfer that is under way keeps its files. It loses its name first, so that 3 holds after a crash in the
 //!    middle of that. Earlier versions let it keep its name: a received snapshot that lacks files is what they left.
 //!
-//! A table that is the same inode as in the previous snapshot keeps its checksum and is not read again.
+//! A table that is the same inode as in the previous snapshot keeps its checksum and is not read again. If it rots, that is
+//! found when the node starts, or when the snapshot is sent.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -94,6 +95,11 @@ impl SnapshotDir {
     #[must_use]
     pub fn manifest(&self) -> &pb::SnapshotManifest {
         &self.manifest
+    }
+
+    /// Reads a file of it and checks that it is what the manifest says. A mismatch is [`Error::Corrupt`] and names the file.
+    pub fn check(&self, file: &pb::SnapshotFile) -> Result<(), Error> {
+        verify_file(self.path(), file)
     }
 
     /// What openraft knows of it.

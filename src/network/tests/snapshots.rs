@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 
 use super::cluster::{DEADLINE, Node, PADDING, converge, eventually, local, start, write};
 use super::stop;
+use super::store::Files;
 use crate::limits;
 use crate::network::channel::within;
 use crate::network::{Error, Lane, Pool, SnapshotFiles as _, Timing};
@@ -35,6 +36,11 @@ async fn add(leader: &Node, learner: &Node) {
     added.await.expect("leads");
 }
 
+async fn snapshot_of(node: &Node) -> Files {
+    let current = node.machine.clone().get_current_snapshot().await;
+    current.expect("readable").expect("it was made").snapshot
+}
+
 /// The leader's snapshot, offered by hand.
 struct Offering {
     client: RaftServiceClient<Channel>,
@@ -43,8 +49,7 @@ struct Offering {
 
 impl Offering {
     async fn new(leader: &Node, learner: &Node) -> Self {
-        let current = leader.machine.clone().get_current_snapshot().await;
-        let snapshot = current.expect("readable").expect("it was made").snapshot;
+        let snapshot = snapshot_of(leader).await;
         let member = learner.member();
         let client = Pool::new(Timing::default()).raft(&member.address, Lane::Snapshot);
         Self {
@@ -180,4 +185,26 @@ async fn a_transfer_whose_files_cannot_be_written_begins_anew() {
     converge(&nodes).await;
     assert_eq!(inbox.begun.load(Ordering::Relaxed), 2, "transfers");
     stop(nodes).await;
+}
+
+/// It would be refused, and sent again without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_snapshot_is_damaged_stops_and_sends_nothing_of_what_is() {
+    let nodes = start_purged().await;
+    let snapshot = snapshot_of(&nodes[0]).await;
+    let damaged = snapshot.path().join("padding");
+    let mut content = std::fs::read(&damaged).expect("readable");
+    content[PADDING / 2] ^= 1;
+    std::fs::write(&damaged, content).expect("written");
+    let learner = Node::start(2).await;
+    add(&nodes[0], &learner).await;
+    eventually("the leader to stop", async || {
+        nodes[0].metrics().running_state.is_err()
+    })
+    .await;
+    let fatal = nodes[0].metrics().running_state.expect_err("it stopped");
+    assert!(fatal.to_string().contains("padding"), "{fatal}");
+    let written = learner.inbox.written.load(Ordering::Relaxed);
+    assert!(written < 100, "{written} bytes");
+    learner.stop().await;
 }

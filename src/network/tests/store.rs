@@ -287,6 +287,14 @@ impl SnapshotFiles for Files {
     fn manifest(&self) -> &pb::SnapshotManifest {
         &self.manifest
     }
+
+    fn check(&self, file: &pb::SnapshotFile) -> io::Result<()> {
+        if checksum(&fs::read(self.path().join(&file.name))?) == file.checksum {
+            return Ok(());
+        }
+        let name = file.name.clone();
+        Err(io::Error::new(io::ErrorKind::InvalidData, name))
+    }
 }
 
 /// The files of a manifest that came so far.
