@@ -6,7 +6,7 @@
 //!   state-<generation>.new/        one being made
 //!   snapshot-<log index>-<n>/      a snapshot, see `snapshot`
 //!   snapshot-<log index>-<n>.tmp/  one being made
-//!   incoming-<manifest>/           one being received, see `receive`
+//!   incoming-<log index>-<hash>/   one being received, see `receive`; the hash is its manifest's
 //!   received-<n>/                  a complete one, until it is installed
 //!   snapshot-<name>.tmp/           one of the above on its way out
 //! ```
@@ -43,7 +43,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
 use super::log_db::LogDb;
-use super::snapshot::{CONTENTS, SnapshotDir, Snapshots};
+use super::snapshot::{self, CONTENTS, SnapshotDir, Snapshots};
 use super::state_db::{Committed, Opener, StateDb};
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
@@ -74,7 +74,10 @@ pub(super) enum Name {
         number: u64,
     },
     /// A snapshot being received.
-    Incoming,
+    Incoming {
+        /// The last log index in it.
+        index: u64,
+    },
     /// A complete one, not yet installed.
     Received,
     /// What a crash interrupted.
@@ -128,8 +131,9 @@ impl ShardDir {
 
     /// Named after the manifest, so that a transfer finds what it left.
     pub(super) fn incoming(&self, manifest: &pb::SnapshotManifest) -> PathBuf {
+        let index = snapshot::index_of(manifest);
         let hash = xxh3_64(&manifest.encode_to_vec());
-        self.path.join(format!("incoming-{hash:016x}"))
+        self.path.join(format!("incoming-{index}-{hash:016x}"))
     }
 
     /// A name that no other transfer has, not even one of the same snapshot.
@@ -195,7 +199,14 @@ fn parse_name(name: &str) -> Option<Name> {
     if name.starts_with("received-") {
         return Some(Name::Received);
     }
-    name.starts_with("incoming-").then_some(Name::Incoming)
+    let incoming = name.strip_prefix("incoming-")?;
+    Some(match incoming.split_once('-') {
+        Some((index, _)) => Name::Incoming {
+            index: index.parse().ok()?,
+        },
+        // An earlier version's, which no transfer finds any more.
+        None => Name::Unfinished,
+    })
 }
 
 /// Opens the current generation, after removing whatever a crash left beside it.
@@ -207,7 +218,7 @@ pub(super) fn open(dir: &ShardDir, opener: &Opener, current: u64) -> Result<Comm
             Name::State { generation } if generation != current => remove(&path)?,
             // A state was here: an installed one, or one that a snapshot was made of.
             Name::State { .. } | Name::Snapshot { .. } => is_new = false,
-            Name::Incoming | Name::Received => {}
+            Name::Incoming { .. } | Name::Received => {}
         }
     }
     let path = dir.state(current);

@@ -18,6 +18,8 @@
 //!    dropped: a transfer that is under way keeps its files. It loses its name first, so that 3 holds after a crash in the
 //!    middle of that. Earlier versions let it keep its name: a received snapshot that lacks files is what they left.
 //!
+//! Making or adopting one also removes what was being received of older ones.
+//!
 //! A table that is the same inode as in the previous snapshot keeps its checksum and is not read again. If it rots, that is
 //! found when the node starts, or when the snapshot is sent.
 
@@ -194,6 +196,9 @@ impl Snapshots {
             next: AtomicU64::new(next),
         };
         snapshots.settle_received(applied)?;
+        if let Some(applied) = applied {
+            snapshots.discard_overtaken(applied)?;
+        }
         snapshots.check_not_ahead(applied)?;
         Ok(snapshots)
     }
@@ -231,6 +236,17 @@ impl Snapshots {
                 received.keep(false);
                 self.adopt(&received)?;
             } else {
+                generation::discard(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was being received of snapshots that end at or before a log index that is applied here. Nobody offers
+    /// them any more, and on a full disk nothing else would free what they take. A transfer that goes on all the same fails.
+    fn discard_overtaken(&self, applied: u64) -> Result<(), Error> {
+        for (name, path) in self.dir.list()? {
+            if matches!(name, Name::Incoming { index } if index <= applied) {
                 generation::discard(&path)?;
             }
         }
@@ -335,6 +351,9 @@ impl Snapshots {
         if let Some(old) = old {
             old.keep(false);
         }
+        if let Err(error) = self.discard_overtaken(snapshot.index()) {
+            tracing::warn!(%error, "an overtaken transfer was not removed");
+        }
         Ok(snapshot)
     }
 }
@@ -384,7 +403,8 @@ pub(super) fn described(snapshot: SnapshotDir) -> io::Result<Snapshot> {
     Ok(Snapshot { meta, snapshot })
 }
 
-fn index_of(manifest: &pb::SnapshotManifest) -> u64 {
+/// The last log index that it covers; 0 for none.
+pub(super) fn index_of(manifest: &pb::SnapshotManifest) -> u64 {
     manifest.last_log_id.as_ref().map_or(0, |id| id.index)
 }
 

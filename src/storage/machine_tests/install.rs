@@ -145,7 +145,7 @@ fn only_what_belongs(node: &Node, installed: bool, step: &str) {
     );
     let incoming = usize::from(!installed);
     assert_eq!(
-        count(|name| matches!(name, Name::Incoming)),
+        count(|name| matches!(name, Name::Incoming { .. })),
         incoming,
         "{step}: {listed:?}"
     );
