@@ -26,6 +26,8 @@
 //! | 7 | the older snapshots are removed | the new generation and its snapshot; `state-<g>` is removed |
 //! | 8 | `state-<g>` and `received-…` are removed | the new generation and its snapshot |
 //!
+//! Whoever still reads from `state-<g>`, as a watcher does that catches up, keeps it until it is done.
+//!
 //! Table files are linked, because neither database ever writes to one again. What a database rewrites or appends
 //! to (`CURRENT`, the manifests) is copied.
 //!
@@ -35,7 +37,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prost::Message as _;
 use tokio::task::JoinError;
@@ -257,7 +259,8 @@ impl Shard {
         blocking(move || {
             let old = shard.state.switch(next);
             shard.snapshots.adopt(&received)?;
-            remove(&old)
+            old.abandon();
+            Ok(())
         })
         .await
     }
@@ -297,6 +300,45 @@ pub(super) fn joined<T>(work: Result<Result<T, Error>, JoinError>) -> Result<T, 
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(Error::Stopped),
         },
+    }
+}
+
+/// A directory that is removed when this is dropped, if it was abandoned. Whoever needs its files shares it.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    abandoned: AtomicBool,
+}
+
+impl Directory {
+    /// One that is to stay for now.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It goes when nobody needs its files any more.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if !self.abandoned.load(Ordering::Acquire) {
+            return;
+        }
+        // What stays behind is removed at the next start.
+        if let Err(error) = discard(&self.path) {
+            tracing::warn!(%error, "a directory that is needed no more was not removed");
+        }
     }
 }
 

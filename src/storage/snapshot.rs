@@ -28,7 +28,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -38,7 +38,7 @@ use rocksdb::checkpoint::Checkpoint;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Error;
-use super::generation::{self, Name, ShardDir};
+use super::generation::{self, Directory, Name, ShardDir};
 use super::state_db::{self, StateDb};
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
@@ -64,33 +64,14 @@ const READ_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct SnapshotDir {
     manifest: Arc<pb::SnapshotManifest>,
-    files: Arc<Files>,
-}
-
-/// Removes the directory when the last one goes, unless it is to stay.
-#[derive(Debug)]
-struct Files {
-    path: PathBuf,
-    keep: AtomicBool,
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        if self.keep.load(Ordering::Acquire) {
-            return;
-        }
-        // What stays behind is removed at the next start.
-        if let Err(error) = generation::discard(&self.path) {
-            tracing::warn!(%error, "an old snapshot was not removed");
-        }
-    }
+    directory: Arc<Directory>,
 }
 
 impl SnapshotDir {
     /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.files.path
+        self.directory.path()
     }
 
     /// Its table of contents.
@@ -117,10 +98,15 @@ impl SnapshotDir {
 
     /// A directory that was just filled and synced, and is removed when it is dropped.
     pub(super) fn temporary(path: PathBuf, manifest: Arc<pb::SnapshotManifest>) -> Self {
-        let keep = AtomicBool::new(false);
+        let snapshot = Self::lasting(path, manifest);
+        snapshot.directory.abandon();
+        snapshot
+    }
+
+    fn lasting(path: PathBuf, manifest: Arc<pb::SnapshotManifest>) -> Self {
         Self {
             manifest,
-            files: Arc::new(Files { path, keep }),
+            directory: Arc::new(Directory::new(path)),
         }
     }
 
@@ -131,9 +117,7 @@ impl SnapshotDir {
         for file in &manifest.files {
             verify_file(&path, file)?;
         }
-        let snapshot = Self::temporary(path, Arc::new(manifest));
-        snapshot.keep(true);
-        Ok(snapshot)
+        Ok(Self::lasting(path, Arc::new(manifest)))
     }
 
     /// Bytes of tables that are the state's no more.
@@ -147,10 +131,6 @@ impl SnapshotDir {
             }
         }
         Ok(bytes)
-    }
-
-    fn keep(&self, keep: bool) {
-        self.files.keep.store(keep, Ordering::Release);
     }
 
     /// The names of all its files.
@@ -233,7 +213,7 @@ impl Snapshots {
                 generation::publish(&path, &incoming)?;
             } else if known.is_none_or(|known| known < index) {
                 let received = SnapshotDir::open(path, &self.dir)?;
-                received.keep(false);
+                received.directory.abandon();
                 self.adopt(&received)?;
             } else {
                 generation::discard(&path)?;
@@ -345,11 +325,10 @@ impl Snapshots {
         generation::sync_all_in(unfinished)?;
         let path = self.dir.snapshot(index_of(&manifest), number);
         generation::publish(unfinished, &path)?;
-        let snapshot = SnapshotDir::temporary(path, Arc::new(manifest));
-        snapshot.keep(true);
+        let snapshot = SnapshotDir::lasting(path, Arc::new(manifest));
         let old = unpoisoned(&self.current).replace(snapshot.clone());
         if let Some(old) = old {
-            old.keep(false);
+            old.directory.abandon();
         }
         if let Err(error) = self.discard_overtaken(snapshot.index()) {
             tracing::warn!(%error, "an overtaken transfer was not removed");

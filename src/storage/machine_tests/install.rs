@@ -259,6 +259,26 @@ async fn installing_does_all_steps() {
     scene.after_crash("8: done", true).await;
 }
 
+/// A watcher that catches up reads without holding up anything, and may have to open a table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_being_read_keeps_its_files_when_another_takes_its_place() {
+    let mut scene = Scene::new().await;
+    let state = scene.follower.machine.state();
+    let (reading, old) = (state.database(), scene.follower.shard_dir().state(0));
+    let (meta, received) = (scene.meta.clone(), scene.received.clone());
+    let installed = scene.follower.machine.install_snapshot(&meta, received);
+    installed.await.expect("installed");
+    assert_eq!(state.generation(), 1);
+    let tables = reading.live_files().expect("listed");
+    for table in &tables {
+        let path = old.join(table.name.trim_start_matches('/'));
+        assert!(path.exists(), "{} went", path.display());
+    }
+    drop(reading);
+    assert!(!old.exists(), "nobody reads from it any more");
+    scene.after_crash("8: done", true).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_is_not_what_was_announced_is_not_installed() {
     let mut scene = Scene::new().await;
