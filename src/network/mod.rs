@@ -25,7 +25,8 @@
 //! - The default `pre_vote` grants; a network that forgets it has no pre-vote at all.
 //! - A leadership transfer is sent to every voter, and all of them let go of the lease; only the one it names
 //!   campaigns. The vote that follows says so in `leadership_transfer`, which must cross the wire.
-//! - `install_full_snapshot` panics on a snapshot that its sender cannot have had: `serve` checks first.
+//! - `install_full_snapshot` panics on a snapshot that its sender cannot have had: `serve` checks first. And while one call
+//!   installs a snapshot, the next says at once that it is installed: `receive` lets nobody ask twice.
 //!
 //! Deliberately absent: retries of anything but a broken snapshot transfer (openraft retries the rest), the peer
 //! service's answers (`node` gives them), and TLS.

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::envelope::bad_message;
-use super::receive::Incoming;
+use super::receive::{Incoming, Installation, nothing_new};
 use super::{Gate, LeaderContact, SnapshotSink, SnapshotStore, message};
 use crate::limits;
 use crate::proto::internal as pb;
@@ -100,11 +100,8 @@ where
             .max_encoding_message_size(limits::PEER_MESSAGE_BYTES)
     }
 
-    /// The vote and manifest of an offer that makes sense, whoever made it.
-    async fn check_offer(
-        &self,
-        offer: pb::SnapshotOffer,
-    ) -> Result<(Vote, pb::SnapshotManifest, SnapshotMeta), Status> {
+    /// An offer that makes sense, whoever made it.
+    async fn check_offer(&self, offer: pb::SnapshotOffer) -> Result<Offer, Status> {
         let source = self.gate.check(offer.envelope.as_ref())?;
         let vote = message::vote_from(offer.vote, source)?;
         let manifest = offer
@@ -112,25 +109,77 @@ where
             .ok_or_else(|| bad_message("an offer without a manifest"))?;
         check_manifest(&manifest, self.gate.cluster().as_bytes())?;
         let meta = message::snapshot_meta(&manifest)?;
-        let raft = self.raft.clone();
-        let committed = ask(&self.tasks, async move {
-            raft.with_raft_state(|state| state.local_committed().copied())
-                .await
-        })
-        .await?;
+        let (_, committed) = self.standing().await?;
         check_position(vote, meta.last_log_id, committed)?;
-        Ok((vote, manifest, meta))
+        Ok(Offer {
+            vote,
+            manifest,
+            meta,
+        })
     }
 
-    /// The local vote if it is higher than a sender's.
-    async fn higher_vote(&self, vote: Vote) -> Result<Option<Vote>, Status> {
+    /// The local vote, and the last log id that is known here to be committed.
+    async fn standing(&self) -> Result<(Vote, Option<LogId>), Status> {
         let raft = self.raft.clone();
-        let local = ask(&self.tasks, async move {
-            raft.with_raft_state(|state| *state.vote_ref()).await
+        ask(&self.tasks, async move {
+            raft.with_raft_state(|state| (*state.vote_ref(), state.local_committed().copied()))
+                .await
         })
-        .await?;
-        Ok((local > vote).then_some(local))
+        .await
     }
+
+    /// What an offer is worth here.
+    async fn weigh(&self, offer: &Offer) -> Result<Worth, Status> {
+        let (local, committed) = self.standing().await?;
+        if local > offer.vote {
+            return Ok(Worth::Outvoted(local));
+        }
+        // Committed, and on this disk: of a snapshot that is being installed openraft says the first alone.
+        let flushed = self.raft.watch_log_progress().get();
+        let flushed = flushed.and_then(|flushed| flushed.last_log_id);
+        let last = offer.meta.last_log_id;
+        Ok(if last <= committed && last <= flushed {
+            Worth::NothingNew
+        } else {
+            Worth::News
+        })
+    }
+
+    /// Has openraft install the snapshot of an offer, which was received.
+    async fn install(&self, offer: &Offer) -> Result<Installation, Status> {
+        let (raft, tasks) = (self.raft.clone(), self.tasks.clone());
+        let (vote, meta) = (offer.vote, offer.meta.clone());
+        let install = move |snapshot| async move {
+            let snapshot = openraft::Snapshot { meta, snapshot };
+            let installed = async move { raft.install_full_snapshot(vote, snapshot).await };
+            let answer = ask(&tasks, installed).await?;
+            if answer.vote > vote {
+                return Err(Status::aborted(
+                    "a later leader came before the installation",
+                ));
+            }
+            Ok(())
+        };
+        let ends_with = (&self.tasks, &self.shutdown);
+        let installed = self.incoming.install(&offer.manifest, ends_with, install);
+        installed.await
+    }
+}
+
+/// An offer of a snapshot.
+struct Offer {
+    vote: Vote,
+    manifest: pb::SnapshotManifest,
+    meta: SnapshotMeta,
+}
+
+/// What an offer is worth to its receiver.
+enum Worth {
+    /// It follows this vote, which is higher than the sender's.
+    Outvoted(Vote),
+    /// It has all of it.
+    NothingNew,
+    News,
 }
 
 #[tonic::async_trait]
@@ -260,15 +309,18 @@ where
         &self,
         request: Request<pb::SnapshotOffer>,
     ) -> Result<Response<pb::SnapshotProgress>, Status> {
-        let (vote, manifest, _) = self.check_offer(request.into_inner()).await?;
-        if let Some(higher) = self.higher_vote(vote).await? {
-            let refusal = pb::SnapshotProgress {
-                higher_vote: Some(higher.into()),
-                ..pb::SnapshotProgress::default()
-            };
-            return Ok(Response::new(refusal));
+        let offer = self.check_offer(request.into_inner()).await?;
+        match self.weigh(&offer).await? {
+            Worth::News => {}
+            Worth::NothingNew => return Ok(Response::new(nothing_new(&offer.manifest))),
+            Worth::Outvoted(higher) => {
+                return Ok(Response::new(pb::SnapshotProgress {
+                    higher_vote: Some(higher.into()),
+                    ..pb::SnapshotProgress::default()
+                }));
+            }
         }
-        let offered = self.incoming.offer(manifest).await;
+        let offered = self.incoming.offer(offer.manifest).await;
         if let Err(refusal) = &offered
             && refusal.code() == Code::ResourceExhausted
         {
@@ -292,20 +344,18 @@ where
         &self,
         request: Request<pb::SnapshotOffer>,
     ) -> Result<Response<pb::SnapshotInstalled>, Status> {
-        let (vote, manifest, meta) = self.check_offer(request.into_inner()).await?;
-        let vote = if let Some(higher) = self.higher_vote(vote).await? {
-            higher
-        } else {
-            let snapshot = self.incoming.complete(&manifest).await?;
-            let snapshot = openraft::Snapshot { meta, snapshot };
-            let raft = self.raft.clone();
-            let installed = async move { raft.install_full_snapshot(vote, snapshot).await };
-            let installed = ask(&self.tasks, installed).await;
-            self.incoming.installed(&manifest);
-            installed?.vote
+        let offer = self.check_offer(request.into_inner()).await?;
+        let vote = match self.weigh(&offer).await? {
+            Worth::Outvoted(higher) => Some(higher),
+            Worth::NothingNew => Some(offer.vote),
+            Worth::News => match self.install(&offer).await? {
+                Installation::Done => Some(offer.vote),
+                Installation::UnderWay => None,
+            },
         };
         Ok(Response::new(pb::SnapshotInstalled {
-            vote: Some(vote.into()),
+            vote: vote.map(Into::into),
+            under_way: vote.is_none(),
         }))
     }
 }

@@ -1,12 +1,16 @@
 //! Sending a snapshot: offer it, send what the receiver lacks in checksummed chunks, have it installed.
 //!
-//! Invariant: a transfer that broke goes on where the receiver's files end, because each attempt begins with an
-//! offer and the receiver's answer says what it holds. Nothing here knows what the files mean.
+//! Invariants:
+//! - A transfer that broke goes on where the receiver's files end, because each attempt begins with an offer and the
+//!   receiver's answer says what it holds.
+//! - Each file is checked before anything of it is sent. The receiver would refuse what rotted here and ask for it again, for
+//!   ever, and a node that has met damage is to stop.
+//!
+//! Nothing here knows what the files mean.
 
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +31,8 @@ pub trait SnapshotFiles: Clone + Send + Sync + 'static {
     fn path(&self) -> &Path;
     /// What is in it.
     fn manifest(&self) -> &pb::SnapshotManifest;
+    /// Checks that a file is what the manifest says. An [`io::ErrorKind::InvalidData`] names the file. Blocks on the disk.
+    fn check(&self, file: &pb::SnapshotFile) -> io::Result<()>;
 }
 
 /// A snapshot that is being received. Every method but `held` may block on the disk.
@@ -54,16 +60,16 @@ pub trait SnapshotStore: Send + Sync + 'static {
 const READ_AHEAD: usize = 2;
 
 /// One attempt to bring a snapshot to one peer.
-pub(super) struct Transfer {
+pub(super) struct Transfer<S> {
     client: RaftServiceClient<Channel>,
     offer: pb::SnapshotOffer,
-    path: Arc<PathBuf>,
+    snapshot: S,
     /// Longest time for an answer, and without progress.
     deadline: Duration,
 }
 
-impl Transfer {
-    pub(super) fn new<S: SnapshotFiles>(
+impl<S: SnapshotFiles> Transfer<S> {
+    pub(super) fn new(
         client: RaftServiceClient<Channel>,
         envelope: pb::Envelope,
         vote: pb::Vote,
@@ -78,7 +84,7 @@ impl Transfer {
         Self {
             client,
             offer,
-            path: Arc::new(snapshot.path().to_owned()),
+            snapshot: snapshot.clone(),
             deadline,
         }
     }
@@ -98,34 +104,33 @@ impl Transfer {
         if !parts.is_empty() {
             self.send(progress.transfer, parts).await?;
         }
-        let installed = within(
-            self.deadline,
-            self.client.install_snapshot(self.offer.clone()),
-        )
-        .await?;
-        Ok(installed
-            .vote
-            .ok_or_else(|| super::message::lacking("vote"))?)
+        self.installed().await
     }
 
-    fn files(&self) -> &[pb::SnapshotFile] {
-        self.offer
-            .manifest
-            .as_ref()
-            .map_or(&[], |manifest| &manifest.files)
+    /// Asks until the receiver has verified and installed it: each answer comes in time, the last one when it is done.
+    async fn installed(&mut self) -> Result<pb::Vote, SendError> {
+        loop {
+            let answer = within(
+                self.deadline,
+                self.client.install_snapshot(self.offer.clone()),
+            );
+            let answer = answer.await?;
+            if !answer.under_way {
+                return Ok(answer.vote.ok_or_else(|| super::message::lacking("vote"))?);
+            }
+        }
     }
 
     /// What the receiver lacks. An empty file counts until it was sent once, so that the receiver creates it.
     fn missing(&self, held: &[u64]) -> Vec<Part> {
         let mut parts = Vec::new();
-        for (index, file) in self.files().iter().enumerate() {
+        for (index, file) in self.snapshot.manifest().files.iter().enumerate() {
             let have = held.get(index).copied().unwrap_or(0);
             if have < file.size || file.size == 0 {
                 parts.push(Part {
-                    file: u32::try_from(index).unwrap_or(u32::MAX),
-                    path: self.path.join(&file.name),
+                    index: u32::try_from(index).unwrap_or(u32::MAX),
+                    file: file.clone(),
                     offset: have.min(file.size),
-                    end: file.size,
                 });
             }
         }
@@ -140,7 +145,7 @@ impl Transfer {
             transfer,
             ..pb::SnapshotChunk::default()
         };
-        let reading = read_parts(parts, head, chunks, &moved);
+        let reading = read_parts(&self.snapshot, parts, head, chunks, &moved);
         let mut client = self.client.clone();
         let answer = client.send_snapshot(ReceiverStream::new(body));
         tokio::pin!(reading, answer);
@@ -183,18 +188,19 @@ impl SendError {
     }
 }
 
-/// A stretch of one file, yet to be sent.
+/// The rest of one file, yet to be sent.
 #[derive(Debug)]
 struct Part {
-    file: u32,
-    path: PathBuf,
+    /// Of the file, in the manifest.
+    index: u32,
+    file: pb::SnapshotFile,
     offset: u64,
-    end: u64,
 }
 
 /// Reads all parts into `chunks`, which is closed at the end: the receiver waits for that. A peer that stops
 /// reading fills the channel, so that no more than [`READ_AHEAD`] chunks are in memory.
-async fn read_parts(
+async fn read_parts<S: SnapshotFiles>(
+    snapshot: &S,
     parts: Vec<Part>,
     head: pb::SnapshotChunk,
     chunks: mpsc::Sender<pb::SnapshotChunk>,
@@ -202,11 +208,13 @@ async fn read_parts(
 ) -> io::Result<()> {
     let mut next = head;
     for part in parts {
+        let (path, end) = (snapshot.path().join(&part.file.name), part.file.size);
+        check(snapshot.clone(), part.file).await?;
         let mut offset = part.offset;
         loop {
-            let data = read_chunk(part.path.clone(), offset, part.end).await?;
+            let data = read_chunk(path.clone(), offset, end).await?;
             let read = data.len() as u64;
-            next.file = part.file;
+            next.file = part.index;
             next.offset = offset;
             next.checksum = xxh3_64(&data);
             next.data = data;
@@ -216,12 +224,17 @@ async fn read_parts(
             }
             moved.notify_one();
             offset = offset.saturating_add(read);
-            if offset >= part.end {
+            if offset >= end {
                 break;
             }
         }
     }
     Ok(())
+}
+
+async fn check(snapshot: impl SnapshotFiles, file: pb::SnapshotFile) -> io::Result<()> {
+    let checking = tokio::task::spawn_blocking(move || snapshot.check(&file));
+    checking.await.map_err(io::Error::other)?
 }
 
 async fn read_chunk(path: PathBuf, offset: u64, end: u64) -> io::Result<Bytes> {

@@ -23,6 +23,10 @@ impl SnapshotFiles for SnapshotDir {
     fn manifest(&self) -> &pb::SnapshotManifest {
         SnapshotDir::manifest(self)
     }
+
+    fn check(&self, file: &pb::SnapshotFile) -> io::Result<()> {
+        Ok(SnapshotDir::check(self, file)?)
+    }
 }
 
 impl SnapshotSink for Receiver {

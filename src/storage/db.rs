@@ -8,6 +8,8 @@
 //!
 //! Invariant: nothing here creates, repairs or skips anything in order to be able to start.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use rocksdb::{
@@ -123,6 +125,29 @@ pub(super) fn state_families(
         ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, records),
         ColumnFamilyDescriptor::new(EVENTS, events),
     ]
+}
+
+/// Why a state database does not open. One with a final name was complete, so a file that is not there was lost. Whatever else
+/// it does not open for, be it rights, too many open files or a disk that does not answer, says nothing of what is in it.
+pub(super) fn opening(path: &Path, source: rocksdb::Error) -> Error {
+    let message = source.to_string();
+    if is_missing(path, &message) {
+        return Error::corrupt(path, "the state database", message);
+    }
+    if message.contains("IO error") {
+        // RocksDB calls some of them a corruption: it could not look at a table.
+        return Error::undamaged("open", path, source);
+    }
+    Error::database("open", path, source)
+}
+
+/// Whether a message of `RocksDB` is about a file that is not there. It has no kind of error for that, and says of the file
+/// which names the others that it does not exist when it cannot look.
+fn is_missing(path: &Path, message: &str) -> bool {
+    let is_not_found = |e: io::Error| e.kind() == io::ErrorKind::NotFound;
+    message.contains("No such file or directory")
+        || message.contains("does not exist")
+            && fs::symlink_metadata(path.join("CURRENT")).is_err_and(is_not_found)
 }
 
 /// What becomes of the write-ahead logs that are found when the log is opened.

@@ -172,6 +172,16 @@ impl Error {
         if source.kind() == rocksdb::ErrorKind::Corruption {
             return Self::corrupt(directory, "the database", message);
         }
+        Self::undamaged(action, directory, source)
+    }
+
+    /// The same of one that says nothing about damage, whatever its kind.
+    pub(super) fn undamaged(
+        action: &'static str,
+        directory: &Path,
+        source: rocksdb::Error,
+    ) -> Self {
+        let message: &str = source.as_ref();
         // RocksDB has no kind of error for a lock that someone holds; both of its messages name the file.
         let lock = message.contains("/LOCK") && !message.contains("Permission denied");
         let directory = directory.to_owned();

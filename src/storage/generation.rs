@@ -6,11 +6,13 @@
 //!   state-<generation>.new/        one being made
 //!   snapshot-<log index>-<n>/      a snapshot, see `snapshot`
 //!   snapshot-<log index>-<n>.tmp/  one being made
-//!   incoming-<manifest>/           one being received, see `receive`
+//!   incoming-<log index>-<hash>/   one being received, see `receive`; the hash is its manifest's
 //!   received-<n>/                  a complete one, until it is installed
+//!   snapshot-<name>.tmp/           one of the above on its way out
 //! ```
 //!
-//! A directory gets its final name once its content is synced, so that a name without a suffix says *complete*.
+//! A directory gets its final name once its content is synced, and loses it before anything in it goes, so that a name
+//! without a suffix says *complete*. A state that is not the current one needs no other name to be removed.
 //! Installing a snapshot takes these steps. After a crash, opening finds what the last column says:
 //!
 //! | step | done to disk | a crash after it opens |
@@ -24,6 +26,8 @@
 //! | 7 | the older snapshots are removed | the new generation and its snapshot; `state-<g>` is removed |
 //! | 8 | `state-<g>` and `received-…` are removed | the new generation and its snapshot |
 //!
+//! Whoever still reads from `state-<g>`, as a watcher does that catches up, keeps it until it is done.
+//!
 //! Table files are linked, because neither database ever writes to one again. What a database rewrites or appends
 //! to (`CURRENT`, the manifests) is copied.
 //!
@@ -33,7 +37,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prost::Message as _;
 use tokio::task::JoinError;
@@ -41,7 +45,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
 use super::log_db::LogDb;
-use super::snapshot::{CONTENTS, SnapshotDir, Snapshots};
+use super::snapshot::{self, CONTENTS, SnapshotDir, Snapshots};
 use super::state_db::{Committed, Opener, StateDb};
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
@@ -72,7 +76,10 @@ pub(super) enum Name {
         number: u64,
     },
     /// A snapshot being received.
-    Incoming,
+    Incoming {
+        /// The last log index in it.
+        index: u64,
+    },
     /// A complete one, not yet installed.
     Received,
     /// What a crash interrupted.
@@ -126,8 +133,9 @@ impl ShardDir {
 
     /// Named after the manifest, so that a transfer finds what it left.
     pub(super) fn incoming(&self, manifest: &pb::SnapshotManifest) -> PathBuf {
+        let index = snapshot::index_of(manifest);
         let hash = xxh3_64(&manifest.encode_to_vec());
-        self.path.join(format!("incoming-{hash:016x}"))
+        self.path.join(format!("incoming-{index}-{hash:016x}"))
     }
 
     /// A name that no other transfer has, not even one of the same snapshot.
@@ -193,7 +201,14 @@ fn parse_name(name: &str) -> Option<Name> {
     if name.starts_with("received-") {
         return Some(Name::Received);
     }
-    name.starts_with("incoming-").then_some(Name::Incoming)
+    let incoming = name.strip_prefix("incoming-")?;
+    Some(match incoming.split_once('-') {
+        Some((index, _)) => Name::Incoming {
+            index: index.parse().ok()?,
+        },
+        // An earlier version's, which no transfer finds any more.
+        None => Name::Unfinished,
+    })
 }
 
 /// Opens the current generation, after removing whatever a crash left beside it.
@@ -205,7 +220,7 @@ pub(super) fn open(dir: &ShardDir, opener: &Opener, current: u64) -> Result<Comm
             Name::State { generation } if generation != current => remove(&path)?,
             // A state was here: an installed one, or one that a snapshot was made of.
             Name::State { .. } | Name::Snapshot { .. } => is_new = false,
-            Name::Incoming | Name::Received => {}
+            Name::Incoming { .. } | Name::Received => {}
         }
     }
     let path = dir.state(current);
@@ -244,7 +259,8 @@ impl Shard {
         blocking(move || {
             let old = shard.state.switch(next);
             shard.snapshots.adopt(&received)?;
-            remove(&old)
+            old.abandon();
+            Ok(())
         })
         .await
     }
@@ -287,6 +303,45 @@ pub(super) fn joined<T>(work: Result<Result<T, Error>, JoinError>) -> Result<T, 
     }
 }
 
+/// A directory that is removed when this is dropped, if it was abandoned. Whoever needs its files shares it.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    abandoned: AtomicBool,
+}
+
+impl Directory {
+    /// One that is to stay for now.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// It goes when nobody needs its files any more.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if !self.abandoned.load(Ordering::Acquire) {
+            return;
+        }
+        // What stays behind is removed at the next start.
+        if let Err(error) = discard(&self.path) {
+            tracing::warn!(%error, "a directory that is needed no more was not removed");
+        }
+    }
+}
+
 /// The entries of a directory.
 pub(super) fn read_dir(path: &Path) -> Result<Vec<fs::DirEntry>, Error> {
     fs::read_dir(path)
@@ -313,6 +368,26 @@ pub(super) fn sync_all_in(directory: &Path) -> Result<(), Error> {
 pub(super) fn publish(unfinished: &Path, complete: &Path) -> Result<(), Error> {
     fs::rename(unfinished, complete).map_err(|e| Error::io("rename", unfinished, e))?;
     sync(complete.parent().expect("it is in a shard's directory"))
+}
+
+/// Removes a directory whose name says that it is complete. Its first step takes the name away: a crash between two files
+/// would leave what looks damaged.
+pub(super) fn discard(complete: &Path) -> Result<(), Error> {
+    let name = complete.file_name().expect("it is in a shard's directory");
+    let name = name.to_string_lossy();
+    let number = name.trim_start_matches("snapshot-");
+    let leaving = complete.with_file_name(format!("snapshot-{number}.tmp"));
+    // A crash may have left one of that name.
+    remove(&leaving)?;
+    match fs::rename(complete, &leaving) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io("rename", complete, e)),
+        Ok(()) => {
+            // A power cut must not undo the one and keep the other.
+            sync(leaving.parent().expect("it is in a shard's directory"))?;
+            remove(&leaving)
+        }
+    }
 }
 
 /// Removes a directory; one that is not there is fine.

@@ -10,13 +10,14 @@
 //! 2. Each file is written from its beginning, without gaps. So its length says how much of it is there.
 //!
 //! Deliberately absent: choosing between snapshots. A new manifest discards every other unfinished transfer, and
-//! leaves alone what was received completely.
+//! leaves alone what was received completely. A transfer that the log has overtaken is removed by `snapshot`, under the
+//! receiver's feet if it comes to that.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Error as StorageError;
@@ -55,8 +56,6 @@ pub struct Receiver {
     path: PathBuf,
     manifest: Arc<pb::SnapshotManifest>,
     held: Vec<u64>,
-    /// The file that was written last: chunks of one file follow each other.
-    open: Option<(usize, File)>,
 }
 
 impl Receiver {
@@ -65,8 +64,8 @@ impl Receiver {
         check(&manifest, dir).map_err(Error::Refused)?;
         let path = dir.incoming(&manifest);
         for (name, other) in dir.list()? {
-            if name == Name::Incoming && other != path {
-                generation::remove(&other)?;
+            if matches!(name, Name::Incoming { .. }) && other != path {
+                generation::discard(&other)?;
             }
         }
         fs::create_dir_all(&path).map_err(|e| StorageError::io("create", &path, e))?;
@@ -81,7 +80,6 @@ impl Receiver {
             dir: dir.clone(),
             path,
             held: Vec::new(),
-            open: None,
             manifest: Arc::new(manifest),
         };
         receiver.held = (0..receiver.manifest.files.len())
@@ -123,7 +121,7 @@ impl Receiver {
             .filter(|end| *end <= expected.size)
             .ok_or_else(|| Error::Refused(format!("{} is longer than announced", expected.name)))?;
         let path = self.path.join(&expected.name);
-        self.opened(index)?
+        open(&path)?
             .write_all_at(data, offset)
             .map_err(|e| StorageError::io("write", &path, e))?;
         self.held[index] = end;
@@ -133,7 +131,6 @@ impl Receiver {
     /// Verifies and syncs everything. After [`Error::Damaged`] the transfer can go on; after success this receiver
     /// has nothing more to do. The snapshot is removed when it is dropped without having been installed.
     pub fn finish(&mut self) -> Result<SnapshotDir, Error> {
-        self.open = None;
         let manifest = self.manifest.clone();
         for (index, file) in manifest.files.iter().enumerate() {
             if self.held[index] < file.size {
@@ -141,8 +138,7 @@ impl Receiver {
                 return Err(Error::Refused(detail));
             }
             if file.size == 0 {
-                self.opened(index)?;
-                self.open = None;
+                open(&self.path.join(&file.name))?;
             }
             match snapshot::verify_file(&self.path, file) {
                 Err(StorageError::Corrupt { .. }) => return Err(self.discard(index)),
@@ -185,21 +181,14 @@ impl Receiver {
             Err(e) => Err(StorageError::io("read", &path, e).into()),
         }
     }
+}
 
-    fn opened(&mut self, index: usize) -> Result<&File, Error> {
-        if self.open.as_ref().is_none_or(|(open, _)| *open != index) {
-            let path = self.path.join(&self.manifest.files[index].name);
-            let file = OpenOptions::new()
-                .create(true)
-                .write(true)
-                .truncate(false)
-                .open(&path)
-                .map_err(|e| StorageError::io("create", &path, e))?;
-            self.open = Some((index, file));
-        }
-        let (_, file) = self.open.as_ref().expect("it was just opened");
-        Ok(file)
-    }
+/// Opens a file for a chunk, and not for longer: of a directory that was removed meanwhile nothing stays, and the next chunk
+/// says so.
+fn open(path: &Path) -> Result<File, StorageError> {
+    let mut options = OpenOptions::new();
+    let opened = options.create(true).write(true).truncate(false).open(path);
+    opened.map_err(|e| StorageError::io("create", path, e))
 }
 
 /// Whether a peer's manifest can be received at all.

@@ -15,16 +15,20 @@
 //! 3. A snapshot with a final name is complete and synced. One that does not match its manifest is damage, named
 //!    and never taken for "no snapshot".
 //! 4. A directory is removed when it is no longer the current snapshot and the last [`SnapshotDir`] of it is
-//!    dropped: a transfer that is under way keeps its files.
+//!    dropped: a transfer that is under way keeps its files. It loses its name first, so that 3 holds after a crash in the
+//!    middle of that. Earlier versions let it keep its name: a received snapshot that lacks files is what they left.
 //!
-//! A table that is the same inode as in the previous snapshot keeps its checksum and is not read again.
+//! Making or adopting one also removes what was being received of older ones.
+//!
+//! A table that is the same inode as in the previous snapshot keeps its checksum and is not read again. If it rots, that is
+//! found when the node starts, or when the snapshot is sent.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -34,7 +38,7 @@ use rocksdb::checkpoint::Checkpoint;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Error;
-use super::generation::{self, Name, ShardDir};
+use super::generation::{self, Directory, Name, ShardDir};
 use super::state_db::{self, StateDb};
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
@@ -60,39 +64,25 @@ const READ_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone)]
 pub struct SnapshotDir {
     manifest: Arc<pb::SnapshotManifest>,
-    files: Arc<Files>,
-}
-
-/// Removes the directory when the last one goes, unless it is to stay.
-#[derive(Debug)]
-struct Files {
-    path: PathBuf,
-    keep: AtomicBool,
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        if self.keep.load(Ordering::Acquire) {
-            return;
-        }
-        // What stays behind is removed at the next start.
-        if let Err(error) = generation::remove(&self.path) {
-            tracing::warn!(%error, "an old snapshot was not removed");
-        }
-    }
+    directory: Arc<Directory>,
 }
 
 impl SnapshotDir {
     /// Its directory.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.files.path
+        self.directory.path()
     }
 
     /// Its table of contents.
     #[must_use]
     pub fn manifest(&self) -> &pb::SnapshotManifest {
         &self.manifest
+    }
+
+    /// Reads a file of it and checks that it is what the manifest says. A mismatch is [`Error::Corrupt`] and names the file.
+    pub fn check(&self, file: &pb::SnapshotFile) -> Result<(), Error> {
+        verify_file(self.path(), file)
     }
 
     /// What openraft knows of it.
@@ -108,10 +98,15 @@ impl SnapshotDir {
 
     /// A directory that was just filled and synced, and is removed when it is dropped.
     pub(super) fn temporary(path: PathBuf, manifest: Arc<pb::SnapshotManifest>) -> Self {
-        let keep = AtomicBool::new(false);
+        let snapshot = Self::lasting(path, manifest);
+        snapshot.directory.abandon();
+        snapshot
+    }
+
+    fn lasting(path: PathBuf, manifest: Arc<pb::SnapshotManifest>) -> Self {
         Self {
             manifest,
-            files: Arc::new(Files { path, keep }),
+            directory: Arc::new(Directory::new(path)),
         }
     }
 
@@ -122,9 +117,7 @@ impl SnapshotDir {
         for file in &manifest.files {
             verify_file(&path, file)?;
         }
-        let snapshot = Self::temporary(path, Arc::new(manifest));
-        snapshot.keep(true);
-        Ok(snapshot)
+        Ok(Self::lasting(path, Arc::new(manifest)))
     }
 
     /// Bytes of tables that are the state's no more.
@@ -138,10 +131,6 @@ impl SnapshotDir {
             }
         }
         Ok(bytes)
-    }
-
-    fn keep(&self, keep: bool) {
-        self.files.keep.store(keep, Ordering::Release);
     }
 
     /// The names of all its files.
@@ -172,7 +161,7 @@ impl Snapshots {
                 next = next.max(number.saturating_add(1));
                 // The list ascends, so the one before is older.
                 if let Some(older) = newest.replace(path) {
-                    generation::remove(&older)?;
+                    generation::discard(&older)?;
                 }
             }
         }
@@ -187,6 +176,9 @@ impl Snapshots {
             next: AtomicU64::new(next),
         };
         snapshots.settle_received(applied)?;
+        if let Some(applied) = applied {
+            snapshots.discard_overtaken(applied)?;
+        }
         snapshots.check_not_ahead(applied)?;
         Ok(snapshots)
     }
@@ -202,13 +194,17 @@ impl Snapshots {
     }
 
     /// A received snapshot that the state database already covers was installed, and a crash came before it became
-    /// the current one. Any other was not, and waits for its transfer to be resumed.
+    /// the current one. Any other was not, and waits for its transfer to be resumed. One that lacks files was on its way out;
+    /// where it was installed, the state has it, and the next snapshot is made of that.
     fn settle_received(&self, applied: Option<u64>) -> Result<(), Error> {
         for (name, path) in self.dir.list()? {
             if name != Name::Received {
                 continue;
             }
-            let manifest = read_contents(&path)?;
+            let Some(manifest) = manifest_of_whole(&path)? else {
+                generation::discard(&path)?;
+                continue;
+            };
             let index = index_of(&manifest);
             let known = self.current().map(|current| current.index());
             if applied.is_none_or(|applied| index > applied) {
@@ -217,10 +213,21 @@ impl Snapshots {
                 generation::publish(&path, &incoming)?;
             } else if known.is_none_or(|known| known < index) {
                 let received = SnapshotDir::open(path, &self.dir)?;
-                received.keep(false);
+                received.directory.abandon();
                 self.adopt(&received)?;
             } else {
-                generation::remove(&path)?;
+                generation::discard(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was being received of snapshots that end at or before a log index that is applied here. Nobody offers
+    /// them any more, and on a full disk nothing else would free what they take. A transfer that goes on all the same fails.
+    fn discard_overtaken(&self, applied: u64) -> Result<(), Error> {
+        for (name, path) in self.dir.list()? {
+            if matches!(name, Name::Incoming { index } if index <= applied) {
+                generation::discard(&path)?;
             }
         }
         Ok(())
@@ -318,11 +325,13 @@ impl Snapshots {
         generation::sync_all_in(unfinished)?;
         let path = self.dir.snapshot(index_of(&manifest), number);
         generation::publish(unfinished, &path)?;
-        let snapshot = SnapshotDir::temporary(path, Arc::new(manifest));
-        snapshot.keep(true);
+        let snapshot = SnapshotDir::lasting(path, Arc::new(manifest));
         let old = unpoisoned(&self.current).replace(snapshot.clone());
         if let Some(old) = old {
-            old.keep(false);
+            old.directory.abandon();
+        }
+        if let Err(error) = self.discard_overtaken(snapshot.index()) {
+            tracing::warn!(%error, "an overtaken transfer was not removed");
         }
         Ok(snapshot)
     }
@@ -373,7 +382,8 @@ pub(super) fn described(snapshot: SnapshotDir) -> io::Result<Snapshot> {
     Ok(Snapshot { meta, snapshot })
 }
 
-fn index_of(manifest: &pb::SnapshotManifest) -> u64 {
+/// The last log index that it covers; 0 for none.
+pub(super) fn index_of(manifest: &pb::SnapshotManifest) -> u64 {
     manifest.last_log_id.as_ref().map_or(0, |id| id.index)
 }
 
@@ -503,6 +513,24 @@ pub(super) fn write_contents(
     fs::write(&unfinished, bytes).map_err(|e| Error::io("write", &unfinished, e))?;
     generation::sync(&unfinished)?;
     generation::publish(&unfinished, &path)
+}
+
+/// The table of contents of a directory that lacks none of its files.
+fn manifest_of_whole(directory: &Path) -> Result<Option<pb::SnapshotManifest>, Error> {
+    let has = |name: &str| {
+        let path = directory.join(name);
+        path.try_exists().map_err(|e| Error::io("read", &path, e))
+    };
+    if !has(CONTENTS)? {
+        return Ok(None);
+    }
+    let manifest = read_contents(directory)?;
+    for file in &manifest.files {
+        if !has(&file.name)? {
+            return Ok(None);
+        }
+    }
+    Ok(Some(manifest))
 }
 
 fn read_contents(directory: &Path) -> Result<pb::SnapshotManifest, Error> {

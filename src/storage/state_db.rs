@@ -16,12 +16,13 @@
 //! 5. At most one layer is frozen, and the next is frozen only after it is in the database.
 //!
 //! The handle outlives the database: installing a snapshot puts another generation behind it, see
-//! [`super::generation`].
+//! [`super::generation`]. Whoever reads without the lock meanwhile holds the [`Database`], and with it its files.
 //!
 //! Deliberately absent: transactions and database snapshots. The lock gives the same view for less.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -35,10 +36,11 @@ use tokio::sync::watch;
 use super::cache::RecordCache;
 use super::db::{self, DbConfig, state_options};
 use super::feed::Feed;
+use super::generation::{self, Directory};
 use super::layer::{Entry, Layer};
 use super::state_view::StateView;
 use super::unwritten::Unwritten;
-use super::{Error, event_db, generation, sabotage};
+use super::{Error, event_db, sabotage};
 use crate::limits;
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
@@ -176,13 +178,14 @@ impl Opener {
     pub fn open(&self, generation: u64, path: &Path) -> Result<Committed, Error> {
         let db = self
             .open_families(&self.options(), path)
-            .map_err(|e| opening(path, e))?;
+            .map_err(|e| db::opening(path, e))?;
         let content = read_content(&db)?;
         let newest_version = self.config.newest_version;
         check_version(&content.header, newest_version, path)?;
         event_db::remove_ahead(&db, Revision::new(content.header.revision))?;
+        let directory = Directory::new(path.to_owned());
         Ok(Committed {
-            db: Arc::new(db),
+            db: Arc::new(Database { db, directory }),
             generation,
             header: content.header,
             position: content.position,
@@ -235,17 +238,6 @@ pub(super) fn unlogged() -> WriteOptions {
     options
 }
 
-/// A database that is there and does not open has lost or damaged a file, unless someone else has it open or the disk is
-/// full.
-fn opening(path: &Path, source: rocksdb::Error) -> Error {
-    let message = source.to_string();
-    match Error::database("open", path, source) {
-        error if error.is_no_space() => error,
-        Error::Database { .. } => Error::corrupt(path, "the state database", message),
-        other => other,
-    }
-}
-
 /// Nothing is changed that follows unknown rules.
 fn check_version(header: &pb::StateHeader, newest: StateVersion, path: &Path) -> Result<(), Error> {
     let found = StateVersion::new(header.version);
@@ -266,8 +258,8 @@ pub(super) fn inspect(checkpoint: &Path) -> Result<Content, Error> {
     // The tables need not be opened to read three keys.
     options.set_max_open_files(16);
     options.set_info_logger(db::info_logger());
-    let db =
-        DB::open_for_read_only(&options, checkpoint, false).map_err(|e| opening(checkpoint, e))?;
+    let db = DB::open_for_read_only(&options, checkpoint, false)
+        .map_err(|e| db::opening(checkpoint, e))?;
     read_content(&db)
 }
 
@@ -326,9 +318,31 @@ pub(super) fn meta_of(manifest: &pb::SnapshotManifest) -> Result<SnapshotMeta, F
     })
 }
 
+/// One generation's database. Its files stay for as long as it is open, see [`Directory`].
+pub(super) struct Database {
+    /// Closed before the directory goes.
+    db: DB,
+    directory: Directory,
+}
+
+impl Database {
+    /// Another generation has taken its place.
+    pub fn abandon(&self) {
+        self.directory.abandon();
+    }
+}
+
+impl Deref for Database {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        &self.db
+    }
+}
+
 /// One generation's database with what is published of it.
 pub(super) struct Committed {
-    pub db: Arc<DB>,
+    pub db: Arc<Database>,
     pub generation: u64,
     pub header: pb::StateHeader,
     pub position: Position,
@@ -413,11 +427,6 @@ impl Committed {
     /// See [`sabotage`].
     pub fn forget_replies(&self) -> Result<(), Error> {
         sabotage::forget_replies(&self.db)
-    }
-
-    /// The database's directory.
-    pub fn path(&self) -> &Path {
-        self.db.path()
     }
 
     /// A database that does not do as it is asked.
@@ -520,7 +529,7 @@ impl StateDb {
     }
 
     /// The database itself; whoever holds it keeps it open.
-    pub(super) fn database(&self) -> Arc<DB> {
+    pub(super) fn database(&self) -> Arc<Database> {
         self.shared.read_anyway().db.clone()
     }
 
@@ -630,8 +639,8 @@ impl StateDb {
         db::rest(&self.database(), *resting)
     }
 
-    /// Puts another generation behind the handle, and returns the directory of the one before, which is closed.
-    pub(super) fn switch(&self, next: Committed) -> PathBuf {
+    /// Puts another generation behind the handle, and returns the database of the one before. Readers may have it open.
+    pub(super) fn switch(&self, next: Committed) -> Arc<Database> {
         // Whoever writes a layer has the database open.
         let flushing = self.shared.lock_flush();
         let resting = self.shared.lock_resting();
@@ -649,7 +658,7 @@ impl StateDb {
         drop((resting, flushing));
         self.shared.feed.jump();
         self.shared.applied.send_replace(applied);
-        previous.path().to_owned()
+        previous.db
     }
 }
 
@@ -706,7 +715,7 @@ impl Shared {
         }
     }
 
-    fn freeze(&self) -> Option<(Arc<DB>, Arc<Frozen>)> {
+    fn freeze(&self) -> Option<(Arc<Database>, Arc<Frozen>)> {
         let mut committed = self
             .committed
             .write()

@@ -1,9 +1,9 @@
-//! Damage to any one file of the log: the node refuses to start, or has lost nothing.
+//! Damage to any one file of the log: the node refuses to start, or has lost nothing. Damage that comes while it runs: it stops.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Cluster, eventually};
+use crate::harness::{Cluster, Load, eventually};
 
 const KEYS: usize = 50;
 
@@ -52,6 +52,46 @@ async fn a_damaged_log_is_refused_or_did_not_matter() {
     println!("refused: {refused:?}; harmless: {harmless:?}");
     let entries = |name: &PathBuf| name.extension().is_some_and(|e| e == "log");
     assert!(refused.iter().any(entries), "damaged entries were accepted");
+}
+
+/// A table rots that is open already. It is found when a follower needs the snapshot that has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_snapshot_rots_stops_and_names_the_file() {
+    let mut cluster = Cluster::start(3, &["--snapshot-keep-entries", "100"]).await;
+    let client = cluster.client();
+    let leader = cluster.wait_for_leader().await;
+    let away = cluster.others(leader)[0];
+    let last = cluster.figures(away).await.last_log_index;
+    cluster.node(away).kill();
+    let load = Load::start(&client, "guest", 16);
+    cluster.purge_beyond(&client, leader, last, &load).await;
+    load.stop_and_check().await;
+    let table = largest_table(cluster.node(leader).data_dir());
+    flip(&table);
+    cluster.node(away).start();
+    let exit = cluster.node(leader).wait_for_exit().await;
+    assert_eq!(exit.code(), Some(5));
+    let name = table.file_name().expect("it has one").to_string_lossy();
+    let end = cluster.node(leader).log_end();
+    assert!(end.contains(&*name), "{end}");
+    cluster.wait_for_leader_beside(leader).await;
+    cluster.wait_until_caught_up(away).await;
+    client.close().await;
+}
+
+/// Of the snapshots of a node.
+fn largest_table(data: &Path) -> PathBuf {
+    let list = |folder: &Path| {
+        let entries = fs::read_dir(folder).expect("it can be listed");
+        let paths = entries.map(|entry| entry.expect("it can be listed").path());
+        paths.collect::<Vec<_>>()
+    };
+    let is_snapshot = |path: &PathBuf| path.to_string_lossy().contains("/snapshot-");
+    let snapshots = list(&data.join("shards/0")).into_iter().filter(is_snapshot);
+    let files = snapshots.flat_map(|snapshot| list(&snapshot));
+    let tables = files.filter(|file| file.extension().is_some_and(|e| e == "sst"));
+    let size = |file: &PathBuf| fs::metadata(file).map_or(0, |found| found.len());
+    tables.max_by_key(size).expect("there is data")
 }
 
 /// Files of the log that are not empty, relative to the data directory.

@@ -4,9 +4,8 @@ mod cluster;
 mod ending;
 mod pipeline;
 mod proxy;
+mod snapshots;
 mod store;
-
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use openraft::ServerState;
@@ -16,12 +15,11 @@ use tokio::task::JoinSet;
 use tonic_types::StatusExt as _;
 
 use self::cluster::{
-    DEADLINE, LEASE, Node, PADDING, converge, disk, eventually, leader, local, proposal, start,
-    start_with, write,
+    DEADLINE, LEASE, Node, converge, disk, eventually, leader, local, proposal, start, start_with,
+    write,
 };
 use super::channel::within;
 use super::{ElectionTimers, Error, Lane, Pool, Timing, campaign, refuses_connections};
-use crate::limits;
 use crate::proto::internal as pb;
 use crate::types::{ClusterId, InstanceId, LogTime, Room};
 
@@ -290,41 +288,6 @@ async fn a_stale_node_wins_no_pre_vote_and_disturbs_nobody() {
     nodes[stale].proxy.isolate(false);
     converge(&nodes).await;
     assert_eq!(nodes[leads].metrics().current_term, term);
-    stop(nodes).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_transfer_resumes_where_it_broke() {
-    let mut nodes = start(1).await;
-    write(&nodes, 100).await;
-    let raft = nodes[0].raft.clone();
-    raft.trigger().snapshot().await.expect("runs");
-    eventually("a snapshot", async || nodes[0].metrics().snapshot.is_some()).await;
-    let last = nodes[0].metrics().snapshot.expect("just seen").index;
-    raft.trigger().purge_log(last).await.expect("runs");
-    eventually("a purged log", async || nodes[0].metrics().purged.is_some()).await;
-
-    let learner = Node::start(2).await;
-    for _ in 0..2 {
-        // Both cuts fall into the padding, which is most of the snapshot.
-        learner.proxy.cut_after(5 << 20);
-        let added = raft.add_learner(2, learner.member(), false).await;
-        added.expect("leads");
-        eventually("the transfer breaks", async || learner.proxy.was_cut()).await;
-    }
-    nodes.push(learner);
-    converge(&nodes).await;
-
-    let inbox = &nodes[1].inbox;
-    assert_eq!(inbox.begun.load(Ordering::Relaxed), 1, "one transfer");
-    let written = inbox.written.load(Ordering::Relaxed);
-    let whole = PADDING as u64;
-    let again = written.saturating_sub(whole);
-    assert!(written >= whole, "{written} of {whole} bytes");
-    assert!(
-        again <= 4 * limits::SNAPSHOT_CHUNK_BYTES as u64,
-        "{again} bytes were sent twice"
-    );
     stop(nodes).await;
 }
 

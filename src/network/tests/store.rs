@@ -7,8 +7,8 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
@@ -287,6 +287,14 @@ impl SnapshotFiles for Files {
     fn manifest(&self) -> &pb::SnapshotManifest {
         &self.manifest
     }
+
+    fn check(&self, file: &pb::SnapshotFile) -> io::Result<()> {
+        if checksum(&fs::read(self.path().join(&file.name))?) == file.checksum {
+            return Ok(());
+        }
+        let name = file.name.clone();
+        Err(io::Error::new(io::ErrorKind::InvalidData, name))
+    }
 }
 
 /// The files of a manifest that came so far.
@@ -300,6 +308,45 @@ pub(super) struct Inbox {
     pub(super) written: Arc<AtomicU64>,
     /// Transfers begun anew.
     pub(super) begun: Arc<AtomicU64>,
+    /// Verifications begun.
+    pub(super) finished: Arc<AtomicU64>,
+    /// Holds up verifications while it is closed.
+    pub(super) gate: Arc<Gate>,
+    /// The next transfer to be begun fails at its first write, and at every later one.
+    pub(super) breaks: Arc<AtomicBool>,
+}
+
+/// What a disk waits for.
+#[derive(Default)]
+pub(super) struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub(super) fn close(&self) {
+        *self.closed.lock().expect("no panic") = true;
+    }
+
+    pub(super) fn open(&self) {
+        *self.closed.lock().expect("no panic") = false;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let closed = self.closed.lock().expect("no panic");
+        let waiting = self.opened.wait_while(closed, |closed| *closed);
+        drop(waiting.expect("no panic"));
+    }
+}
+
+impl Inbox {
+    /// How many hold the files of the newest transfer, this inbox being one of them.
+    pub(super) fn holders(&self) -> usize {
+        let partial = self.partial.lock().expect("no panic");
+        let held = partial.as_ref().map(|(_, dir)| Arc::strong_count(dir));
+        held.unwrap_or(0)
+    }
 }
 
 impl SnapshotStore for Inbox {
@@ -316,7 +363,8 @@ impl SnapshotStore for Inbox {
         Ok(Partial {
             dir,
             manifest,
-            written: self.written.clone(),
+            is_broken: self.breaks.swap(false, Ordering::Relaxed),
+            inbox: self.clone(),
         })
     }
 }
@@ -325,7 +373,8 @@ impl SnapshotStore for Inbox {
 pub(super) struct Partial {
     dir: Arc<TempDir>,
     manifest: pb::SnapshotManifest,
-    written: Arc<AtomicU64>,
+    is_broken: bool,
+    inbox: Inbox,
 }
 
 impl Partial {
@@ -343,6 +392,9 @@ impl SnapshotSink for Partial {
     }
 
     fn write(&mut self, file: u32, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::Error::other("broken for a test"));
+        }
         let file = self
             .manifest
             .files
@@ -355,11 +407,15 @@ impl SnapshotSink for Partial {
             .write(true)
             .open(path)?;
         opened.write_all_at(data, offset)?;
-        self.written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        self.inbox
+            .written
+            .fetch_add(data.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn finish(self) -> io::Result<Files> {
+        self.inbox.finished.fetch_add(1, Ordering::Relaxed);
+        self.inbox.gate.pass();
         for file in &self.manifest.files {
             if checksum(&fs::read(self.path(file))?) != file.checksum {
                 return Err(io::ErrorKind::InvalidData.into());

@@ -5,6 +5,7 @@ use std::fs;
 use super::*;
 use crate::storage::generation::Name;
 use crate::storage::receive::Receiver;
+use crate::storage::snapshot::CONTENTS;
 
 const SEED: u64 = 33;
 const OLD: u64 = 120;
@@ -137,9 +138,14 @@ fn only_what_belongs(node: &Node, installed: bool, step: &str) {
         0,
         "{step}: {listed:?}"
     );
+    assert_eq!(
+        count(|name| matches!(name, Name::Received)),
+        0,
+        "{step}: {listed:?}"
+    );
     let incoming = usize::from(!installed);
     assert_eq!(
-        count(|name| matches!(name, Name::Incoming)),
+        count(|name| matches!(name, Name::Incoming { .. })),
         incoming,
         "{step}: {listed:?}"
     );
@@ -167,6 +173,73 @@ async fn a_crash_after_any_step_leaves_the_old_state_or_the_new_one() {
         .await;
 }
 
+/// The names of all files of a received snapshot, in an order in which they may go.
+fn files_of(received: &SnapshotDir, first: &str) -> Vec<String> {
+    let all = received.names().chain([CONTENTS]).map(str::to_owned);
+    let mut all: Vec<_> = all.collect();
+    all.sort_by_key(|name| name != first);
+    all
+}
+
+/// Earlier versions removed a received snapshot under its own name, and a crash may come after any file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_received_snapshot_that_was_on_its_way_out_is_no_damage() {
+    for contents_first in [true, false] {
+        let scene = Scene::new().await;
+        scene.link();
+        scene.name();
+        scene.switch().await;
+        scene.adopt();
+        let table = scene.received.names().find(|it| generation::is_table(it));
+        let table = table.expect("there is data").to_owned();
+        let first = if contents_first { CONTENTS } else { &table };
+        for name in files_of(&scene.received, first) {
+            fs::remove_file(scene.received.path().join(&name)).expect("removed");
+            scene.after_crash(&format!("{name} is gone"), true).await;
+        }
+    }
+}
+
+/// It was never installed: the log brought what it has. Its table of contents says that it lacks what is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_received_snapshot_that_was_overtaken_and_half_removed_is_no_damage() {
+    let mut scene = Scene::new().await;
+    let entries = (OLD + 1..=NEW + 10).map(|i| history(SEED, i));
+    apply(&mut scene.follower.machine, entries).await;
+    scene.follower.machine.state().persist().expect("written");
+    let table = scene.received.names().find(|it| generation::is_table(it));
+    let table = table.expect("there is data").to_owned();
+    fs::remove_file(scene.received.path().join(table)).expect("removed");
+    let node = Node::at(scene.follower.crashed()).expect("it opens");
+    let listed = node.shard_dir().list().expect("readable");
+    let received = listed.iter().filter(|(name, _)| *name == Name::Received);
+    assert_eq!(received.count(), 0, "{listed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_loses_its_name_before_it_loses_a_file() {
+    let scene = Scene::new().await;
+    let path = scene.received.path().to_owned();
+    let names = files_of(&scene.received, CONTENTS);
+    let name = path.file_name().and_then(|name| name.to_str());
+    let leaving = path.with_file_name(format!("snapshot-{}.tmp", name.expect("plain")));
+    // In the way of the new name.
+    fs::write(&leaving, b"").expect("written");
+    drop(scene.received);
+    for name in names {
+        assert!(path.join(&name).exists(), "{name} went first");
+    }
+    fs::remove_file(&leaving).expect("removed");
+    generation::discard(&path).expect("removed");
+    assert!(!path.exists() && !leaving.exists());
+    // A crash in the middle leaves part of it under the new name.
+    fs::create_dir(&leaving).expect("made");
+    let node = Node::at(scene.follower.crashed()).expect("it opens");
+    let listed = node.shard_dir().list().expect("readable");
+    let unfinished = listed.iter().filter(|(name, _)| *name == Name::Unfinished);
+    assert_eq!(unfinished.count(), 0, "{listed:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn installing_does_all_steps() {
     let mut scene = Scene::new().await;
@@ -183,6 +256,26 @@ async fn installing_does_all_steps() {
     assert_eq!(scene.follower.machine.state().generation(), 1);
     assert!(!scene.follower.shard_dir().state(0).exists());
     assert!(dump(&scene.follower.machine.state()) == scene.new);
+    scene.after_crash("8: done", true).await;
+}
+
+/// A watcher that catches up reads without holding up anything, and may have to open a table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_being_read_keeps_its_files_when_another_takes_its_place() {
+    let mut scene = Scene::new().await;
+    let state = scene.follower.machine.state();
+    let (reading, old) = (state.database(), scene.follower.shard_dir().state(0));
+    let (meta, received) = (scene.meta.clone(), scene.received.clone());
+    let installed = scene.follower.machine.install_snapshot(&meta, received);
+    installed.await.expect("installed");
+    assert_eq!(state.generation(), 1);
+    let tables = reading.live_files().expect("listed");
+    for table in &tables {
+        let path = old.join(table.name.trim_start_matches('/'));
+        assert!(path.exists(), "{} went", path.display());
+    }
+    drop(reading);
+    assert!(!old.exists(), "nobody reads from it any more");
     scene.after_crash("8: done", true).await;
 }
 
@@ -233,6 +326,78 @@ async fn a_damaged_or_lost_state_does_not_open() {
             Ok(_) => panic!("{what}: it opened"),
         }
     }
+}
+
+/// However a file of the state is damaged: the node does not take it for trouble with the disk, and its message says what to do.
+#[tokio::test]
+async fn no_damage_to_a_state_is_taken_for_a_failing_disk() {
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 6] = [
+        ("flipped at the head", |bytes| bytes[0] ^= 0x40),
+        ("flipped in the middle", |bytes| {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 0x40;
+        }),
+        ("flipped at the tail", |bytes| {
+            let last = bytes.len() - 1;
+            bytes[last] ^= 0x40;
+        }),
+        ("zeroed", |bytes| bytes.fill(0)),
+        ("cut short", |bytes| bytes.truncate(bytes.len() / 2)),
+        ("empty", Vec::clear),
+    ];
+    let whole = closed_state().await;
+    let names = fs::read_dir(whole.path().join(STATE)).expect("readable");
+    for name in names.map(|entry| entry.expect("readable").file_name()) {
+        let content = fs::read(whole.path().join(STATE).join(&name)).expect("readable");
+        for (what, damage) in damages.iter().filter(|_| !content.is_empty()) {
+            let copy = copy_of(&whole);
+            let mut bytes = content.clone();
+            damage(&mut bytes);
+            fs::write(copy.path().join(STATE).join(&name), bytes).expect("written");
+            if let Err(error) = Node::at(copy) {
+                let is_damage = matches!(error, Error::Corrupt { .. });
+                assert!(is_damage, "{} {what}: {error}", name.display());
+            }
+        }
+    }
+}
+
+/// A node whose disk does not let it look is not one whose disk has lost anything: it is not to be replaced.
+#[tokio::test]
+async fn a_state_that_cannot_be_looked_at_is_no_damage() {
+    let whole = closed_state().await;
+    for kind in ["CURRENT", "MANIFEST", "sst"] {
+        let copy = copy_of(&whole);
+        let names = fs::read_dir(copy.path().join(STATE)).expect("readable");
+        let mut paths = names.map(|entry| entry.expect("readable").path());
+        let path = paths.find(|path| path.to_string_lossy().contains(kind));
+        let path = path.expect("there is one");
+        fs::remove_file(&path).expect("removed");
+        // Nobody can follow it, whatever their rights.
+        std::os::unix::fs::symlink(&path, &path).expect("made");
+        match Node::at(copy) {
+            Err(Error::Database { .. }) => {}
+            Err(other) => panic!("{kind}: {other}"),
+            Ok(_) => panic!("{kind}: it opened"),
+        }
+    }
+}
+
+/// Of the first generation, in a data directory.
+const STATE: &str = "shards/0/state-0";
+
+async fn closed_state() -> TempDir {
+    let mut node = Node::new();
+    apply(&mut node.machine, (1..=100).map(|i| history(SEED, i))).await;
+    build(&mut node.machine).await;
+    node.close().await
+}
+
+fn copy_of(data: &TempDir) -> TempDir {
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    copy_tree(data.path(), copy.path()).expect("copied");
+    copy
 }
 
 fn a_file(directory: &Path, extension: &str) -> std::path::PathBuf {

@@ -293,6 +293,58 @@ async fn a_damaged_file_is_sent_again_and_another_snapshot_starts_afresh() {
     assert_eq!(incoming.count(), 1);
 }
 
+/// Its sender is gone, and the log has brought what it has. Nobody will offer it again.
+#[tokio::test]
+async fn a_transfer_that_the_log_has_overtaken_takes_no_room() {
+    let mut leader = Node::new();
+    apply(&mut leader.machine, (1..=300).map(|i| history(9, i))).await;
+    let built = build(&mut leader.machine).await;
+    let manifest = built.snapshot.manifest().clone();
+    let mut follower = Node::new();
+    let dir = follower.shard_dir();
+    let begun = || {
+        let mut receiver = Receiver::begin(&dir, manifest.clone()).expect("accepted");
+        assert!(!send(&built.snapshot, &mut receiver, 10_000));
+        receiver
+    };
+    let incoming = || {
+        let names = names(dir.path()).into_iter();
+        names.filter(|name| name.contains("incoming")).count()
+    };
+    let mut receiver = begun();
+    apply(&mut follower.machine, (1..=299).map(|i| history(9, i))).await;
+    build(&mut follower.machine).await;
+    assert_eq!(incoming(), 1, "it may be needed");
+    apply(&mut follower.machine, (300..=310).map(|i| history(9, i))).await;
+    build(&mut follower.machine).await;
+    assert_eq!(incoming(), 0, "after a snapshot of its own");
+    let held = receiver.held();
+    let mut next = held.iter().zip(&manifest.files);
+    let next = next.position(|(held, file)| *held < file.size);
+    let next = next.expect("it is not complete");
+    let written = receiver.write(small(next), held[next], b"x");
+    assert!(
+        matches!(written, Err(receive::Error::Storage(_))),
+        "its directory is gone: {written:?}"
+    );
+    // It can begin anew all the same.
+    drop(begun());
+    assert_eq!(incoming(), 1);
+    let _follower = Node::at(follower.close().await).expect("it opens");
+    assert_eq!(incoming(), 0, "after a start");
+}
+
+#[tokio::test]
+async fn a_transfer_under_a_name_of_an_earlier_version_is_removed_at_a_start() {
+    let node = Node::new();
+    let dir = node.shard_dir();
+    let earlier = dir.path().join("incoming-0123456789abcdef");
+    let data = node.close().await;
+    fs::create_dir(&earlier).expect("made");
+    let _node = Node::at(data).expect("it opens");
+    assert!(!earlier.exists());
+}
+
 #[tokio::test]
 async fn a_received_snapshot_is_safe_from_the_next_transfer() {
     let mut leader = Node::new();
