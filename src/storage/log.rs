@@ -250,6 +250,18 @@ impl LogStore {
     }
 }
 
+/// What of a log is committed for certain, when a hint says that `committed` was, and the log ends with `last`. Commits can run ahead
+/// of the local disk, and openraft does not start with one that is beyond the last entry.
+///
+/// A leader's log begins with all that was committed before it and is never cut, so that a log which ends with an entry of that
+/// leader, or of a later one, agrees with its. One that ends with an entry of an earlier leader may hold what was
+/// truncated: the hint goes with whatever group is written next, and may be on the disk before the truncation is.
+#[must_use]
+pub fn committed_in(last: Option<LogId>, committed: Option<LogId>) -> Option<LogId> {
+    let (last, committed) = (last?, committed?);
+    (committed.leader_id <= last.leader_id).then(|| committed.min(last))
+}
+
 /// An append continues the log, and an empty log begins anywhere. openraft truncates first and never leaves a hole,
 /// and a hole would only be noticed at the next start.
 fn check_contiguous(state: &State, entries: &[(Entry, Record)]) -> Result<(), Error> {
@@ -350,12 +362,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
-    /// Never beyond the last entry: commits can run ahead of the local disk, and openraft does not start then.
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let stored: Option<pb::LogId> =
             self.shared.reader.get(Key::Committed(self.shared.shard))?;
-        let committed = stored.map(LogId::from);
-        Ok(committed.min(self.state().last))
+        Ok(committed_in(self.state().last, stored.map(LogId::from)))
     }
 
     async fn append<I>(

@@ -44,6 +44,6 @@ pub use commit::Durability;
 pub use db::{DbConfig, state_options};
 pub use error::{Error, is_no_space};
 pub use identity::Identity;
-pub use log::LogStore;
+pub use log::{LogStore, committed_in};
 pub use log_db::{LogConfig, LogDb};
 pub use usage::{Capacity, capacity, disk_bytes};

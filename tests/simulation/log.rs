@@ -11,6 +11,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::{Notify, oneshot};
 use trolley::limits;
 use trolley::raft::{Entry, LogId, TypeConfig, Vote};
+use trolley::storage::committed_in;
 
 use crate::bugs::Bug;
 use crate::disk::{Change, Disk, Waiter, encode};
@@ -152,7 +153,7 @@ impl RaftLogStorage<TypeConfig> for SimLog {
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let disk = self.disk();
-        Ok(disk.log.committed.min(disk.log.last()))
+        Ok(committed_in(disk.log.last(), disk.log.committed))
     }
 
     async fn append<I>(

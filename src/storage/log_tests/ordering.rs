@@ -72,6 +72,37 @@ async fn what_was_written_is_there_after_a_restart() {
     close(db, log).await;
 }
 
+/// The power went between the two: the hint of what a leader committed is on the disk, and that its entries took the place of
+/// an earlier leader's is not.
+#[tokio::test]
+async fn a_hint_of_a_leader_whose_entries_are_missing_commits_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let db = open(dir.path(), node(1)).expect("new");
+    let mut log = db.log(ShardId::ZERO).expect("empty");
+    log.save_committed(Some(log_id(2, 12)))
+        .await
+        .expect("noted");
+    let entries: Vec<_> = (0..=20).map(|index| entry(1, index, 20)).collect();
+    append(&mut log, entries).await.expect("durable");
+    close(db, log).await;
+
+    let db = open(dir.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    assert_eq!(log.read_committed().await.expect("readable"), None);
+    append(&mut log, vec![entry(2, 21, 20)])
+        .await
+        .expect("durable");
+    let committed = log.read_committed().await.expect("readable");
+    assert_eq!(committed, Some(log_id(2, 12)), "that leader's log is there");
+    log.save_committed(Some(log_id(1, 7))).await.expect("noted");
+    append(&mut log, vec![entry(2, 22, 20)])
+        .await
+        .expect("durable");
+    let committed = log.read_committed().await.expect("readable");
+    assert_eq!(committed, Some(log_id(1, 7)), "so is what came before it");
+    close(db, log).await;
+}
+
 #[tokio::test]
 async fn an_entry_that_leaves_a_hole_is_refused() {
     let dir = tempfile::tempdir().expect("a temporary directory");
