@@ -3,6 +3,8 @@
 //! A linearizable read joins the next round of [`super::rounds`]: a `ReadIndex` round of openraft's on the leader; on a
 //! follower the leader is asked for the read index, and the local state machine waits for it (Raft dissertation, §6.4).
 
+use std::sync::Arc;
+
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::raft::linearizable_read::LinearizerOption;
@@ -12,7 +14,7 @@ use super::propose::hint;
 use super::rounds::{PATIENCE, Unconfirmed};
 use super::{Base, Error, Node, Outcome, Shared};
 use crate::planted::{self, Bug};
-use crate::raft::{LogId, TypeConfig};
+use crate::raft::{self, LogId, TypeConfig};
 use crate::state::Fault;
 use crate::types::Revision;
 
@@ -50,9 +52,11 @@ impl<B: Base> Node<B> {
         seen.map_err(|fault| self.shared.halt(fault).into())
     }
 
-    /// On the leader: the log id that a linearizable read must have applied.
+    /// On the leader: the log id that a linearizable read must have applied. Whoever asks may hang up.
     pub async fn read_index(&self) -> Result<LogId, Error> {
-        Ok(self.shared.leader_read_index().await?)
+        let shared = Arc::clone(&self.shared);
+        let asked = async move { shared.leader_read_index().await };
+        Ok(raft::ask(&self.shared.tasks, asked).await?)
     }
 }
 
@@ -125,6 +129,6 @@ fn unconfirmed(error: RaftError<TypeConfig, LinearizableReadError<TypeConfig>>) 
             hint(forward).map_or(Unconfirmed::NoLeader, Unconfirmed::NotLeader)
         }
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => Unconfirmed::NoQuorum,
-        RaftError::Fatal(fatal) => Unconfirmed::Stopped(fatal.to_string()),
+        RaftError::Fatal(fatal) => fatal.into(),
     }
 }

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use openraft::errors::Fatal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Base, Error, LeaderHint, Outcome, Shared};
 use crate::limits;
+use crate::raft::TypeConfig;
 
 /// How long a round waits for a quorum, or for the leader.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -38,6 +40,12 @@ pub enum Unconfirmed {
     Late,
     /// openraft ended.
     Stopped(String),
+}
+
+impl From<Fatal<TypeConfig>> for Unconfirmed {
+    fn from(fatal: Fatal<TypeConfig>) -> Self {
+        Self::Stopped(fatal.to_string())
+    }
 }
 
 impl From<Unconfirmed> for Error {

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 use tonic::Request;
 
+use super::alone::alone;
 use super::cluster::{DEADLINE, Node, local, proposal, start, write};
 use crate::proto::internal as pb;
 use crate::proto::internal::raft_service_server::RaftService as _;
@@ -130,4 +131,14 @@ async fn a_stream_that_breaks_while_raft_ends_keeps_nobody_from_the_end() {
     assert!(poll!(answers.next()).is_pending(), "it waits for the end");
     drop(answers);
     ending.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reader_that_hangs_up_while_raft_ends_keeps_nobody_from_the_end() {
+    let (ending, leader) = Ending::begin(async |node| alone(node)).await;
+    let mut asked = Box::pin(leader.read_index());
+    assert!(poll!(&mut asked).is_pending(), "it waits for the end");
+    drop(asked);
+    ending.end().await;
+    leader.close().await;
 }

@@ -1,5 +1,6 @@
 //! Clusters in one process: real connections and real openraft over a log and a machine in memory.
 
+mod alone;
 mod cluster;
 mod ending;
 mod pipeline;
