@@ -7,8 +7,10 @@
 //! 1. Whatever a leader sends, entries as well as heartbeats, carries its log clock. A follower notes it beside a monotonic
 //!    instant before it confirms an entry, and goes on from there by its monotonic clock, also when it comes to lead. So every
 //!    majority has somebody who knows what time it was when an acknowledged write was stamped. Wall-clock jumps on any node
-//!    change nothing. What is heard is late by as long as it was under way, so a follower that knows a later time stays with
-//!    that: or log time would fall behind with each message that was held up before its sender died.
+//!    change nothing. What is heard is late by as long as it was under way, so a follower goes by the latest time of all that it
+//!    heard in the last [`HEARD_FOR`]: or log time would fall behind with each message that was held up before its sender died.
+//!    And by nothing older, because monotonic clocks do not run alike: one that is slewed gains minutes in an hour, and a
+//!    node that stayed with the latest time it ever knew would keep them, and end sessions early when it comes to lead.
 //! 2. A node writes down what it knows, beside the clock of its machine, see [`LogClock::note`]. One that was restarted goes on
 //!    from there, if the machine was not.
 //! 3. A node whose machine was restarted knows nothing of log time. If it is elected before it has heard a leader, it goes on from
@@ -16,7 +18,7 @@
 //! 4. Only if none of those who elected it knows log time either do wall clocks count: then the earliest of theirs and its
 //!    own, and never a time before what was applied.
 //!
-//! So whatever wall clocks show, log time passes as fast as time does, until the machines of a majority have been restarted
+//! So whatever wall clocks show, log time passes as fast as time does on the leader of the day, until the machines of a majority have been restarted
 //! without hearing of log time in between. (Pauses are time: a monotonic clock goes on while a process is stopped, but not while a
 //! machine sleeps, which makes log time late and never early.) Then:
 //!
@@ -30,7 +32,7 @@ mod machine;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -38,6 +40,10 @@ use crate::planted::{self, Bug};
 use crate::types::LogTime;
 
 pub use machine::{BootId, MachineTime};
+
+/// For so long, and at most twice as long, a time that was heard stands against later ones by which it is earlier. Longer than messages
+/// are held up while their senders live, short enough for what a clock gains meanwhile to be nothing.
+const HEARD_FOR: Duration = Duration::from_secs(10);
 
 /// Wall time, or a hand that a test moves.
 #[derive(Debug, Clone)]
@@ -95,7 +101,7 @@ pub struct LogClock {
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     /// Log time, as leaders had it.
-    log: Option<Anchor>,
+    log: Option<Heard>,
     /// The latest that a voter knew, or this node itself before it was restarted.
     told: Option<Anchor>,
     /// The earliest wall clock of voters who did not know log time.
@@ -105,7 +111,44 @@ struct Known {
 impl Known {
     /// Log time, as far as anything is known of it. Whoever heard a leader needs no advice.
     fn time(&self) -> Option<Anchor> {
-        self.log.or(self.told)
+        self.log.map(Heard::time).or(self.told)
+    }
+}
+
+/// What was heard of leaders in the last while: the latest of this period, and of the one before.
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    before: Option<Anchor>,
+    latest: Anchor,
+    since: Instant,
+}
+
+impl Heard {
+    /// From now on this counts, and what was known before for a while.
+    fn begin(before: Option<Anchor>, latest: Anchor) -> Self {
+        let since = latest.at;
+        Self {
+            before,
+            latest,
+            since,
+        }
+    }
+
+    /// A period ends with what is heard after it, so that silence makes nothing forgotten: the first message after one may have been
+    /// held up for as long.
+    fn hear(self, heard: Anchor) -> Self {
+        if heard.at.saturating_duration_since(self.since) >= HEARD_FOR {
+            return Self::begin(Some(self.latest), heard);
+        }
+        Self {
+            latest: self.latest.or_later(heard),
+            ..self
+        }
+    }
+
+    fn time(self) -> Anchor {
+        let before = self.before.into_iter();
+        before.fold(self.latest, Anchor::or_later)
     }
 }
 
@@ -125,9 +168,17 @@ impl Anchor {
     /// What is known, or what was just heard: the later of the two.
     fn later(known: Option<Self>, heard: LogTime) -> Self {
         let heard = Self::now(heard);
-        known
-            .filter(|known| known.shows(heard.at) >= heard.time)
-            .unwrap_or(heard)
+        known.map_or(heard, |known| known.or_later(heard))
+    }
+
+    /// Whichever shows a later time.
+    fn or_later(self, other: Self) -> Self {
+        let at = self.at.max(other.at);
+        if other.shows(at) > self.shows(at) {
+            other
+        } else {
+            self
+        }
     }
 
     /// What it comes to at a later instant.
@@ -189,7 +240,11 @@ impl LogClock {
     /// A leader's heartbeat said that it is `time`.
     pub fn observe(&self, time: LogTime) {
         let mut known = self.lock();
-        known.log = Some(Anchor::later(known.time(), time));
+        let heard = Anchor::now(time);
+        known.log = Some(match known.log {
+            Some(log) => log.hear(heard),
+            None => Heard::begin(known.told, heard),
+        });
     }
 
     /// What this node tells a candidate.
@@ -233,10 +288,8 @@ impl LogClock {
             |known| known.shows(at),
         );
         if known.log.is_none() || time < floor {
-            known.log = Some(Anchor {
-                time: time.max(floor),
-                at,
-            });
+            let time = time.max(floor);
+            known.log = Some(Heard::begin(None, Anchor { time, at }));
         }
         time.max(floor)
     }
@@ -287,6 +340,60 @@ mod tests {
         clock.observe(LogTime::from_millis(2_000_000));
         let time = clock.now(LogTime::default()).as_millis();
         assert!((2_000_000..2_500_000).contains(&time), "{time}");
+    }
+
+    /// Hears its leader ten times a second, for so long by the leader's clock, while its own shows so many microseconds to each 100 ms.
+    async fn follow(clock: &LogClock, leader_ms: &mut u64, seconds: u64, own_micros: u64) {
+        for _ in 0..10 * seconds {
+            tokio::time::advance(Duration::from_micros(own_micros)).await;
+            *leader_ms += 100;
+            clock.observe(LogTime::from_millis(*leader_ms));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_clock_gains_is_not_kept() {
+        let clock = LogClock::new(Clock::manual(9_000_000));
+        let mut leader = 1_000_000;
+        let ahead = |leader: u64| {
+            let shown = clock.peek().expect("it heard").as_millis();
+            shown.checked_sub(leader).expect("it is never behind")
+        };
+        follow(&clock, &mut leader, 3600, 108_333).await;
+        let most = 2 * HEARD_FOR.as_secs() * 84;
+        assert!(ahead(leader) <= most, "slewed: {}", ahead(leader));
+        follow(&clock, &mut leader, 2 * HEARD_FOR.as_secs() + 1, 100_000).await;
+        assert_eq!(ahead(leader), 0);
+        // It is elected, and stamps with the time of the leader; never before what it applied.
+        assert_eq!(clock.now(LogTime::default()).as_millis(), leader);
+        let applied = LogTime::from_millis(leader + 5);
+        assert_eq!(clock.now(applied), applied);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_held_up_in_a_long_silence_does_not_set_time_back() {
+        let clock = LogClock::new(Clock::manual(9_000_000));
+        let mut leader = 1_000_000;
+        follow(&clock, &mut leader, 60, 100_000).await;
+        let silence = HEARD_FOR * 6;
+        tokio::time::advance(silence).await;
+        // What it said last, one after the other.
+        for _ in 0..10 {
+            clock.observe(LogTime::from_millis(leader));
+        }
+        let now = leader + u64::try_from(silence.as_millis()).expect("short");
+        assert_eq!(clock.peek(), Some(LogTime::from_millis(now)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_recalled_yields_to_what_leaders_say() {
+        let clock = LogClock::new(Clock::manual(9_000_000));
+        clock.hear(voter(Some(5_000_000), 0));
+        let mut leader = 1_000_000;
+        follow(&clock, &mut leader, 1, 100_000).await;
+        assert!(clock.peek() >= Some(LogTime::from_millis(5_000_000)));
+        follow(&clock, &mut leader, 2 * HEARD_FOR.as_secs() + 1, 100_000).await;
+        assert_eq!(clock.peek(), Some(LogTime::from_millis(leader)));
     }
 
     #[test]
