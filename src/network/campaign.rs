@@ -18,7 +18,9 @@
 //! 1. What is started is a pre-vote: unless a majority misses the leader too, it changes nothing.
 //! 2. A lease is let go only of a leader whose process has ended, and reads never rest on one: a linearizable read is
 //!    confirmed by a majority. So whoever is wrong here costs an election and no more.
-//! 3. The lease is shorter than the shortest election timeout by more than the times differ at which voters heard the leader
+//! 3. A candidacy is not given up for the next one while openraft counts answers to it. Voters sync a vote before they answer, and
+//!    whoever asked again meanwhile would throw their answers away.
+//! 4. The lease is shorter than the shortest election timeout by more than the times differ at which voters heard the leader
 //!    last: who misses it for that long finds others whose lease is over.
 
 use std::future::Future;
@@ -27,15 +29,16 @@ use std::time::Duration;
 
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::Fatal;
 use openraft::raft::TransferLeaderRequest;
 use openraft::storage::RaftStateMachine;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::LeaderContact;
 use crate::raft::{TypeConfig, Vote};
 
-/// First and longest pause between two attempts of a campaign. Voters heard the leader at slightly different times,
+/// First and longest pause between two attempts of a campaign, and between two looks at how one goes. Voters heard the leader at slightly different times,
 /// so the first attempt may be early; a node that reaches nobody should not ask forty times a second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(500));
 /// Between the first attempts of two nodes. Two that asked at the same moment would both be granted the pre-vote, and the one
@@ -111,14 +114,45 @@ where
                     "the leader is missed, asking for votes"
                 );
             }
+            let mut candidacy = Candidacy::default();
             while !is_settled() {
-                if raft.trigger().elect(true).await.is_err() {
+                let Ok(stands) = candidacy.is_open(&raft).await else {
+                    return;
+                };
+                if !stands && raft.trigger().elect(true).await.is_err() {
                     return;
                 }
                 sleep(pause).await;
-                pause = (pause * 2).min(longest);
+                if !stands {
+                    pause = (pause * 2).min(longest);
+                }
             }
         }
+    }
+}
+
+/// For whom this node stood when it was looked at last, which is itself, and since when it was seen to.
+#[derive(Default)]
+struct Candidacy(Option<(Vote, Instant)>);
+
+impl Candidacy {
+    /// Whether this node stands, and not for longer than openraft waits for the answer to a vote. Only openraft's core knows: what it
+    /// publishes comes after the vote is on this node's disk.
+    async fn is_open<SM>(&mut self, raft: &Raft<TypeConfig, SM>) -> Result<bool, Fatal<TypeConfig>>
+    where
+        SM: RaftStateMachine<TypeConfig>,
+    {
+        let vote = raft.with_raft_state(|state| {
+            let stands = state.server_state.is_candidate();
+            stands.then(|| *state.vote_ref())
+        });
+        let since = |vote| match self.0 {
+            Some((before, since)) if before == vote => since,
+            _ => Instant::now(),
+        };
+        self.0 = vote.await?.map(|vote| (vote, since(vote)));
+        let patience = Duration::from_millis(raft.config().election_timeout_min);
+        Ok(self.0.is_some_and(|(_, since)| since.elapsed() < patience))
     }
 }
 

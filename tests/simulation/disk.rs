@@ -18,8 +18,8 @@ use trolley::state::MemoryStore;
 
 use crate::bugs::Bug;
 
-/// Longest time that a sync takes on a good day.
-pub const SYNC_MS: u64 = 2;
+/// Shortest and longest time that a sync takes on a good day.
+pub const SYNC_MS: (u64, u64) = (1, 3);
 
 /// A change of the log.
 #[derive(Debug, Clone)]
@@ -128,8 +128,8 @@ pub struct Disk {
     /// The state as it was last flushed.
     pub state: Applied,
     pub snapshot: Option<Snapshot>,
-    /// How long a sync takes.
-    pub sync_ms: u64,
+    /// How long a sync takes, at least and at most.
+    pub sync_ms: (u64, u64),
     pub bug: Option<Bug>,
 }
 

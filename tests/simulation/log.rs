@@ -62,7 +62,7 @@ impl SimLog {
     /// Syncs what is written, a group at a time, for as long as the node lives.
     pub async fn sync(self) {
         loop {
-            let (count, is_lazy, most) = {
+            let (count, is_lazy, (least, most)) = {
                 let disk = self.disk();
                 (disk.unsynced(), disk.is_lazy(), disk.sync_ms)
             };
@@ -77,7 +77,7 @@ impl SimLog {
                     continue;
                 }
             } else {
-                let pause = self.random.lock().expect("no panic").u64(1..most + 2);
+                let pause = self.random.lock().expect("no panic").u64(least..=most);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
             self.disk().sync(count);

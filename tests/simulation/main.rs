@@ -37,6 +37,7 @@ mod panics;
 mod plan;
 mod roster;
 mod run;
+mod scenes;
 mod trace;
 mod world;
 

@@ -286,6 +286,12 @@ impl SimNode {
         life.is_some_and(|life| life.node.leadership().is_leader())
     }
 
+    /// The term that it is in.
+    pub fn term(&self) -> u64 {
+        let life = self.life.as_ref();
+        life.map_or(0, |life| life.node.leadership().term)
+    }
+
     /// Whether it knows a leader.
     pub fn knows_leader(&self) -> bool {
         let life = self.life.as_ref();

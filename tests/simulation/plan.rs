@@ -170,7 +170,8 @@ impl Plan {
             }
             14 | 15 => {
                 self.tell("slow sync", id);
-                nodes[place].disk.lock().expect("no panic").sync_ms = self.world.draw(50..400);
+                let most = self.world.draw(51..401);
+                nodes[place].disk.lock().expect("no panic").sync_ms = (1, most);
                 self.lasts(Fault::SlowSync(id), 3000);
             }
             16..=20 => {

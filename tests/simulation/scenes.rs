@@ -1,0 +1,96 @@
+//! Single situations that the runs of seeds meet too seldom, or not in a way that shows.
+
+use std::sync::Arc;
+
+use crate::network::STEP_MS;
+use crate::node::SimNode;
+use crate::world::World;
+
+/// Longest wait for anything, in simulated time.
+const DEADLINE_MS: u64 = 60_000;
+
+/// Three nodes, and nobody who asks them for anything.
+struct Scene {
+    world: Arc<World>,
+    nodes: Vec<SimNode>,
+}
+
+impl Scene {
+    fn new(seed: u64) -> Self {
+        let world = World::new(seed, None, false);
+        fastrand::seed(seed);
+        world.roster.found(3);
+        let node = |id| SimNode::new(Arc::clone(&world), id, 3);
+        let nodes = (1..=3).map(node).collect();
+        Self { world, nodes }
+    }
+
+    /// Founds the cluster on disks that sync within these times, and waits until all know a leader.
+    fn found(seed: u64, sync_ms: (u64, u64)) -> Self {
+        let mut scene = Self::new(seed);
+        for node in &mut scene.nodes {
+            node.disk.lock().expect("no panic").sync_ms = sync_ms;
+            node.start();
+        }
+        scene.until("a leader that all know", |scene| {
+            scene.nodes.iter().all(SimNode::knows_leader) && scene.leader().is_some()
+        });
+        scene
+    }
+
+    fn step(&mut self) {
+        let now = self.world.trace.now();
+        self.world.net.deliver(&self.world, now);
+        self.world.net.flush(&self.world);
+        for node in &mut self.nodes {
+            node.step(now + STEP_MS);
+            self.world.net.flush(&self.world);
+        }
+        self.world.trace.set_now(now + STEP_MS);
+        assert_eq!(self.world.ledger.violation(), None);
+    }
+
+    fn until(&mut self, what: &str, is_met: impl Fn(&Self) -> bool) {
+        let end = self.world.trace.now() + DEADLINE_MS;
+        while !is_met(self) {
+            assert!(self.world.trace.now() < end, "never came: {what}");
+            self.step();
+        }
+    }
+
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms / STEP_MS {
+            self.step();
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.nodes.iter().position(SimNode::leads)
+    }
+
+    /// Kills the leader; the others see that its connections broke.
+    fn kill_leader(&mut self) {
+        let leader = self.leader().expect("there is one");
+        let id = self.nodes[leader].id;
+        self.nodes[leader].crash();
+        for node in self.nodes.iter().filter(|node| node.is_up()) {
+            node.lose(id);
+        }
+    }
+}
+
+/// Voters sync a vote before they answer, and whoever stands again meanwhile throws their answers away.
+#[test]
+fn a_leader_that_is_killed_is_replaced_by_the_first_who_stands() {
+    for seed in 1..=20 {
+        let mut scene = Scene::found(seed, (40, 50));
+        scene.run(1_000);
+        let leader = scene.leader().expect("it goes on");
+        let before = scene.nodes[leader].term();
+        scene.kill_leader();
+        scene.until("another leader", |scene| scene.leader().is_some());
+        let leader = scene.leader().expect("it came");
+        let after = scene.nodes[leader].term();
+        assert_eq!(after, before + 1, "seed {seed}");
+    }
+}
