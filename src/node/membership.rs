@@ -29,8 +29,8 @@ use openraft::raft::Precondition;
 use openraft::{EntryPayload, Membership};
 use tokio::time::{Instant, interval, timeout_at};
 
-use super::propose::{hint, refusal, stopped};
-use super::{Base, Error, Node, ReadMode};
+use super::propose::{refusal, stopped, write_error};
+use super::{Base, Error, Node, Outcome, ReadMode};
 use crate::network::Error as NetworkError;
 use crate::proto::internal as pb;
 use crate::raft::{self, LogId, Member, TypeConfig};
@@ -180,13 +180,13 @@ impl<B: Base> Node<B> {
             };
             tracing::info!(node = id.get(), address, "adding a learner");
             known.members.insert(id.get(), member);
-            known.at = Some(self.change_members(&known).await?);
+            known.at = Some(self.change_members(&known, deadline).await?);
         }
         if !known.is_voter(id) {
             self.wait_until_near(id, &known, deadline).await?;
             tracing::info!(node = id.get(), "the learner becomes a voter");
             known.voters.insert(id.get());
-            self.change_members(&known).await?;
+            self.change_members(&known, deadline).await?;
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl<B: Base> Node<B> {
         }
         tracing::info!(node = id.get(), "removing a member");
         known.members.remove(&id.get());
-        self.change_members(&known).await.map(drop)
+        self.change_members(&known, deadline).await.map(drop)
     }
 
     /// The members as the leader knows them that this node is for certain, when they are committed: a call that finds nothing left to
@@ -341,8 +341,9 @@ impl<B: Base> Node<B> {
         }
     }
 
-    /// Proposes these members in place of those that they were made from, and waits until that is applied: where it stands.
-    async fn change_members(&self, wanted: &Known) -> Result<LogId, Error> {
+    /// Proposes these members in place of those that they were made from, and waits until that is applied: where it stands. A leader that
+    /// was cut off would wait until it hears of the next one.
+    async fn change_members(&self, wanted: &Known, deadline: Instant) -> Result<LogId, Error> {
         let membership = Membership::new(vec![wanted.voters.clone()], wanted.members.clone())
             .map_err(|error| Error::Stopped(error.to_string()))?;
         let unchanged = Precondition::LastMembershipLogId {
@@ -353,10 +354,12 @@ impl<B: Base> Node<B> {
             let blank = EntryPayload::Blank;
             core.append_membership(membership, blank, [unchanged]).await
         });
-        changed
-            .await
-            .map(|changed| changed.log_id)
-            .map_err(not_changed)
+        match timeout_at(deadline, changed).await {
+            Ok(changed) => Ok(changed.map_err(not_changed)?.log_id),
+            Err(_) => Err(Error::Deadline {
+                outcome: Outcome::Unknown,
+            }),
+        }
     }
 }
 
@@ -407,10 +410,6 @@ fn judge(
 
 fn not_changed(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Error {
     match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
-            // It was proposed, perhaps, and may be committed by the next leader.
-            Error::LeadershipLost(hint(forward))
-        }
         RaftError::APIError(
             ClientWriteError::PreconditionFailed(_)
             | ClientWriteError::ChangeMembershipError(
@@ -418,7 +417,7 @@ fn not_changed(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Er
                 | ChangeMembershipError::UncommittedLeaderLog(_),
             ),
         ) => MembershipError::UnderWay.into(),
-        RaftError::APIError(error) => Error::Stopped(error.to_string()),
+        RaftError::APIError(error) => write_error(&error),
         RaftError::Fatal(fatal) => stopped(&fatal),
     }
 }
@@ -426,11 +425,20 @@ fn not_changed(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Er
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use openraft::errors::ForwardToLeader;
 
     use super::*;
 
     fn node(id: u64) -> NodeId {
         NodeId::new(id).expect("not 0")
+    }
+
+    #[test]
+    fn a_change_that_was_discarded_may_be_made_all_the_same() {
+        let discarded = ClientWriteError::LogEntryDiscarded(ForwardToLeader::empty());
+        let error = not_changed(RaftError::APIError(discarded));
+        assert!(matches!(error, Error::LeadershipLost(None)), "{error}");
+        assert_eq!(error.outcome(), Outcome::Unknown);
     }
 
     #[test]

@@ -290,8 +290,8 @@ fn answer(
     }
 }
 
-/// What openraft said of a write that it had been given.
-fn write_error(error: &ClientWriteError<TypeConfig>) -> Error {
+/// What openraft said of an entry that it had been given.
+pub(super) fn write_error(error: &ClientWriteError<TypeConfig>) -> Error {
     match error {
         ClientWriteError::ForwardToLeader(forward)
         | ClientWriteError::LogEntryDiscarded(forward) => {

@@ -41,6 +41,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Node {
     /// Takes a snapshot now and returns the log index that it reaches.
     pub async fn snapshot(&self, deadline: Instant) -> Result<u64, Error> {
+        let taken = timeout_at(deadline, self.take_snapshot()).await;
+        taken.unwrap_or(Err(Error::Deadline {
+            outcome: Outcome::Unknown,
+        }))
+    }
+
+    async fn take_snapshot(&self) -> Result<u64, Error> {
         let core = &self.shared.raft;
         let applied = self.shared.base.state.applied().borrow().log_index;
         let mut metrics = core.data_metrics();
@@ -68,33 +75,35 @@ impl Node {
             if let Some(index) = built.filter(|index| *index >= applied) {
                 return Ok(index);
             }
-            timeout_at(deadline, metrics.changed())
-                .await
-                .map_err(|_| Error::Deadline {
-                    outcome: Outcome::Unknown,
-                })?
-                .map_err(|_| Error::Stopped("openraft ended".to_owned()))?;
+            let ended = |_| Error::Stopped("openraft ended".to_owned());
+            metrics.changed().await.map_err(ended)?;
         }
     }
 
-    /// Works on this node's snapshots where that holds up nobody. What fails for another reason than room is the end of the node:
-    /// RocksDB refuses every later write, and what else the disk has lost nobody knows.
+    /// Works on this node's snapshots where that holds up nobody. It is seen through, however long whoever asked for it waits.
     async fn on_builder<T: Send + 'static>(
         &self,
         work: fn(&Builder) -> Result<T, storage::Error>,
     ) -> Result<T, Error> {
-        let builder = self.shared.base.builder.clone();
-        let done = tokio::task::spawn_blocking(move || work(&builder)).await;
-        let done = done.map_err(|stopped| Error::Stopped(stopped.to_string()))?;
-        done.map_err(|error| {
-            if error.is_no_space() {
-                let nodes = vec![self.shared.leadership.borrow().node.get()];
-                let only_growth = false;
-                Error::NoSpace(Shortage { nodes, only_growth })
-            } else {
-                Error::Fault(self.shared.halt(Fault::Io(error.into())))
-            }
-        })
+        let node = self.clone();
+        let work = move || {
+            let done = work(&node.shared.base.builder);
+            done.map_err(|error| node.not_built(error))
+        };
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|stopped| Error::Stopped(stopped.to_string()))?
+    }
+
+    /// What fails for another reason than room is the end of the node: RocksDB refuses every later write, and what else the disk
+    /// has lost nobody knows.
+    fn not_built(&self, error: storage::Error) -> Error {
+        if error.is_no_space() {
+            let nodes = vec![self.shared.leadership.borrow().node.get()];
+            let only_growth = false;
+            Error::NoSpace(Shortage { nodes, only_growth })
+        } else {
+            Error::Fault(self.shared.halt(Fault::Io(error.into())))
+        }
     }
 }
 

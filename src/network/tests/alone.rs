@@ -1,32 +1,42 @@
-//! What a node stands on that leads alone: a state in which nothing happens, and nobody to ask.
+//! A node that leads alone: a state in which nothing happens, and nobody to ask but one who would join.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::cluster::{Node, local};
+use super::cluster::{DEADLINE, Node, local, start, write};
 use super::store::MemoryMachine;
 use crate::network::{ElectionTimers, Error as NetworkError};
-use crate::node::{self, Base, LeaderHint, Parts, Unconfirmed};
+use crate::node::{self, Base, Error, LeaderHint, Outcome, Parts, Unconfirmed};
 use crate::proto::internal as pb;
 use crate::raft::Vote;
 use crate::state::{Fault, MemoryStore};
 use crate::storage::machine::AppliedAt;
 use crate::types::{InstanceId, LogTime, Revision, Room, StateVersion};
 
-/// See the module.
+/// Whoever is greeted.
+const NEW: u64 = 2;
+
+/// What it stands on.
 #[derive(Default)]
 pub(super) struct Alone(MemoryStore);
 
 /// The node over the Raft of `cluster`'s.
 pub(super) fn alone(cluster: &Node) -> node::Node<Alone> {
     let hour = Duration::from_secs(3600);
+    // Whatever a read asks for.
+    let applied = AppliedAt {
+        log_index: u64::MAX,
+        ..AppliedAt::default()
+    };
     node::Node::start(Parts {
         raft: cluster.raft.clone(),
         base: Alone::default(),
-        applied: watch::Sender::new(AppliedAt::default()).subscribe(),
+        applied: watch::Sender::new(applied).subscribe(),
         log_clock: Arc::clone(&cluster.clock),
         contact: cluster.contact.clone(),
         cluster: local(cluster.id).cluster,
@@ -77,9 +87,13 @@ impl Base for Alone {
         &self,
         _: &str,
         _: pb::HelloRequest,
-        patience: Duration,
+        _: Duration,
     ) -> Result<pb::HelloResponse, NetworkError> {
-        Err(NetworkError::Timeout(patience))
+        Ok(pb::HelloResponse {
+            node_id: NEW,
+            instance: Bytes::copy_from_slice(local(NEW).instance.as_bytes()),
+            ..pb::HelloResponse::default()
+        })
     }
 
     async fn ask_read_index(&self, _: &LeaderHint) -> Result<u64, Unconfirmed> {
@@ -99,4 +113,22 @@ impl Base for Alone {
     }
 
     async fn close(&self) {}
+}
+
+/// As one that was cut off would: its entry is written, and nobody says what becomes of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_change_of_the_members_that_is_not_committed_is_not_waited_for() {
+    let cluster = start(1).await.remove(0);
+    write(std::slice::from_ref(&cluster), 1).await;
+    let node = alone(&cluster);
+    let (_reached, fail) = cluster.log.break_next();
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let added = node.add_member(local(NEW).node, "new:1", deadline);
+    let added = tokio::time::timeout(DEADLINE, added).await;
+    let error = added.expect("in time").expect_err("it is not committed");
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    fail.send(()).expect("the core waits");
+    node.close().await;
+    cluster.stop().await;
 }
