@@ -11,7 +11,8 @@
 //!    a change that the other knows nothing of.
 //! 2. A node id stands for one data directory for ever. An id is only added if it is higher than every one that any
 //!    membership ever held, which is part of the state, and the membership names the directory's instance.
-//! 3. A voter is removed only if a majority of those that stay answers this leader.
+//! 3. A voter is removed only if a majority of those that stay answers this leader and has nearly all of the log: others answer as
+//!    well, and nothing is committed until they have caught up.
 //! 4. Each call may be repeated until it succeeds, by anyone and on any leader: it goes on where the last one came to.
 //! 5. A call that succeeds says so of a committed entry, also where an earlier call had appended it: no later leader lacks it.
 //!
@@ -24,7 +25,7 @@ use openraft::Instant as _;
 use openraft::alias::InstantOf;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::metrics::RaftServerMetrics;
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::raft::Precondition;
 use openraft::{EntryPayload, Membership};
 use tokio::time::{Instant, interval, timeout_at};
@@ -36,7 +37,7 @@ use crate::proto::internal as pb;
 use crate::raft::{self, LogId, Member, TypeConfig};
 use crate::types::{ClusterId, InstanceId, NodeId, StateVersion};
 
-/// How far a learner may be behind when it becomes a voter.
+/// How far a learner may be behind when it becomes a voter, and a voter that counts when another one is removed.
 const LAG_ALLOWED: u64 = 1024;
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_millis(50);
@@ -119,14 +120,14 @@ pub enum MembershipError {
     },
     /// The others would have no majority.
     #[error(
-        "without node {node} there are {voters} voters, of which {heard} answer the leader: that is no majority"
+        "without node {node} there are {voters} voters, of which {heard} answer the leader and have nearly all of its log: that is no majority"
     )]
     NoMajority {
         /// The node that was to be removed.
         node: NodeId,
         /// How many would stay.
         voters: usize,
-        /// How many of them answer.
+        /// How many of them answer, and are not far behind.
         heard: usize,
     },
 }
@@ -289,13 +290,8 @@ impl<B: Base> Node<B> {
             let (matched, behind) = {
                 let metrics = self.shared.raft.metrics();
                 let metrics = metrics.borrow_watched();
-                let matched = metrics
-                    .replication
-                    .as_ref()
-                    .and_then(|all| all.get(&id.get()));
-                let matched = matched.and_then(Option::as_ref).map(|id| id.index);
-                let last = metrics.last_log_index.map_or(0, |last| last + 1);
-                let behind = last - matched.map_or(0, |index| index + 1).min(last);
+                let matched = matched(&metrics, id.get());
+                let behind = behind(&metrics, matched);
                 (matched, behind)
             };
             if matched >= added_at && behind <= LAG_ALLOWED {
@@ -307,9 +303,8 @@ impl<B: Base> Node<B> {
         }
     }
 
-    /// Waits until a majority of those that stay has answered what they were asked from now on.
+    /// Waits until a majority of those that stay has answered what they were asked from now on, and is not far behind.
     async fn hear_majority(&self, node: NodeId, voters: &BTreeSet<u64>) -> Result<(), Error> {
-        let own = self.leadership().node.get();
         let since = InstantOf::<TypeConfig>::now();
         let heartbeat = Duration::from_millis(self.shared.raft.config().heartbeat_interval);
         let patience = heartbeat * HEARTBEATS;
@@ -319,11 +314,7 @@ impl<B: Base> Node<B> {
             let heard = {
                 let metrics = self.shared.raft.metrics();
                 let metrics = metrics.borrow_watched();
-                let heard = |id: &&u64| {
-                    let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(id));
-                    let heard = heard.and_then(Option::as_ref);
-                    **id == own || heard.is_some_and(|at| **at >= since)
-                };
+                let heard = |id: &&u64| can_commit(&metrics, **id, since);
                 voters.iter().filter(heard).count()
             };
             if 2 * heard > voters.len() {
@@ -361,6 +352,27 @@ impl<B: Base> Node<B> {
             }),
         }
     }
+}
+
+/// Whether a voter could commit entries with this leader at once, by what it has answered since then.
+fn can_commit(metrics: &RaftMetrics<TypeConfig>, id: u64, since: InstantOf<TypeConfig>) -> bool {
+    let heard = metrics.heartbeat.as_ref().and_then(|all| all.get(&id));
+    let heard = heard.and_then(Option::as_ref);
+    let answers = heard.is_some_and(|at| **at >= since);
+    let is_near = || behind(metrics, matched(metrics, id)) <= LAG_ALLOWED;
+    id == metrics.id || (answers && is_near())
+}
+
+/// Up to where another node has the log, as far as this leader knows.
+fn matched(metrics: &RaftMetrics<TypeConfig>, id: u64) -> Option<u64> {
+    let matched = metrics.replication.as_ref().and_then(|all| all.get(&id));
+    matched.and_then(Option::as_ref).map(|id| id.index)
+}
+
+/// How many entries of this log are beyond that.
+fn behind(metrics: &RaftMetrics<TypeConfig>, matched: Option<u64>) -> u64 {
+    let entries = |last: Option<u64>| last.map_or(0, |last| last + 1);
+    entries(metrics.last_log_index).saturating_sub(entries(matched))
 }
 
 /// What a node said that is to be added.
@@ -426,11 +438,41 @@ fn not_changed(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Er
 mod tests {
     use bytes::Bytes;
     use openraft::errors::ForwardToLeader;
+    use openraft::metrics::SerdeInstant;
 
     use super::*;
+    use crate::raft::Vote;
 
     fn node(id: u64) -> NodeId {
         NodeId::new(id).expect("not 0")
+    }
+
+    /// A voter whose disk is full, or that gets a snapshot, answers heartbeats all the same.
+    #[test]
+    fn a_voter_that_answers_and_has_the_log_counts_and_no_other() {
+        let now = InstantOf::<TypeConfig>::now();
+        let early = now - Duration::from_millis(1);
+        let term = Vote::new_committed(2, 1).leader_id;
+        let last = 10 * LAG_ALLOWED;
+        let mut metrics = RaftMetrics::new_initial(1);
+        let counts = |metrics: &_| [1, 2, 3].map(|id| can_commit(metrics, id, now));
+        assert_eq!(counts(&metrics), [true, false, false], "it is no leader");
+        let answered = |at| Some(SerdeInstant::new(at));
+        metrics.heartbeat = Some([(2, answered(now)), (3, answered(now))].into());
+        metrics.last_log_index = Some(last);
+        let at = |index| Some(LogId::new(term, index));
+        for (matched, is_near) in [
+            (at(last), true),
+            (at(last - LAG_ALLOWED), true),
+            (at(last - LAG_ALLOWED - 1), false),
+            (None, false),
+        ] {
+            metrics.replication = Some([(2, at(last)), (3, matched)].into());
+            assert_eq!(counts(&metrics), [true, true, is_near], "{matched:?}");
+        }
+        metrics.replication = Some([(2, at(last)), (3, at(last))].into());
+        metrics.heartbeat = Some([(2, answered(early)), (3, None)].into());
+        assert_eq!(counts(&metrics), [true, false, false], "they are silent");
     }
 
     #[test]
