@@ -5,7 +5,8 @@
 //! leader asks for something that any node can tell from memory: the vote that it holds.
 //!
 //! Invariant: a read index is used only if, at moments after its round began, as many nodes as make a majority with this one
-//! held no vote later than the one by which this node leads. A vote is a promise not to follow an earlier one, and whoever
+//! held no vote later than the one by which this node led when the round began. That one is looked up before openraft is asked for
+//! the index: it may have come to hold a later one when it answers, and what holds for the earlier vote holds for that too. A vote is a promise not to follow an earlier one, and whoever
 //! grants one holds it before it says so ([`LogStore::vote`](crate::storage::LogStore::vote)). A later leader needs the votes
 //! of a majority, so that it is elected after one of those moments, and whatever it commits is after the beginning of the
 //! round (Ongaro, *Consensus: Bridging Theory and Practice*, 6.4, where heartbeats say the same and more). That this node leads
@@ -36,25 +37,35 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(50);
 #[derive(Debug, Default)]
 pub(super) struct Preference(AtomicUsize);
 
+/// Who is to be asked, and by which vote this node leads.
+pub(super) struct Ballot {
+    vote: Vote,
+    /// `None` while the members change, and where this node is none.
+    others: Option<Vec<u64>>,
+}
+
 impl<B: Base> Shared<B> {
-    /// Whether as many nodes as make a majority with this one have promised nothing to a later leader, after this was called.
-    pub(super) async fn holds_majority(&self) -> bool {
-        let (own, vote, mut others) = {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            if membership.get_joint_config().len() != 1 {
-                return false;
-            }
-            let voters: Vec<u64> = membership.voter_ids().collect();
-            (metrics.id, metrics.vote, voters)
-        };
-        let all = others.len();
-        others.retain(|id| *id != own);
-        others.len() < all && {
-            let ask = |id| self.base.ask_vote(id);
-            hold_nothing_later(&others, &vote, &self.preference, ask).await
+    /// As it stands now.
+    pub(super) fn ballot(&self) -> Ballot {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let knows = membership.get_joint_config().len() == 1 && voters.contains(&metrics.id);
+        let others = voters.into_iter().filter(|id| *id != metrics.id);
+        Ballot {
+            vote: metrics.vote,
+            others: knows.then(|| others.collect()),
         }
+    }
+
+    /// Whether as many nodes as make a majority with this one have promised nothing to a later leader, after this was called.
+    pub(super) async fn holds_majority(&self, ballot: &Ballot) -> bool {
+        let Some(others) = &ballot.others else {
+            return false;
+        };
+        let ask = |id| self.base.ask_vote(id);
+        hold_nothing_later(others, &ballot.vote, &self.preference, ask).await
     }
 }
 

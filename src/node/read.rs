@@ -88,9 +88,11 @@ impl<B: Base> Shared<B> {
     }
 
     async fn leader_read_index(&self) -> Result<LogId, Unconfirmed> {
+        // Before the index is asked for, see `confirm`.
+        let ballot = self.ballot();
         // Of a leader whose heartbeats are answered, openraft says at once what it has committed.
         let index = self.raft.get_read_linearizer(ReadPolicy::LeaseRead);
-        let (index, is_confirmed) = tokio::join!(index, self.holds_majority());
+        let (index, is_confirmed) = tokio::join!(index, self.holds_majority(&ballot));
         if let (Ok(linearizer), true) = (&index, is_confirmed) {
             return Ok(*linearizer.read_log_id().log_id());
         }
