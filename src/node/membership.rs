@@ -132,6 +132,11 @@ pub enum MembershipError {
     },
 }
 
+/// Whether the members that a node goes by are committed.
+pub(super) fn is_committed(metrics: &RaftServerMetrics<TypeConfig>) -> bool {
+    metrics.membership_config.log_id() == metrics.committed_membership_config.log_id()
+}
+
 /// The members, and the entry that made them so.
 struct Known {
     at: Option<LogId>,
@@ -142,10 +147,10 @@ struct Known {
 impl Known {
     /// Unless another change is under way.
     fn committed(metrics: &RaftServerMetrics<TypeConfig>) -> Option<Self> {
-        let known = &metrics.membership_config;
-        if known.log_id() != metrics.committed_membership_config.log_id() {
+        if !is_committed(metrics) {
             return None;
         }
+        let known = &metrics.membership_config;
         let membership = known.membership();
         let members = membership.nodes();
         Some(Self {

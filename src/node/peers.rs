@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver as _;
 
+use super::membership::is_committed;
 use super::rounds::{PATIENCE, Unconfirmed};
 use super::{Base, LeaderHint, Leadership, Node, Raft};
 use crate::network::{
@@ -139,7 +140,7 @@ impl<B: Base> Node<B> {
         let metrics = shared.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let known = &metrics.membership_config;
-        let is_committed = known.log_id() == metrics.committed_membership_config.log_id();
+        let members_at = known.log_id().filter(|_| is_committed(&metrics));
         let members: Vec<pb::Member> = known
             .membership()
             .nodes()
@@ -159,7 +160,7 @@ impl<B: Base> Node<B> {
             instance: Bytes::copy_from_slice(shared.base.instance().as_bytes()),
             cluster_id,
             members,
-            members_at: known.log_id().filter(|_| is_committed).map(Into::into),
+            members_at: members_at.map(Into::into),
             newest_state_version: shared.base.newest_state_version().get(),
         }
     }
