@@ -8,8 +8,8 @@
 //! thousand. So a lone write waits for nobody, and under load the groups grow until what they cost no longer counts.
 //!
 //! Invariants:
-//! 1. An error that says [`Outcome::NotApplied`] was raised before openraft saw the command. Whatever openraft
-//!    itself answers, `ForwardToLeader` included, is [`Outcome::Unknown`].
+//! 1. An error that says [`Outcome::NotApplied`] was raised before the command was in any log: before openraft saw it, or by
+//!    openraft with `ForwardToLeader`, see `write_error`. Whatever else openraft answers is [`Outcome::Unknown`].
 //! 2. Commands enter openraft in the order in which they were queued.
 //! 3. The stamp is drawn once per group, from the log clock; it never decreases on one leader.
 //! 4. Groups of an earlier term hold up nobody: one of them may hang until the next leader is heard.
@@ -291,10 +291,16 @@ fn answer(
 }
 
 /// What openraft said of an entry that it had been given.
+///
+/// `ForwardToLeader` is what its core (0.10.0-alpha.37) says in place of an append: where another node leads, where this one hands
+/// over, and where it has not heard a majority for a while. Who waits for an entry that was appended is told `LogEntryDiscarded`
+/// when that entry has to give way, and such a one may be committed by the next leader all the same.
 pub(super) fn write_error(error: &ClientWriteError<TypeConfig>) -> Error {
     match error {
-        ClientWriteError::ForwardToLeader(forward)
-        | ClientWriteError::LogEntryDiscarded(forward) => {
+        ClientWriteError::ForwardToLeader(forward) => {
+            hint(forward.clone()).map_or(Error::NoLeader, Error::NotLeader)
+        }
+        ClientWriteError::LogEntryDiscarded(forward) => {
             Error::LeadershipLost(hint(forward.clone()))
         }
         other => Error::Stopped(other.to_string()),
@@ -322,7 +328,9 @@ fn ended() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Outcome;
     use super::*;
+    use crate::raft::Member;
     use crate::state::{Identity, Operation};
     use crate::types::Namespace;
 
@@ -394,6 +402,26 @@ mod tests {
         assert!(group.is_full());
         assert_eq!(group.waiters.len(), 2);
         assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn what_openraft_did_not_append_was_not_applied_and_what_it_discarded_may_be() {
+        let mut forward = ForwardToLeader::empty();
+        let refused = |forward: &ForwardToLeader<_>| {
+            write_error(&ClientWriteError::ForwardToLeader(forward.clone()))
+        };
+        let discarded = |forward: &ForwardToLeader<_>| {
+            write_error(&ClientWriteError::LogEntryDiscarded(forward.clone()))
+        };
+        assert!(matches!(refused(&forward), Error::NoLeader));
+        assert!(matches!(discarded(&forward), Error::LeadershipLost(None)));
+        forward.leader_id = Some(2);
+        forward.leader_node = Some(Member::default());
+        let (refused, discarded) = (refused(&forward), discarded(&forward));
+        assert!(matches!(&refused, Error::NotLeader(to) if to.node.get() == 2));
+        assert!(matches!(&discarded, Error::LeadershipLost(Some(to)) if to.node.get() == 2));
+        assert_eq!(refused.outcome(), Outcome::NotApplied);
+        assert_eq!(discarded.outcome(), Outcome::Unknown);
     }
 
     #[test]

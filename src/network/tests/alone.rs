@@ -8,7 +8,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::cluster::{DEADLINE, Node, local, start, write};
+use super::cluster::{DEADLINE, Node, leader, local, proposal, start, write};
+use super::stop;
 use super::store::MemoryMachine;
 use crate::network::{ElectionTimers, Error as NetworkError};
 use crate::node::{self, Base, Error, LeaderHint, Outcome, Parts, Unconfirmed};
@@ -131,4 +132,30 @@ async fn a_change_of_the_members_that_is_not_committed_is_not_waited_for() {
     fail.send(()).expect("the core waits");
     node.close().await;
     cluster.stop().await;
+}
+
+/// Until the next leader is elected, which may take a while. Nobody has the entry, so whoever may not send it twice may send it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_leader_that_hands_over_is_given_is_not_applied() {
+    let cluster = start(3).await;
+    write(&cluster, 1).await;
+    let leads = leader(&cluster).await;
+    let (old, next) = (&cluster[leads], &cluster[(leads + 1) % 3]);
+    let node = alone(old);
+    assert!(node.leadership().is_leader());
+    next.proxy.isolate(true);
+    let handing = old.raft.trigger().transfer_leader(next.id).await;
+    handing.expect("it runs");
+    let before = old.metrics().last_log_index;
+    let command = proposal("key").commands[0].clone();
+    let error = node.propose(command).await.expect_err("it hands over");
+    let is_next = |leader: &LeaderHint| leader.node.get() == next.id;
+    assert!(
+        matches!(&error, Error::NotLeader(leader) if is_next(leader)),
+        "{error}"
+    );
+    assert_eq!(error.outcome(), Outcome::NotApplied);
+    assert_eq!(old.metrics().last_log_index, before);
+    node.close().await;
+    stop(cluster).await;
 }
