@@ -300,7 +300,8 @@ impl<S: SnapshotFiles> RaftNetworkV2<C> for Peer<S> {
         rpc: VoteRequest<C>,
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        let result = self.call_vote(&rpc, option.soft_ttl()).await;
+        // A voter syncs its vote first, so it is given all the time in which openraft listens.
+        let result = self.call_vote(&rpc, option.hard_ttl()).await;
         self.told(RPCTypes::Vote, result)
     }
 
@@ -309,7 +310,7 @@ impl<S: SnapshotFiles> RaftNetworkV2<C> for Peer<S> {
         rpc: VoteRequest<C>,
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        let result = self.call_pre_vote(&rpc, option.soft_ttl()).await;
+        let result = self.call_pre_vote(&rpc, option.hard_ttl()).await;
         self.told(RPCTypes::Vote, result)
     }
 

@@ -357,8 +357,10 @@ pub fn raft_config(timers: Timers, snapshots: Snapshots) -> openraft::Config {
         cluster_name: "trolley".to_owned(),
         heartbeat_interval: millis(timers.heartbeat),
         // For openraft, the longest timeout is its lease, and a follower stands when that and a timeout are over. Who misses
-        // a leader has asked for votes long before, see `network::campaign`.
-        election_timeout_min: millis((lease / 2).max(timers.heartbeat + LEAST_DRAW)),
+        // a leader has asked for votes long before, see `network::campaign`. The shortest is also how long a candidate waits for an
+        // answer, which comes when the voter has synced its vote: where that takes longer on a majority, nobody is ever elected.
+        // So it is nearly the lease, and openraft draws from what is left.
+        election_timeout_min: millis((lease * 9 / 10).max(timers.heartbeat + LEAST_DRAW)),
         election_timeout_max: millis(lease),
         // A node that comes back from a partition must not depose a leader that is well.
         enable_pre_vote: Some(true),

@@ -502,7 +502,7 @@ impl RaftNetworkV2<C> for SimPeer {
         rpc: VoteRequest<C>,
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        let response = self.call(Request::Vote(rpc), option.soft_ttl()).await?;
+        let response = self.call(Request::Vote(rpc), option.hard_ttl()).await?;
         self.voted(response)
     }
 
@@ -511,7 +511,7 @@ impl RaftNetworkV2<C> for SimPeer {
         rpc: VoteRequest<C>,
         option: RPCOption,
     ) -> Result<VoteResponse<C>, RPCError<C>> {
-        let response = self.call(Request::PreVote(rpc), option.soft_ttl()).await?;
+        let response = self.call(Request::PreVote(rpc), option.hard_ttl()).await?;
         self.voted(response)
     }
 

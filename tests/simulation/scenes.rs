@@ -94,3 +94,11 @@ fn a_leader_that_is_killed_is_replaced_by_the_first_who_stands() {
         assert_eq!(after, before + 1, "seed {seed}");
     }
 }
+
+/// Half a lease is not enough for a vote on such disks; who waits no longer than that never hears one.
+#[test]
+fn a_leader_is_elected_though_a_vote_takes_most_of_a_lease() {
+    for seed in 1..=5 {
+        drop(Scene::found(seed, (150, 150)));
+    }
+}

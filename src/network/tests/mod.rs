@@ -8,20 +8,31 @@ mod proxy;
 mod snapshots;
 mod store;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
-use openraft::ServerState;
+use openraft::network::RPCOption;
+use openraft::raft::VoteRequest;
+use openraft::{RaftNetworkFactory as _, RaftNetworkV2 as _, ServerState};
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic_types::StatusExt as _;
 
 use self::cluster::{
     DEADLINE, LEASE, Node, converge, disk, eventually, leader, local, proposal, start, start_with,
     write,
 };
+use self::store::Files;
 use super::channel::within;
-use super::{ElectionTimers, Error, Lane, Pool, Timing, campaign, refuses_connections};
+use super::{
+    Dialer, ElectionTimers, Error, Lane, PeerRooms, Pool, Timing, campaign, refuses_connections,
+};
+use crate::clock::{Clock, LogClock};
 use crate::proto::internal as pb;
+use crate::raft::{Member, Vote};
 use crate::types::{ClusterId, InstanceId, LogTime, Room};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,6 +191,29 @@ async fn leadership_moves_on_request() {
     write(&nodes, 10).await;
     converge(&nodes).await;
     stop(nodes).await;
+}
+
+#[tokio::test]
+async fn a_voter_is_waited_for_as_long_as_openraft_does() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let member = Member {
+        address: silent.local_addr().expect("bound").to_string(),
+        instance: local(2).instance,
+    };
+    let clock = Arc::new(LogClock::new(Clock::System));
+    let pool = Pool::new(Timing::default());
+    let mut dialer = Dialer::<Files>::new(local(1), pool, clock, PeerRooms::default());
+    let mut peer = dialer.new_client(2, &member).await;
+    let patience = Duration::from_millis(300);
+    let request = || VoteRequest::new(Vote::new(1, 1), None);
+    let began = Instant::now();
+    let answer = peer.vote(request(), RPCOption::new(patience)).await;
+    assert!(answer.is_err(), "nobody votes");
+    assert!(began.elapsed() >= patience, "{:?}", began.elapsed());
+    let began = Instant::now();
+    let answer = peer.pre_vote(request(), RPCOption::new(patience)).await;
+    assert!(answer.is_err(), "nobody would");
+    assert!(began.elapsed() >= patience, "{:?}", began.elapsed());
 }
 
 /// A node that was restarted is elected by others who went on: it has heard no leader, and its wall clock is its own.
