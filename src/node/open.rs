@@ -20,7 +20,8 @@ use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
 use super::{
-    Disks, Node, Parts, Raft, recognition, snapshot, space, timekeeping, watch as watching,
+    Disks, Node, Parts, Raft, drop_overtaken, recognition, snapshot, space, timekeeping,
+    watch as watching,
 };
 use crate::clock::{Clock, LogClock};
 use crate::config::{NodeConfig, Snapshots, Timers};
@@ -198,11 +199,14 @@ impl Prepared {
             peer_rooms.clone(),
         );
         let raft_config = Arc::new(raft_config(config.timers, config.snapshots).validate()?);
+        let (mut log, mut machine) = (self.log.clone(), machine);
+        let dropped = drop_overtaken(&mut log, &mut machine).await;
+        dropped.map_err(|error| OpenError::Raft(error.to_string()))?;
         let raft = Raft::new(
             config.node_id.get(),
             raft_config,
             dialer.clone(),
-            self.log.clone(),
+            log,
             machine,
         )
         .await

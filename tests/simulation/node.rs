@@ -20,7 +20,7 @@ use trolley::config::{Snapshots, Timers};
 use trolley::network::{Error as NetworkError, LeaderContact, is_current};
 use trolley::node::{
     Base, Error, LeaderHint, MembershipError, Node, Outcome, Parts, Raft, ReadMode, Unconfirmed,
-    election_timers, raft_config,
+    drop_overtaken, election_timers, raft_config,
 };
 use trolley::proto::internal as pb;
 use trolley::raft::{LogId, Member, TypeConfig, Vote};
@@ -398,7 +398,9 @@ async fn boot(
         node: id,
         clock: Arc::clone(&log_clock),
     };
-    let held = log.clone();
+    let (mut held, mut applied) = (log.clone(), machine.clone());
+    let dropped = drop_overtaken(&mut held, &mut applied).await;
+    dropped.map_err(|error| error.to_string())?;
     let raft = Raft::new(id, config, dialer, log, machine.clone());
     let raft = raft.await.map_err(|fatal| fatal.to_string())?;
     let node = Node::start(Parts {

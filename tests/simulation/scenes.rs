@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use openraft::EntryPayload;
+use trolley::raft::{Entry, LogId, Vote};
+
+use crate::disk::{Change, Waiter, encode};
 use crate::network::STEP_MS;
 use crate::node::SimNode;
 use crate::world::World;
@@ -64,6 +68,34 @@ impl Scene {
         }
     }
 
+    /// Starts node 1, whose power went when its log had twenty entries of the first leader. A later one had put others in the place of
+    /// those from 10 on: their truncation is lost, and of what came after it this is left.
+    fn start_overtaken(applied: LogId, committed: LogId) -> Self {
+        let mut scene = Self::new(1);
+        {
+            let mut disk = scene.nodes[0].disk.lock().expect("no panic");
+            let entry = |index| {
+                let entry = Entry {
+                    log_id: id(1, index),
+                    payload: EntryPayload::Blank,
+                };
+                (index, encode(&entry))
+            };
+            for change in [
+                Change::Vote(Vote::new_committed(2, 2)),
+                Change::Append((0..=20).map(entry).collect()),
+                Change::Committed(Some(committed)),
+            ] {
+                disk.write(change, Waiter::Nobody);
+            }
+            disk.sync(3);
+            disk.state.last = Some(applied);
+        }
+        scene.nodes[0].start();
+        scene.run(1_000);
+        scene
+    }
+
     fn leader(&self) -> Option<usize> {
         self.nodes.iter().position(SimNode::leads)
     }
@@ -77,6 +109,11 @@ impl Scene {
             node.lose(id);
         }
     }
+}
+
+/// Of the leader that each term has.
+fn id(term: u64, index: u64) -> LogId {
+    LogId::new(Vote::new_committed(term, term).leader_id, index)
 }
 
 /// Voters sync a vote before they answer, and whoever stands again meanwhile throws their answers away.
@@ -101,4 +138,19 @@ fn a_leader_is_elected_though_a_vote_takes_most_of_a_lease() {
     for seed in 1..=5 {
         drop(Scene::found(seed, (150, 150)));
     }
+}
+
+#[test]
+fn what_a_later_leader_replaced_is_not_applied_because_it_committed_something() {
+    let scene = Scene::start_overtaken(id(1, 9), id(2, 12));
+    assert_eq!(scene.nodes[0].applied(), 9);
+}
+
+#[test]
+fn a_state_that_is_ahead_of_what_was_replaced_goes_on_without_it() {
+    let scene = Scene::start_overtaken(id(2, 12), id(2, 12));
+    assert_eq!(scene.nodes[0].applied(), 12);
+    let disk = scene.nodes[0].disk.lock().expect("no panic");
+    assert_eq!(disk.log.last(), Some(id(2, 12)));
+    assert_eq!(disk.log.purged, Some(id(2, 12)));
 }

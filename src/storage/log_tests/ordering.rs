@@ -36,6 +36,37 @@ async fn a_purge_beyond_the_end_is_where_the_log_goes_on() {
     close(db, log).await;
 }
 
+/// The state is further than the log, which holds entries of an earlier leader where the state has others.
+#[tokio::test]
+async fn a_log_that_is_dropped_up_to_what_is_applied_goes_on_there() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let db = open(dir.path(), node(1)).expect("new");
+    let mut log = db.log(ShardId::ZERO).expect("empty");
+    let entries: Vec<_> = (0..=20).map(|index| entry(1, index, 20)).collect();
+    append(&mut log, entries).await.expect("durable");
+    log.purge(log_id(1, 4)).await.expect("queued");
+    close(db, log).await;
+
+    let db = open(dir.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    log.truncate_after(Some(log_id(1, 4)))
+        .await
+        .expect("queued");
+    log.purge(log_id(2, 12)).await.expect("queued");
+    append(&mut log, vec![entry(3, 13, 20)])
+        .await
+        .expect("durable");
+    close(db, log).await;
+
+    let db = open(dir.path(), node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    let state = log.get_log_state().await.expect("readable");
+    assert_eq!(state.last_purged_log_id, Some(log_id(2, 12)));
+    assert_eq!(state.last_log_id, Some(log_id(3, 13)));
+    assert_eq!(read_all(&mut log).await, [encoded(&entry(3, 13, 20))]);
+    close(db, log).await;
+}
+
 #[tokio::test]
 async fn what_was_written_is_there_after_a_restart() {
     let dir = tempfile::tempdir().expect("a temporary directory");
