@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::propose::stopped;
-use super::{Base, Error, Node};
+use super::{Base, Error, Leadership, Node};
 use crate::raft;
 use crate::types::NodeId;
 
@@ -15,11 +15,11 @@ use crate::types::NodeId;
 const LAG_ALLOWED: u64 = 10_000;
 
 impl<B: Base> Node<B> {
-    /// Hands leadership to `target`, or of the voters with most room on their disks to the one whose log is most complete, and
-    /// waits until it leads.
+    /// Hands leadership to `wanted` and waits until it leads; or, of the voters with most room on their disks, to the one whose log is
+    /// most complete, and waits until any other node leads.
     pub async fn transfer_leader(
         &self,
-        target: Option<NodeId>,
+        wanted: Option<NodeId>,
         deadline: Instant,
     ) -> Result<(), Error> {
         let shared = &self.shared;
@@ -27,8 +27,9 @@ impl<B: Base> Node<B> {
         if !leadership.is_leader() {
             return Err(leadership.leader.map_or(Error::NoLeader, Error::NotLeader));
         }
-        let target = self.transfer_target(leadership.node, target)?;
-        if target == leadership.node {
+        let own = leadership.node;
+        let target = self.transfer_target(own, wanted)?;
+        if target == own {
             return Ok(());
         }
         let core = shared.raft.clone();
@@ -38,11 +39,8 @@ impl<B: Base> Node<B> {
         .await
         .map_err(|fatal| stopped(&fatal))?;
         let mut changes = shared.leadership.subscribe();
-        let led = changes.wait_for(|now| {
-            now.leader
-                .as_ref()
-                .is_some_and(|leader| leader.node == target)
-        });
+        let leader = |now: &Leadership| now.leader.as_ref().map(|leader| leader.node);
+        let led = changes.wait_for(|now| is_handed_over(own, wanted, leader(now)));
         match timeout_at(deadline, led).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::Stopped("openraft ended".to_owned())),
@@ -85,6 +83,38 @@ impl<B: Base> Node<B> {
                 last.saturating_sub(index)
             ))),
             None => Err(Error::TransferFailed("no voter is reachable".to_owned())),
+        }
+    }
+}
+
+/// Whether it is done when this node sees that leader. One that nobody asked for by name may come second: another node may hear of
+/// its votes too late, and be elected after it.
+fn is_handed_over(own: NodeId, wanted: Option<NodeId>, leader: Option<NodeId>) -> bool {
+    match wanted {
+        Some(_) => leader == wanted,
+        None => leader.is_some_and(|leader| leader != own),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_other_leader_will_do_where_none_is_named() {
+        let node = |id| NodeId::new(id).ok();
+        let done = |wanted, leader| is_handed_over(node(1).expect("not 0"), wanted, leader);
+        for (wanted, leader, expected) in [
+            (None, None, false),
+            (None, node(1), false),
+            (None, node(2), true),
+            (None, node(3), true),
+            (node(2), None, false),
+            (node(2), node(1), false),
+            (node(2), node(2), true),
+            (node(2), node(3), false),
+        ] {
+            assert_eq!(done(wanted, leader), expected, "{wanted:?} {leader:?}");
         }
     }
 }
