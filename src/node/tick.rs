@@ -51,6 +51,22 @@ impl Checkpoints {
             revision: Revision::default(),
         }
     }
+
+    /// Whether one is proposed now: not while nothing changes, and not often.
+    fn are_due(&mut self, revision: Revision) -> bool {
+        let is_due = self.at.elapsed() >= CHECKPOINT_PERIOD && self.revision != revision;
+        if is_due {
+            let at = Instant::now();
+            *self = Self { at, revision };
+        }
+        is_due
+    }
+
+    /// What a leader with this state proposes, where something may be swept or not.
+    fn tick(&mut self, header: pb::StateHeader, sweep: bool) -> Option<Command> {
+        let checkpoint = self.are_due(Revision::new(header.revision));
+        (sweep || checkpoint).then(|| tick(checkpoint, header.checkpoint.filter(|_| checkpoint)))
+    }
 }
 
 impl<B: Base> Shared<B> {
@@ -61,20 +77,8 @@ impl<B: Base> Shared<B> {
     fn due_tick(self: &Arc<Self>, checkpoints: &mut Checkpoints) -> Option<Command> {
         let header = self.base.header();
         let now = self.log_clock.now(LogTime::from_millis(header.log_time));
-        let sweep = self
-            .base
-            .next_deadline()
-            .is_some_and(|deadline| deadline <= now);
-        let revision = Revision::new(header.revision);
-        let checkpoint =
-            checkpoints.at.elapsed() >= CHECKPOINT_PERIOD && checkpoints.revision != revision;
-        if checkpoint {
-            *checkpoints = Checkpoints {
-                at: Instant::now(),
-                revision,
-            };
-        }
-        (sweep || checkpoint).then(|| tick(checkpoint, header.checkpoint.filter(|_| checkpoint)))
+        let deadline = self.base.next_deadline();
+        checkpoints.tick(header, deadline.is_some_and(|deadline| deadline <= now))
     }
 }
 
@@ -84,4 +88,47 @@ fn tick(checkpoint: bool, expect: Option<pb::DigestCheckpoint>) -> Command {
         Identity::Anonymous,
         Operation::Tick { checkpoint, expect },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(revision: u64) -> pb::StateHeader {
+        pb::StateHeader {
+            revision,
+            checkpoint: Some(pb::DigestCheckpoint::default()),
+            ..pb::StateHeader::default()
+        }
+    }
+
+    /// Whether it makes a checkpoint, and whether it says what the last one was; `None` where nothing is proposed.
+    fn proposed(tick: Option<Command>) -> Option<(bool, bool)> {
+        match tick?.operation {
+            Operation::Tick { checkpoint, expect } => Some((checkpoint, expect.is_some())),
+            other => panic!("{other:?} is no tick"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_written_is_compared_after_a_while_and_only_once() {
+        let mut checkpoints = Checkpoints::new();
+        let mut tick = |revision, sweep| proposed(checkpoints.tick(header(revision), sweep));
+        assert_eq!(tick(1, false), None, "it is early");
+        assert_eq!(tick(1, true), Some((false, false)), "there is a sweep");
+        tokio::time::advance(CHECKPOINT_PERIOD).await;
+        assert_eq!(tick(1, false), Some((true, true)));
+        assert_eq!(tick(2, false), None, "it is early again");
+        tokio::time::advance(CHECKPOINT_PERIOD).await;
+        assert_eq!(tick(1, false), None, "nothing was written");
+        assert_eq!(tick(1, true), Some((false, false)));
+        assert_eq!(tick(2, true), Some((true, true)), "both at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_empty_state_is_not_compared() {
+        let mut checkpoints = Checkpoints::new();
+        tokio::time::advance(CHECKPOINT_PERIOD).await;
+        assert!(checkpoints.tick(header(0), false).is_none());
+    }
 }
