@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::metrics::RaftDataMetrics;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ use super::periodic::Periodic;
 use super::propose::stopped;
 use super::{Base, Error, Node, Outcome, Shortage};
 use crate::config::Snapshots;
-use crate::raft;
+use crate::raft::{self, TypeConfig};
 use crate::state::Fault;
 use crate::storage;
 use crate::storage::snapshot::Builder;
@@ -196,10 +197,12 @@ impl<B: Base> Node<B> {
     /// Whether the log was purged beyond the last snapshot.
     #[must_use]
     pub fn has_gap(&self) -> bool {
-        let metrics = self.shared.raft.data_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.purged > metrics.snapshot
+        has_gap(&self.shared.raft.data_metrics().borrow_watched())
     }
+}
+
+fn has_gap(metrics: &RaftDataMetrics<TypeConfig>) -> bool {
+    metrics.purged > metrics.snapshot
 }
 
 impl Node {
@@ -223,10 +226,11 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::{LogId, Vote};
 
-    #[tokio::test(start_paused = true)]
-    async fn a_log_that_was_purged_beyond_the_last_snapshot_makes_one_due() {
-        let mut schedule = Schedule {
+    /// A snapshot was taken just now.
+    fn schedule() -> Schedule {
+        Schedule {
             trigger: Snapshots {
                 log_bytes: 1 << 30,
                 interval: Duration::from_secs(3600),
@@ -235,8 +239,12 @@ mod tests {
             last: Instant::now(),
             retry_at: None,
             was_short: false,
-        };
-        let quiet = || Look {
+        }
+    }
+
+    /// There is time, and room.
+    fn quiet() -> Look {
+        Look {
             unsaved: true,
             gap: false,
             grown: 1,
@@ -247,12 +255,57 @@ mod tests {
                 floor: 1 << 30,
                 ballast: 0,
             },
-        };
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_was_purged_beyond_the_last_snapshot_makes_one_due() {
+        let mut schedule = schedule();
         assert!(!schedule.is_due(&quiet()), "there is time");
         let gap = Look {
             gap: true,
             ..quiet()
         };
         assert!(schedule.is_due(&gap));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_grew_or_is_old_makes_one_due() {
+        let mut schedule = schedule();
+        let trigger = schedule.trigger;
+        let grown = Look {
+            grown: trigger.log_bytes,
+            ..quiet()
+        };
+        assert!(schedule.is_due(&grown));
+        tokio::time::advance(trigger.interval - Duration::from_millis(1)).await;
+        assert!(!schedule.is_due(&quiet()), "there is time");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(schedule.is_due(&quiet()));
+        let saved = Look {
+            unsaved: false,
+            ..grown
+        };
+        assert!(!schedule.is_due(&saved), "nothing was applied since");
+    }
+
+    #[test]
+    fn a_gap_is_a_purge_beyond_the_last_snapshot() {
+        let id = |index| Some(LogId::new(Vote::new_committed(1, 1).leader_id, index));
+        for (purged, snapshot, expected) in [
+            (None, None, false),
+            (None, id(5), false),
+            (id(5), id(5), false),
+            (id(4), id(5), false),
+            (id(6), id(5), true),
+            (id(6), None, true),
+        ] {
+            let metrics = RaftDataMetrics {
+                purged,
+                snapshot,
+                ..RaftDataMetrics::default()
+            };
+            assert_eq!(has_gap(&metrics), expected, "{purged:?} {snapshot:?}");
+        }
     }
 }
