@@ -98,3 +98,53 @@ impl End for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage;
+    use crate::types::{ClusterId, NodeId};
+
+    #[test]
+    fn a_full_disk_has_an_exit_code_of_its_own_whoever_met_it() {
+        let code = |error: Error| error.exit_code();
+        // The system's own words for no space, and for a quota that is used up.
+        for errno in [28, 122] {
+            let met = || io::Error::from_raw_os_error(errno);
+            let text = || format!("while it wrote: {}", met());
+            assert_eq!(code(Stopped::met(text()).into()), 8, "{}", text());
+            assert_eq!(code(OpenError::Raft(text()).into()), 8, "{}", text());
+            let storage = storage::Error::Io {
+                action: "write",
+                path: "a file".into(),
+                source: Arc::new(met()),
+            };
+            assert_eq!(code(OpenError::Storage(storage).into()), 8, "{}", text());
+        }
+    }
+
+    #[test]
+    fn every_other_end_has_the_code_of_the_table() {
+        let code = |error: Error| error.exit_code();
+        let fault = || "the checksum does not match".to_owned();
+        assert_eq!(code(Stopped::met(fault()).into()), 5);
+        assert_eq!(code(OpenError::Raft(fault()).into()), 5);
+        assert_eq!(code(OpenError::Storage(storage::Error::Stopped).into()), 3);
+        let unreadable = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(code(OpenError::Log(unreadable).into()), 3);
+        let cluster = |byte| ClusterId::new([byte; 16]);
+        let unknown = || BootstrapError::NotAMember {
+            cluster: cluster(1),
+            node: NodeId::new(4).expect("not 0"),
+        };
+        assert_eq!(code(OpenError::Bootstrap(unknown()).into()), 6);
+        assert_eq!(code(Stopped::Disowned(Arc::new(unknown())).into()), 6);
+        let foreign = BootstrapError::ForeignCluster {
+            own: cluster(1),
+            theirs: cluster(2),
+        };
+        assert_eq!(code(Stopped::Disowned(Arc::new(foreign)).into()), 7);
+    }
+}
