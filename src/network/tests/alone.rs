@@ -159,3 +159,19 @@ async fn what_a_leader_that_hands_over_is_given_is_not_applied() {
     node.close().await;
     stop(cluster).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_is_shut_down_takes_no_writes() {
+    let cluster = start(1).await.remove(0);
+    write(std::slice::from_ref(&cluster), 1).await;
+    let node = alone(&cluster);
+    let command = || proposal("key").commands[0].clone();
+    // The machine here says nothing in reply.
+    let taken = node.propose(command()).await;
+    assert!(!matches!(taken, Err(Error::Draining)), "{taken:?}");
+    node.start_drain();
+    let error = node.propose(command()).await.expect_err("it drains");
+    assert!(matches!(error, Error::Draining), "{error}");
+    node.close().await;
+    cluster.stop().await;
+}
