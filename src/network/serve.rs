@@ -527,3 +527,28 @@ fn check_position(vote: Vote, last: Option<LogId>, committed: Option<LogId>) -> 
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_snapshot_that_its_sender_can_have_is_installed() {
+        let leader = |term| Vote::new_committed(term, 1);
+        let at = |term, index| Some(LogId::new(leader(term).leader_id, index));
+        for (vote, last, committed, is_taken) in [
+            (leader(3), at(2, 20), None, true),
+            (leader(3), at(3, 20), at(2, 19), true),
+            (leader(3), at(2, 20), at(2, 20), true),
+            (leader(3), at(2, 15), at(2, 20), true),
+            (leader(3), None, None, false),
+            (Vote::new(3, 1), at(2, 20), None, false),
+            (leader(3), at(4, 20), None, false),
+            (leader(3), at(3, 20), at(2, 20), false),
+            (leader(3), at(3, 19), at(2, 20), false),
+        ] {
+            let checked = check_position(vote, last, committed);
+            assert_eq!(checked.is_ok(), is_taken, "{vote} {last:?} {committed:?}");
+        }
+    }
+}

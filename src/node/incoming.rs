@@ -89,3 +89,70 @@ fn blame(error: Error) -> io::Error {
     };
     io::Error::new(kind, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::types::{ClusterId, Room, ShardId};
+
+    const CLUSTER: [u8; 16] = [7; 16];
+    const FLOOR: u64 = 4000;
+
+    fn manifest(size: u64) -> pb::SnapshotManifest {
+        pb::SnapshotManifest {
+            format: 1,
+            cluster_id: Bytes::from_static(&CLUSTER),
+            last_log_id: Some(pb::LogId::default()),
+            files: vec![pb::SnapshotFile {
+                name: "file".to_owned(),
+                size,
+                checksum: Bytes::from_static(&[0; 16]),
+            }],
+            ..pb::SnapshotManifest::default()
+        }
+    }
+
+    /// Of a node whose disk has so much free.
+    fn incoming(data_dir: &Path, free: u64) -> Incoming {
+        let dir = ShardDir::new(data_dir, ClusterId::new(CLUSTER), ShardId::ZERO);
+        std::fs::create_dir_all(dir.path()).expect("writable");
+        let disk = DiskSpace {
+            room: Room::Ample,
+            free,
+            floor: FLOOR,
+            ballast: 0,
+        };
+        Incoming::new(dir, watch::Sender::new(disk).subscribe())
+    }
+
+    #[test]
+    fn a_snapshot_is_begun_where_it_leaves_a_reserve() {
+        let data_dir = tempfile::tempdir().expect("a temporary directory");
+        let reserve = FLOOR / RESERVE_PARTS;
+        let begun = |free| incoming(data_dir.path(), free).begin(manifest(10));
+        let refused = begun(reserve + 9).expect_err("it would not fit");
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        let mut sink = begun(reserve + 10).expect("it fits");
+        SnapshotSink::write(&mut sink, 0, 0, b"half").expect("written");
+        drop(sink);
+        begun(reserve + 6).expect("what is there takes no more");
+    }
+
+    #[test]
+    fn whoever_sent_something_else_is_told_from_a_disk_that_failed() {
+        let data_dir = tempfile::tempdir().expect("a temporary directory");
+        let incoming = incoming(data_dir.path(), 1 << 30);
+        let foreign = pb::SnapshotManifest {
+            cluster_id: Bytes::from_static(&[8; 16]),
+            ..manifest(4)
+        };
+        let refused = incoming.begin(foreign).expect_err("of another cluster");
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        let mut sink = incoming.begin(manifest(4)).expect("there is room");
+        SnapshotSink::write(&mut sink, 0, 0, b"data").expect("written");
+        let damaged = SnapshotSink::finish(sink).expect_err("not what was announced");
+        assert_eq!(damaged.kind(), io::ErrorKind::InvalidData);
+    }
+}
