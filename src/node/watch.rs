@@ -252,6 +252,38 @@ impl Isolation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Clock, LogClock};
+    use crate::proto::v1;
+    use crate::types::{ClusterId, NodeId};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_isolated_when_it_has_neither_heard_a_leader_nor_led_for_a_while() {
+        let contact = LeaderContact::new(Arc::new(LogClock::new(Clock::manual(0))));
+        let mut isolation = Isolation::new(contact.clone());
+        let mut leadership = Leadership {
+            cluster: ClusterId::new([7; 16]),
+            node: NodeId::new(1).expect("not 0"),
+            term: 1,
+            leader: None,
+            role: v1::Role::Follower,
+        };
+        let moment = Duration::from_millis(1);
+        tokio::time::advance(ISOLATED_AFTER).await;
+        isolation.look(&leadership);
+        assert!(!isolation.is_isolated(), "not yet");
+        tokio::time::advance(moment).await;
+        isolation.look(&leadership);
+        assert!(isolation.is_isolated());
+        contact.heard(2);
+        isolation.look(&leadership);
+        assert!(!isolation.is_isolated(), "it heard a leader");
+        tokio::time::advance(ISOLATED_AFTER + moment).await;
+        isolation.look(&leadership);
+        assert!(isolation.is_isolated());
+        leadership.role = v1::Role::Leader;
+        isolation.look(&leadership);
+        assert!(!isolation.is_isolated(), "it leads");
+    }
 
     #[test]
     fn few_watchers_are_told_at_once_and_many_soon() {
