@@ -33,6 +33,9 @@ async fn wait_for_writes(client: &Client) {
     .await;
 }
 
+/// A key, and the request that puts it.
+const RETRIED: &str = "retried";
+
 /// What a test wrote before disks were full.
 struct Written {
     keys: BTreeMap<String, u64>,
@@ -48,6 +51,9 @@ async fn write(client: &Client) -> Written {
         let put = client.keys().put(&key, "v".repeat(1000)).send().await;
         keys.insert(key, put.expect("there is room").mod_revision);
     }
+    let first = client.keys().put(RETRIED, "v").request_id(RETRIED);
+    let first = first.send().await.expect("there is room");
+    assert!(!first.replayed);
     let create = || {
         client
             .sessions()
@@ -116,6 +122,9 @@ async fn grow(client: &Client, written: &Written) {
     })
     .await;
     refusal(keys.put("new", "v").send().await);
+    // One that was applied has its reply.
+    let again = keys.put(RETRIED, "v").request_id(RETRIED).send().await;
+    assert!(again.expect("it was acknowledged").replayed);
     refusal(keys.increment("stock", 1).send().await);
     refusal(sessions.create().send().await);
     refusal(sessions.update(&written.token).set("a", "b").send().await);

@@ -404,3 +404,38 @@ pub(super) fn interleave(
     })
     .boxed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::internal as pb;
+
+    #[tokio::test]
+    async fn each_command_gets_its_own_answer() {
+        let reply = |replayed| {
+            let reply = pb::Reply::default();
+            Ok(Reply { reply, replayed })
+        };
+        let replies = stream::iter([reply(false), reply(true)]).boxed();
+        let admission = Admission::Without(Shortage {
+            nodes: vec![1, 2],
+            only_growth: true,
+        });
+        let answers = interleave(vec![true, false, true], replies, admission);
+        let answers: Vec<_> = answers.collect().await;
+        assert!(
+            matches!(
+                &answers[..],
+                [
+                    Ok(Reply {
+                        replayed: false,
+                        ..
+                    }),
+                    Err(Error::NoSpace(_)),
+                    Ok(Reply { replayed: true, .. }),
+                ]
+            ),
+            "{answers:?}"
+        );
+    }
+}
