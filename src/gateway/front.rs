@@ -24,7 +24,7 @@ use tracing::Instrument as _;
 use super::App;
 use super::auth::{Caller, Refusal};
 use super::problem::Problem;
-use super::protect::{Class, secure};
+use super::protect::{Class, Party, network, secure};
 
 /// Names a request in logs, here and at the load balancer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -114,8 +114,11 @@ async fn identify(
         Problem::unauthenticated()
     })?;
     let namespace = caller.namespace.as_str().to_owned();
-    let user = (namespace.clone(), caller.user.as_str().to_owned());
-    if !app.user_rates.take(&user) || !app.namespace_rates.take(&namespace) {
+    let party = Party::User {
+        namespace: namespace.clone(),
+        user: caller.user.as_str().to_owned(),
+    };
+    if !app.rates.take(&party) || !app.namespace_rates.take(&namespace) {
         app.metrics.limited();
         return Err(limited());
     }
@@ -123,7 +126,7 @@ async fn identify(
 }
 
 /// Whoever calls too often is told so.
-pub fn limited() -> Problem {
+fn limited() -> Problem {
     let detail = "too many requests of this caller: wait";
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail).retryable()
 }
@@ -158,8 +161,13 @@ pub fn address(request: &Request, forwarded: bool) -> Option<IpAddr> {
     peer.map(|peer| peer.0.ip())
 }
 
-/// The same places for what needs no token.
+/// The same places for what needs no token, and a rate for each network that it is asked from.
 pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let party = Party::Network(network(address(&request, app.protection.forwarded_for)));
+    if !app.rates.take(&party) {
+        app.metrics.limited();
+        return limited().into_response();
+    }
     let route = request.extensions().get::<MatchedPath>();
     let class = Class::of(request.method(), route.map_or("none", MatchedPath::as_str));
     admitted(&app, class, next.run(request)).await

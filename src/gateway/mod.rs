@@ -55,7 +55,7 @@ pub use serve::{run, serve};
 use self::accounts::Hashing;
 use self::auth::{Keyring, Verifier};
 use self::metrics::Metrics;
-use self::protect::{Admission, Rates};
+use self::protect::{Admission, Party, Rates};
 use self::ready::Readiness;
 use self::shop::Shop;
 use crate::client::{Client, ClientConfig};
@@ -72,7 +72,7 @@ pub(crate) struct App {
     verifier: Verifier,
     metrics: Metrics,
     admission: Admission,
-    user_rates: Rates<(String, String)>,
+    rates: Rates<Party>,
     namespace_rates: Rates<String>,
     refusal_rates: Rates<IpAddr>,
     readiness: Readiness,
@@ -97,7 +97,7 @@ impl App {
         let metrics = Metrics::new();
         let shop = config.shop.as_ref().map(|shop| {
             let hashing = Hashing::new(metrics.passwords_hashed.clone());
-            Shop::new(&client, hashing, shop, protection.rate_per_user)
+            Shop::new(&client, hashing, shop)
         });
         Ok(Arc::new(Self {
             client,
@@ -105,7 +105,7 @@ impl App {
             keyring,
             metrics,
             admission: Admission::new(protection.max_requests),
-            user_rates: Rates::new(protection.rate_per_user),
+            rates: Rates::new(protection.rate_per_user),
             namespace_rates: Rates::new(protection.rate_per_namespace),
             refusal_rates: Rates::new(protection.rate_of_refusals),
             readiness: Readiness::default(),
@@ -127,7 +127,7 @@ impl App {
         let router = api
             .merge(shop.unwrap_or_default())
             .merge(ready::routes())
-            .merge(openapi::routes(document))
+            .merge(openapi::routes(document, &self))
             .layer(from_fn_with_state(Arc::clone(&self), front::observe));
         let router = match cors(&self.protection) {
             Some(cors) => router.layer(cors),

@@ -8,7 +8,6 @@
 //! A window begins with its first attempt. All counters of an attempt go up in one transaction, or none does, and a form that is
 //! sent again is counted once. One with another password is another attempt, whatever it says of itself.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -73,34 +72,4 @@ fn too_many() -> Problem {
     let minutes = limits::ATTEMPTS_WINDOW_MS / 60_000;
     let detail = format!("too many attempts: wait {minutes} minutes");
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_ATTEMPTS", detail)
-}
-
-/// Whoever has one address of IPv6 has as many as there are in its network.
-pub fn network(address: Option<IpAddr>) -> String {
-    match address {
-        None => "unknown".to_owned(),
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => {
-            if let Some(mapped) = address.to_ipv4_mapped() {
-                return mapped.to_string();
-            }
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_is_counted_as_one() {
-        let of = |text: &str| network(text.parse().ok());
-        assert_eq!(of("10.0.0.9"), "10.0.0.9");
-        assert_eq!(of("::ffff:10.0.0.9"), "10.0.0.9");
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
-        assert_eq!(of("2001:db8:1:2::7"), of("2001:db8:1:2:3:4:5:6"));
-        assert_eq!(of(""), "unknown");
-    }
 }

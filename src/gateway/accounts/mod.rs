@@ -31,7 +31,6 @@ mod record;
 
 use http::StatusCode;
 
-pub use self::attempts::network;
 pub use self::credentials::{Address, Password};
 pub use self::derived::derive;
 pub use self::hashing::Hashing;

@@ -26,7 +26,7 @@ impl Class {
         match last {
             "keys" | "sessions" | "orders" if method == Method::GET => Self::Touch,
             "freeze" | "release" | "orders" | "transactions" => Self::Checkout,
-            "touch" | "watch" => Self::Touch,
+            "touch" | "watch" | "openapi.json" | "docs" | "{file}" => Self::Touch,
             _ => Self::Cart,
         }
     }
@@ -129,6 +129,8 @@ mod tests {
             (Method::GET, "/v1/users/{user}/sessions", Class::Touch),
             (Method::POST, "/v1/sessions/current/touch", Class::Touch),
             (Method::GET, "/v1/watch", Class::Touch),
+            (Method::GET, "/docs/{file}", Class::Touch),
+            (Method::GET, "/openapi.json", Class::Touch),
         ];
         for (method, route, class) in table {
             assert_eq!(Class::of(&method, route), class, "{method} {route}");

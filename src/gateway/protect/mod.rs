@@ -5,8 +5,10 @@
 
 mod admission;
 mod headers;
+mod party;
 mod rates;
 
 pub use self::admission::{Admission, Class};
 pub use self::headers::secure;
+pub use self::party::{Party, network};
 pub use self::rates::Rates;

@@ -276,6 +276,62 @@ async fn who_calls_too_often_waits_and_nobody_else_does() {
     bob.get("/v1/carts/me", &[]).await.ok();
 }
 
+/// The largest file of the pages that show the document.
+const BUNDLE: &str = "/docs/swagger-ui-bundle.js";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_pages_and_never_reads_them_costs_little() {
+    const READERS: usize = 100;
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &[]).await;
+    let stranger = gateway.caller("");
+    let bundle = stranger.get(BUNDLE, &[]).await.ok();
+    let before = memory_kb(gateway.pid());
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let stream = TcpStream::connect(gateway.address()).await;
+        let mut stream = stream.expect("it listens");
+        let request = format!("GET {BUNDLE} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let asked = stream.write_all(request.as_bytes()).await;
+        asked.expect("it is taken");
+        let mut start = [0; 12];
+        let answered = stream.read_exact(&mut start).await;
+        answered.expect("it is answered");
+        assert_eq!(&start, b"HTTP/1.1 200");
+        readers.push(stream);
+    }
+    let taken = memory_kb(gateway.pid()).saturating_sub(before);
+    let copies = (READERS * bundle.text.len()) as u64 >> 10;
+    assert!(
+        taken < copies / 4,
+        "{taken} KiB, and {copies} KiB would be copies"
+    );
+    drop(readers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_pages_too_often_waits() {
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &["--rate-per-user", "5"]).await;
+    let stranger = gateway.caller("");
+    for path in [BUNDLE, "/docs", "/openapi.json"] {
+        let mut last = stranger.get(path, &[]).await;
+        for _ in 0..50 {
+            if last.status == 429 {
+                break;
+            }
+            last = stranger.get(path, &[]).await;
+        }
+        assert_eq!((last.status.as_u16(), last.reason()), (429, "RATE_LIMITED"));
+    }
+    // Users have rates of their own.
+    gateway
+        .user("ada", EVERYTHING)
+        .get("/v1/carts/me", &[])
+        .await
+        .ok();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_origins_may_call_only_if_they_are_named() {
     let cluster = Cluster::start(1, &[]).await;
