@@ -160,7 +160,9 @@ impl Verifier {
             .filter(|algorithm| self.tokens.algorithms.contains(algorithm))
             .ok_or(Refusal::Algorithm)?;
         let id = header.kid.as_deref();
-        let Known { keys, generation } = self.keyring.known_with(id, algorithm).await;
+        let Known {
+            keys, generation, ..
+        } = self.keyring.known_with(id, algorithm).await;
         let keys = keys.ok_or(Refusal::Key)?;
         let mut validation = Validation::new(header.alg);
         // These are checked below, against the one clock that there is.
