@@ -50,8 +50,8 @@ pub struct GatewayArgs {
     )]
     pub listen: String,
 
-    /// File with the keys that tokens are checked with: a JWK set, a public key as PEM, or a secret of at least 32 bytes
-    /// for HS256. It is read again now and then, and when a token names a key that is not in it.
+    /// File with the keys that tokens are checked with: a JWK set, a public key as PEM, or, where --jwt-algorithms is HS256
+    /// alone, a secret of at least 32 bytes. It is read again now and then, and when a token names a key that is not in it.
     #[arg(
         long,
         env = "TROLLEY_JWT_KEYS",

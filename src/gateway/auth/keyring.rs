@@ -169,7 +169,7 @@ mod tests {
     }
 
     fn keyring(place: KeyPlace, min_age: Duration) -> Keyring {
-        let source = Source::new(place).expect("it needs nothing");
+        let source = Source::new(place, &[JwtAlgorithm::EdDsa]).expect("it needs nothing");
         Keyring::new(source, Duration::from_secs(300), min_age)
     }
 
