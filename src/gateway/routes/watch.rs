@@ -417,6 +417,7 @@ async fn watch(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Problem> {
     let wanted = Wanted::new(&call, &query).await?;
+    call.no_condition()?;
     let place = Place::new(Arc::clone(&app))?;
     let last = super::call::number(&headers, LAST_EVENT_ID)?;
     let behind_last = last.map(|last| last.get().saturating_add(1));
