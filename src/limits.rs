@@ -288,6 +288,8 @@ pub const ATTEMPTS_PER_ACCOUNT_AND_NETWORK: i64 = 10;
 pub const ATTEMPTS_PER_ACCOUNT: i64 = 50;
 /// Attempts of other browsers at one network address, as anybody.
 pub const ATTEMPTS_PER_NETWORK: i64 = 100;
+/// How often the form of one attempt may be sent again: more often than a page does by itself when answers are lost.
+pub const ATTEMPTS_SENT_AGAIN: i64 = 16;
 /// That window, from its first attempt on.
 pub const ATTEMPTS_WINDOW_MS: u64 = 10 * 60 * 1000;
 /// How long a browser that was logged in is known.
