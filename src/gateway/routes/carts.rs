@@ -130,8 +130,7 @@ impl TryFrom<LineName> for LineRef {
 async fn get(call: Call, At(owner): At<Owner>) -> Result<Answer<Cart>, Problem> {
     call.allow(Scope::CartRead)?;
     let seen = call.seen()?;
-    let owner = owner.resolve(&call).await?;
-    let cart = call.client.carts().get(&owner).send().await?;
+    let cart = owner.read(&call).await?;
     let tag = Tag::of_cart(&cart);
     Ok(Answer::of(cart, Cart::from).unless_seen(seen, tag))
 }
