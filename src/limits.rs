@@ -245,6 +245,10 @@ pub const HTTP_BODY_BYTES: usize = 2 << 20;
 pub const HTTP_HEADER_BYTES: usize = 32 << 10;
 /// And how many.
 pub const HTTP_HEADERS: usize = 64;
+/// Of a gateway's places for requests and for event streams, one party holds one part of so many.
+pub const SHARE_PARTS: usize = 8;
+/// How long an event stream of a gateway goes on.
+pub const STREAM_LIFE_MS: u64 = 3600 * 1000;
 /// Longest `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Longest token that a gateway looks at.

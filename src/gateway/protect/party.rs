@@ -2,19 +2,24 @@
 
 use std::net::IpAddr;
 
-/// Whoever has a rate of its own: users who show tokens, and networks from which people come who show none, because those
-/// could be anybody, as often as they like.
+use crate::gateway::auth::Caller;
+use crate::types::{Namespace, UserId};
+
+/// Whoever has a rate, and a share of what all share: users who show tokens, and networks from which people come who show
+/// none, because those could be anybody, as often as they like.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Party {
     /// A user of a namespace.
-    User {
-        /// Where.
-        namespace: String,
-        /// Who.
-        user: String,
-    },
+    User(Namespace, UserId),
     /// As [`network`] names it.
     Network(String),
+}
+
+impl Party {
+    /// Whoever shows this token.
+    pub fn of(caller: &Caller) -> Self {
+        Self::User(caller.namespace.clone(), caller.user.clone())
+    }
 }
 
 /// Whoever has one address of IPv6 has as many as there are in its network.
