@@ -245,6 +245,10 @@ pub const HTTP_BODY_BYTES: usize = 2 << 20;
 pub const HTTP_HEADER_BYTES: usize = 32 << 10;
 /// And how many.
 pub const HTTP_HEADERS: usize = 64;
+/// Of a gateway's places for requests and for event streams, one party holds one part of so many.
+pub const SHARE_PARTS: usize = 8;
+/// How long an event stream of a gateway goes on.
+pub const STREAM_LIFE_MS: u64 = 3600 * 1000;
 /// Longest `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// Longest token that a gateway looks at.
@@ -288,6 +292,8 @@ pub const ATTEMPTS_PER_ACCOUNT_AND_NETWORK: i64 = 10;
 pub const ATTEMPTS_PER_ACCOUNT: i64 = 50;
 /// Attempts of other browsers at one network address, as anybody.
 pub const ATTEMPTS_PER_NETWORK: i64 = 100;
+/// How often the form of one attempt may be sent again: more often than a page does by itself when answers are lost.
+pub const ATTEMPTS_SENT_AGAIN: i64 = 16;
 /// That window, from its first attempt on.
 pub const ATTEMPTS_WINDOW_MS: u64 = 10 * 60 * 1000;
 /// How long a browser that was logged in is known.

@@ -13,18 +13,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::App;
 use super::auth::{Caller, Refusal};
 use super::problem::Problem;
-use super::protect::{Class, secure};
+use super::protect::{Class, Party, Shed, network, secure};
 
 /// Names a request in logs, here and at the load balancer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -33,8 +35,23 @@ const REQUEST_ID_BYTES: usize = 64;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// Whoever is at the other end of the connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Closes the connection when it is cancelled.
+    pub connection: CancellationToken,
+}
+
+impl FromRequestParts<Arc<App>> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Problem> {
+        // Whoever reads requests has put it there.
+        let peer = parts.extensions.get::<Self>().cloned();
+        peer.ok_or_else(Problem::no_route)
+    }
+}
 
 /// Gives a request its id and its span, and counts what became of it.
 pub async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -80,11 +97,16 @@ async fn let_in(app: &App, class: Class, mut request: Request, next: Next) -> Re
         return next.run(request).await;
     }
     let address = address(&request, app.protection.forwarded_for);
-    match identify(app, address, bearer(request.headers())).await {
-        Ok(caller) => request.extensions_mut().insert(caller),
+    let caller = match identify(app, address, bearer(request.headers())).await {
+        Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };
-    admitted(app, class, next.run(request)).await
+    let party = Party::of(&caller);
+    if !app.rates.take(&party) || !app.namespace_rates.take(&caller.namespace) {
+        return limited(app).into_response();
+    }
+    request.extensions_mut().insert(caller);
+    admitted(app, class, party, next.run(request)).await
 }
 
 async fn identify(
@@ -98,33 +120,26 @@ async fn identify(
             // Whoever keeps trying bad tokens waits, whatever the next one is. Others with the same address go on, with
             // tokens that were good before.
             None if address.is_some_and(|address| !app.refusal_rates.has(&address)) => {
-                app.metrics.limited();
-                return Err(limited());
+                return Err(limited(app));
             }
             None => app.verifier.caller(token).await,
         },
         Err(refusal) => Err(refusal),
     };
-    let caller = caller.map_err(|refusal| {
+    caller.map_err(|refusal| {
         app.metrics.refused(refusal);
         tracing::debug!(reason = refusal.name(), "a token was refused");
         if let Some(address) = &address {
             app.refusal_rates.take(address);
         }
         Problem::unauthenticated()
-    })?;
-    let namespace = caller.namespace.as_str().to_owned();
-    let user = (namespace.clone(), caller.user.as_str().to_owned());
-    if !app.user_rates.take(&user) || !app.namespace_rates.take(&namespace) {
-        app.metrics.limited();
-        return Err(limited());
-    }
-    Ok(caller)
+    })
 }
 
 /// Whoever calls too often is told so.
-pub fn limited() -> Problem {
-    let detail = "too many requests of this caller: wait";
+fn limited(app: &App) -> Problem {
+    app.metrics.limited();
+    let detail = "too many requests of this caller, in a second or at a time: wait";
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED", detail).retryable()
 }
 
@@ -155,26 +170,39 @@ pub fn address(request: &Request, forwarded: bool) -> Option<IpAddr> {
         }
     }
     let peer = request.extensions().get::<Peer>();
-    peer.map(|peer| peer.0.ip())
+    peer.map(|peer| peer.address.ip())
 }
 
-/// The same places for what needs no token.
+/// The same places for what needs no token, and a rate for each network that it is asked from.
 pub async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let party = Party::Network(network(address(&request, app.protection.forwarded_for)));
+    if !app.rates.take(&party) {
+        return limited(&app).into_response();
+    }
     let route = request.extensions().get::<MatchedPath>();
     let class = Class::of(request.method(), route.map_or("none", MatchedPath::as_str));
-    admitted(&app, class, next.run(request)).await
+    admitted(&app, class, party, next.run(request)).await
 }
 
 /// Refuses what there is no place for, and bounds how long the rest may take.
-async fn admitted(app: &App, class: Class, answer: impl Future<Output = Response>) -> Response {
-    let Some(_place) = app.admission.admit(class) else {
-        app.metrics.shed(class);
-        let detail = "this gateway has as many requests as it takes: wait, or use another";
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", detail)
-            .retryable()
-            .into_response();
+async fn admitted(
+    app: &App,
+    class: Class,
+    party: Party,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let _place = match app.admission.admit(class, Arc::new(party)) {
+        Ok(place) => place,
+        Err(Shed::Share) => return limited(app).into_response(),
+        Err(Shed::All) => return overloaded(app, class).into_response(),
     };
     within(app.protection.request_timeout, answer).await
+}
+
+fn overloaded(app: &App, class: Class) -> Problem {
+    app.metrics.shed(class);
+    let detail = "this gateway has as many requests as it takes: wait, or use another";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", detail).retryable()
 }
 
 async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Response {
@@ -192,7 +220,10 @@ mod tests {
             let headers = request.headers_mut();
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let peer = Peer(([10, 0, 0, 9], 4711).into());
+        let peer = Peer {
+            address: ([10, 0, 0, 9], 4711).into(),
+            connection: CancellationToken::new(),
+        };
         request.extensions_mut().insert(peer);
         request
     }

@@ -8,8 +8,9 @@
 //!
 //! `serve` reads its head, within bounds. `front` gives it an id, asks `auth` whose token it shows, and `protect` whether
 //! there is room. `routes` turn it into calls of the client, in the caller's own namespace, and what comes back into JSON
-//! with the store's revision in its headers; a failure becomes a [`Problem`] in the one place that maps errors. The
-//! document of all routes is made from the routes themselves (`openapi`).
+//! with the store's revision in its headers; a failure becomes a [`Problem`] in the one place that maps errors. What is
+//! answered goes over the `wire`, as long as somebody takes it; event streams end in time (`streams`). The document of all
+//! routes is made from the routes themselves (`openapi`).
 //!
 //! # Invariants
 //! 1. Nothing under `/v1` is answered without a good token, and every route asks for its scope, as does every operation
@@ -35,7 +36,9 @@ mod ready;
 mod routes;
 mod serve;
 mod shop;
+mod streams;
 mod traffic;
+mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,8 +47,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use http::HeaderValue;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use tower_http::cors::CorsLayer;
 
 pub use error::Error;
@@ -55,12 +56,14 @@ pub use serve::{run, serve};
 use self::accounts::Hashing;
 use self::auth::{Keyring, Verifier};
 use self::metrics::Metrics;
-use self::protect::{Admission, Rates};
+use self::protect::{Admission, Party, Rates};
 use self::ready::Readiness;
 use self::shop::Shop;
+use self::streams::Streams;
 use crate::client::{Client, ClientConfig};
 use crate::clock::Clock;
 use crate::config::{GatewayConfig, Protection};
+use crate::types::Namespace;
 
 /// Of what a request may take, the store's part: so its own answer comes before the gateway gives up.
 const STORE_SHARE: f64 = 0.9;
@@ -72,14 +75,11 @@ pub(crate) struct App {
     verifier: Verifier,
     metrics: Metrics,
     admission: Admission,
-    user_rates: Rates<(String, String)>,
-    namespace_rates: Rates<String>,
+    rates: Rates<Party>,
+    namespace_rates: Rates<Namespace>,
     refusal_rates: Rates<IpAddr>,
     readiness: Readiness,
-    /// Room for event streams.
-    watches: Arc<Semaphore>,
-    /// Cancelled when event streams must end.
-    going: CancellationToken,
+    streams: Streams,
     protection: Protection,
     /// What answers call this front.
     name: HeaderValue,
@@ -97,20 +97,19 @@ impl App {
         let metrics = Metrics::new();
         let shop = config.shop.as_ref().map(|shop| {
             let hashing = Hashing::new(metrics.passwords_hashed.clone());
-            Shop::new(&client, hashing, shop, protection.rate_per_user)
+            Shop::new(&client, hashing, shop)
         });
         Ok(Arc::new(Self {
             client,
             verifier: Verifier::new(Arc::clone(&keyring), config.tokens.clone(), clock),
             keyring,
+            streams: Streams::new(protection.max_watches, metrics.watches.clone()),
             metrics,
             admission: Admission::new(protection.max_requests),
-            user_rates: Rates::new(protection.rate_per_user),
+            rates: Rates::new(protection.rate_per_user),
             namespace_rates: Rates::new(protection.rate_per_namespace),
             refusal_rates: Rates::new(protection.rate_of_refusals),
             readiness: Readiness::default(),
-            watches: Arc::new(Semaphore::new(protection.max_watches)),
-            going: CancellationToken::new(),
             protection,
             name: config.name.clone(),
             shop,
@@ -127,7 +126,7 @@ impl App {
         let router = api
             .merge(shop.unwrap_or_default())
             .merge(ready::routes())
-            .merge(openapi::routes(document))
+            .merge(openapi::routes(document, &self))
             .layer(from_fn_with_state(Arc::clone(&self), front::observe));
         let router = match cors(&self.protection) {
             Some(cors) => router.layer(cors),

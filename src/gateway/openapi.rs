@@ -3,9 +3,10 @@
 //! Routes, bodies and answers are documented where they are written; what is the same for all of them is added here.
 
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -15,9 +16,9 @@ use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 
-use super::App;
 use super::problem::Problem;
 use super::routes::{At, schemas};
+use super::{App, front};
 
 const DOCUMENT: &str = "/openapi.json";
 /// The pages' scripts are in the binary; they write styles into the page.
@@ -63,8 +64,8 @@ pub fn document(paths: OpenApi) -> OpenApi {
     document
 }
 
-/// The document, and pages that show it.
-pub fn routes(paths: OpenApi) -> Router<Arc<App>> {
+/// The document, and pages that show it. They need no token, so that whoever asks for them is counted by its network.
+pub fn routes(paths: OpenApi, app: &Arc<App>) -> Router<Arc<App>> {
     let json: Bytes = serde_json::json!(document(paths)).to_string().into();
     Router::new()
         .route(
@@ -73,6 +74,7 @@ pub fn routes(paths: OpenApi) -> Router<Arc<App>> {
         )
         .route("/docs", get(async || page()))
         .route("/docs/{file}", get(file))
+        .route_layer(from_fn_with_state(Arc::clone(app), front::admit))
 }
 
 fn page() -> Response {
@@ -91,7 +93,7 @@ async fn file(At(name): At<String>) -> Result<Response, Problem> {
         "swagger-ui-bundle.js" => SCRIPT,
         _ => return Err(Problem::no_route()),
     };
-    let found = unpack(&name).ok_or_else(Problem::no_route)?;
+    let found = unpacked(&name).ok_or_else(Problem::no_route)?;
     let headers = [
         (CONTENT_TYPE, kind),
         (CACHE_CONTROL, "public, max-age=3600"),
@@ -99,8 +101,19 @@ async fn file(At(name): At<String>) -> Result<Response, Problem> {
     Ok((headers, found).into_response())
 }
 
-/// A file out of the archive. It is a few milliseconds' work, and who reads documentation can wait for them.
-fn unpack(name: &str) -> Option<Vec<u8>> {
+/// A file of the archive, which all who read it share: those who never finish, too.
+fn unpacked(name: &str) -> Option<Bytes> {
+    static STYLE: LazyLock<Option<Bytes>> = LazyLock::new(|| unpack("swagger-ui.css"));
+    static BUNDLE: LazyLock<Option<Bytes>> = LazyLock::new(|| unpack("swagger-ui-bundle.js"));
+    match name {
+        "swagger-ui.css" => STYLE.clone(),
+        "swagger-ui-bundle.js" => BUNDLE.clone(),
+        _ => None,
+    }
+}
+
+/// A file out of the archive. It is some milliseconds' work, which is done once.
+fn unpack(name: &str) -> Option<Bytes> {
     let archive = std::io::Cursor::new(SWAGGER_UI_VENDORED);
     let mut archive = zip::ZipArchive::new(archive).ok()?;
     let wanted = format!("/dist/{name}");
@@ -110,7 +123,7 @@ fn unpack(name: &str) -> Option<Vec<u8>> {
     };
     let mut bytes = Vec::new();
     archive.by_name(&path).ok()?.read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    Some(bytes.into())
 }
 
 #[cfg(test)]
@@ -121,12 +134,14 @@ mod tests {
     fn what_the_page_loads_is_in_the_binary() {
         for name in ["swagger-ui.css", "swagger-ui-bundle.js"] {
             assert!(PAGE.contains(name), "{name}");
-            let bytes = unpack(name).expect("it is in the archive");
+            let bytes = unpacked(name).expect("it is in the archive");
             assert!(bytes.len() > 10_000, "{name}: {}", bytes.len());
+            let again = unpacked(name).expect("it is still there");
+            assert_eq!(bytes.as_ptr(), again.as_ptr(), "{name} is there once");
         }
         assert!(PAGE.contains("start.js"));
         assert!(START.contains(DOCUMENT));
-        assert_eq!(unpack("../package.json"), None);
+        assert_eq!(unpacked("../package.json"), None);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The composition root: settings, threads, the socket, and the end.
 //!
 //! A connection has a bound on the size and the number of its headers and on the time that they may take, so that whoever
-//! sends them slowly, or never, holds nothing but a socket; how many of those there are is bounded as well.
+//! sends them slowly, or never, holds nothing but a socket; how many of those there are is bounded as well. So has whoever does
+//! not take what is answered (`wire`).
 //!
 //! A shutdown goes: `/readyz` says no, and for a moment everything goes on, so that load balancers notice → no more
 //! connections are taken, those that wait for a request are closed, event streams end → what is under way is finished, up
@@ -23,10 +24,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use super::front::Peer;
+use super::wire::Wire;
 use super::{App, Error};
 use crate::clock::Clock;
 use crate::config::{GatewayArgs, GatewayConfig};
@@ -83,7 +86,7 @@ pub async fn run(
         () = going => {}
     }
     drop(listener);
-    app.going.cancel();
+    app.streams.end();
     connections.finish(config.process.drain_timeout).await;
     tasks.shutdown().await;
     app.client.clone().close().await;
@@ -124,7 +127,7 @@ impl Connections {
         }
     }
 
-    fn take(&self, stream: TcpStream, peer: SocketAddr) {
+    fn take(&self, stream: TcpStream, address: SocketAddr) {
         let Ok(place) = Arc::clone(&self.room).try_acquire_owned() else {
             self.app.metrics.connections_refused.inc();
             return;
@@ -135,23 +138,34 @@ impl Connections {
             return;
         }
         let router = self.router.clone();
+        let peer = Peer {
+            address,
+            connection: CancellationToken::new(),
+        };
+        let closed = peer.connection.clone().cancelled_owned();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(peer.clone());
             let answer = router.clone().oneshot(request.map(Body::new));
             async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
         });
+        // Where nothing moves, a connection is idle.
+        let patience = self.app.protection.header_timeout;
+        let wire = Wire::new(stream, patience);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.app.protection.header_timeout)
+            .header_read_timeout(patience)
             .max_buf_size(limits::HTTP_HEADER_BYTES)
             .max_headers(limits::HTTP_HEADERS)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(wire), service);
         let connection = self.graceful.watch(connection);
         let app = Arc::clone(&self.app);
         self.tasks.spawn(async move {
             let _counted = Counted::new(app, place);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                },
+                () = closed => tracing::debug!("a connection was closed that nobody reads"),
             }
         });
     }

@@ -50,8 +50,8 @@ pub struct GatewayArgs {
     )]
     pub listen: String,
 
-    /// File with the keys that tokens are checked with: a JWK set, a public key as PEM, or a secret of at least 32 bytes
-    /// for HS256. It is read again now and then, and when a token names a key that is not in it.
+    /// File with the keys that tokens are checked with: a JWK set, a public key as PEM, or, where --jwt-algorithms is HS256
+    /// alone, a secret of at least 32 bytes. It is read again now and then, and when a token names a key that is not in it.
     #[arg(
         long,
         env = "TROLLEY_JWT_KEYS",
@@ -129,7 +129,8 @@ pub struct GatewayArgs {
     #[arg(long, env = "TROLLEY_GATEWAY_NAME", value_name = "NAME")]
     pub name: Option<String>,
 
-    /// Requests under way at which the last of them are refused: those that matter less are refused earlier.
+    /// Requests under way at which the last of them are refused: those that matter less are refused earlier, and those of one
+    /// user, or of one network address without a token, at an eighth.
     #[arg(
         long,
         env = "TROLLEY_GATEWAY_MAX_REQUESTS",
@@ -147,7 +148,7 @@ pub struct GatewayArgs {
     )]
     pub max_connections: usize,
 
-    /// Event streams at a time.
+    /// Event streams at a time, of which one user, or one network address without a token, has an eighth.
     #[arg(
         long,
         env = "TROLLEY_GATEWAY_MAX_WATCHES",
@@ -201,7 +202,8 @@ pub struct GatewayArgs {
           value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
 
-    /// How long the headers of a request may take to arrive, and how long a connection may be idle.
+    /// How long the headers of a request may take to arrive, how long a connection may be idle, and how long a caller may take
+    /// nothing of its answer.
     #[arg(long, env = "TROLLEY_GATEWAY_HEADER_TIMEOUT", value_name = "DURATION", default_value = "60s",
           value_parser = humantime::parse_duration)]
     pub header_timeout: Duration,

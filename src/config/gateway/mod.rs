@@ -197,8 +197,8 @@ fn tokens(args: &GatewayArgs) -> Result<Tokens, Error> {
         audience: needed("--jwt-audience", args.jwt_audience.as_deref())?,
         issuer: needed("--jwt-issuer", args.jwt_issuer.as_deref())?,
         leeway: args.jwt_leeway,
-        namespace_claim: needed("--jwt-namespace-claim", Some(&args.jwt_namespace_claim))?,
-        scope_claim: needed("--jwt-scope-claim", Some(&args.jwt_scope_claim))?,
+        namespace_claim: claim("--jwt-namespace-claim", &args.jwt_namespace_claim)?,
+        scope_claim: claim("--jwt-scope-claim", &args.jwt_scope_claim)?,
     })
 }
 
@@ -208,6 +208,20 @@ fn needed(flag: &'static str, value: Option<&str>) -> Result<String, Error> {
         flag,
         hint: "a token that is meant for somebody else must not be taken",
     })
+}
+
+/// A claim of the caller's own choice. Those that say whether a token is good, and whose it is, are read for that alone: a
+/// namespace or scopes would be looked for in vain, and everybody be in `default`.
+fn claim(flag: &'static str, name: &str) -> Result<String, Error> {
+    const TAKEN: [&str; 5] = ["iss", "sub", "aud", "exp", "nbf"];
+    if TAKEN.contains(&name) {
+        return Err(Error::Malformed {
+            flag,
+            value: name.to_owned(),
+            expected: format!("expected another claim than {}", TAKEN.join(", ")),
+        });
+    }
+    needed(flag, Some(name))
 }
 
 fn key_place(args: &GatewayArgs) -> Result<KeyPlace, Error> {

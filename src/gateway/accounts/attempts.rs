@@ -7,15 +7,17 @@
 //!
 //! A window begins with its first attempt. All counters of an attempt go up in one transaction, or none does, and a form that is
 //! sent again is counted once. One with another password is another attempt, whatever it says of itself.
+//!
+//! A form that is sent again guesses nothing new, but its password is hashed each time. So each form has a counter of its own for
+//! that, which lasts as long as the store knows the form: what anybody can have hashed is a multiple of the attempts.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 
 use super::device::{self, Device};
 use super::{Form, derive};
-use crate::client::Compare;
+use crate::client::{Client, Compare, Error};
 use crate::gateway::problem::Problem;
 use crate::limits;
 
@@ -38,6 +40,7 @@ pub async fn count(form: &Form<'_>) -> Result<Device, Problem> {
         form.password.expose(),
         mark,
     ];
+    let id = derive("attempt", &parts);
     let attempt = form
         .client
         .txn()
@@ -58,14 +61,33 @@ pub async fn count(form: &Form<'_>) -> Result<Device, Problem> {
             format!("network/{network}"),
             limits::ATTEMPTS_PER_NETWORK,
         ))
-        .request_id(derive("attempt", &parts))
+        .request_id(&id)
         .send()
-        .await;
-    match attempt {
-        Ok(attempt) if attempt.succeeded => Ok(Device::Known(mark.to_owned())),
-        Ok(_) => Ok(Device::Unknown),
-        Err(error) if error.reason() == Some("COUNTER_ABOVE_MAX") => Err(too_many()),
-        Err(error) => Err(error.into()),
+        .await
+        .map_err(refused)?;
+    if attempt.replayed {
+        count_again(form.client, &id).await?;
+    }
+    Ok(if attempt.succeeded {
+        Device::Known(mark.to_owned())
+    } else {
+        Device::Unknown
+    })
+}
+
+/// Counts that the form of this attempt was sent again, unless it was too often.
+async fn count_again(client: &Client, id: &str) -> Result<(), Problem> {
+    let again = client.keys().increment(format!("attempts/again/{id}"), 1);
+    let again = again.max(limits::ATTEMPTS_SENT_AGAIN);
+    let again = again.ttl(Duration::from_millis(limits::REPLY_WINDOW_MS));
+    again.send().await.map(|_| ()).map_err(refused)
+}
+
+fn refused(error: Error) -> Problem {
+    if error.reason() == Some("COUNTER_ABOVE_MAX") {
+        too_many()
+    } else {
+        error.into()
     }
 }
 
@@ -73,34 +95,4 @@ fn too_many() -> Problem {
     let minutes = limits::ATTEMPTS_WINDOW_MS / 60_000;
     let detail = format!("too many attempts: wait {minutes} minutes");
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_ATTEMPTS", detail)
-}
-
-/// Whoever has one address of IPv6 has as many as there are in its network.
-pub fn network(address: Option<IpAddr>) -> String {
-    match address {
-        None => "unknown".to_owned(),
-        Some(IpAddr::V4(address)) => address.to_string(),
-        Some(IpAddr::V6(address)) => {
-            if let Some(mapped) = address.to_ipv4_mapped() {
-                return mapped.to_string();
-            }
-            let [a, b, c, d, ..] = address.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_is_counted_as_one() {
-        let of = |text: &str| network(text.parse().ok());
-        assert_eq!(of("10.0.0.9"), "10.0.0.9");
-        assert_eq!(of("::ffff:10.0.0.9"), "10.0.0.9");
-        assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
-        assert_eq!(of("2001:db8:1:2::7"), of("2001:db8:1:2:3:4:5:6"));
-        assert_eq!(of(""), "unknown");
-    }
 }

@@ -15,7 +15,7 @@
 //! 1. Account, session and cart change in one transaction, or not at all.
 //! 2. Whether there is an account or not, a log-in reads as much, hashes as much, and is refused in the same words.
 //! 3. Attempts are counted before the password is looked at, good ones like bad ones, and in the store: whichever front is
-//!    asked counts on.
+//!    asked counts on. A form that is sent again is the same attempt, a limited number of times.
 //! 4. Neither a password nor a token stands in a log, an error or a request id; what is derived from them cannot be turned
 //!    back without the browser's session token.
 //!
@@ -31,7 +31,6 @@ mod record;
 
 use http::StatusCode;
 
-pub use self::attempts::network;
 pub use self::credentials::{Address, Password};
 pub use self::derived::derive;
 pub use self::hashing::Hashing;

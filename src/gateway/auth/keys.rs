@@ -1,9 +1,11 @@
 //! Keys that tokens are checked with, as they stand in a file or behind a URL.
 //!
-//! Each key has one algorithm, whatever a token says: so an RSA key can never be taken for the secret of an HMAC.
+//! Each key has one algorithm, whatever a token says: so an RSA key can never be taken for the secret of an HMAC. A secret has no
+//! form of its own, and anything might be one: so bytes are taken for a secret only where nothing else could be meant, and not
+//! if they look like something that is public.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, OctetKeyParameters, PublicKeyUse,
@@ -22,7 +24,7 @@ pub struct Key {
     pub material: DecodingKey,
 }
 
-/// All of them; there is at least one.
+/// All of them; there is at least one, and each is for an algorithm that is allowed.
 pub struct KeySet(Vec<Key>);
 
 /// Whoever reads keys must know who could have written them.
@@ -52,30 +54,56 @@ pub enum BadKeys {
     /// A secret that can be guessed.
     #[error("a secret has at least {} bytes", limits::JWT_SECRET_MIN_BYTES)]
     ShortSecret,
+    /// What has no form could be a public key of a form that is not known here.
+    #[error(
+        "it is neither a JWK set nor PEM, and is a secret only where --jwt-algorithms is HS256 alone; beside other algorithms, \
+         a secret is a key of a JWK set: {{\"keys\":[{{\"kty\":\"oct\",\"k\":\"<base64url>\"}}]}}"
+    )]
+    SecretAmongOthers,
+    /// Whoever wrote this meant no secret.
+    #[error("it is {0}")]
+    NoSecret(&'static str),
     /// Nothing that can be used.
-    #[error("it has no key for RS256, ES256, EdDSA or HS256")]
+    #[error("it has no key for an algorithm of --jwt-algorithms that this gateway can use")]
     NoKeys,
 }
 
+/// How things begin that are no secrets, and what to do with them.
+const NO_SECRETS: [(&str, &str); 6] = [
+    ("\u{feff}", "a text with a byte order mark: save it without"),
+    ("[", "a JSON array: a JWK set is an object, {\"keys\":[…]}"),
+    ("\"", "a JSON string: a secret stands in a file as it is"),
+    ("<", "XML: write the key as PEM, or as a JWK set"),
+    (
+        "ssh-",
+        "a public key of SSH: ssh-keygen -e -m PKCS8 writes it as PEM",
+    ),
+    (
+        "ecdsa-",
+        "a public key of SSH: ssh-keygen -e -m PKCS8 writes it as PEM",
+    ),
+];
+
 impl KeySet {
-    /// A JWK set, PEM, or (in a file) a secret.
-    pub fn parse(bytes: &[u8], origin: Origin) -> Result<Self, BadKeys> {
+    /// A JWK set, PEM, or (in a file, for HS256 alone) a secret. Keys for algorithms that are not allowed are left out.
+    pub fn parse(bytes: &[u8], origin: Origin, allowed: &[JwtAlgorithm]) -> Result<Self, BadKeys> {
         if bytes.len() > limits::JWT_KEY_SET_BYTES {
             return Err(BadKeys::TooLarge);
         }
         let text = std::str::from_utf8(bytes).unwrap_or_default().trim();
-        let keys = if text.starts_with('{') {
+        let mut keys = if text.starts_with('{') {
             of_set(text, origin)?
         } else if origin == Origin::Url {
             return Err(BadKeys::NoSet("it does not begin with {".to_owned()));
         } else if text.contains("-----BEGIN") {
             of_pem(text)?
         } else {
-            vec![of_secret(bytes.trim_ascii_end())?]
+            vec![of_secret(bytes.trim_ascii_end(), allowed)?]
         };
         if keys.len() > limits::JWT_KEYS {
             return Err(BadKeys::TooMany);
         }
+        keys.retain(|key| allowed.contains(&key.algorithm));
         if keys.is_empty() {
             return Err(BadKeys::NoKeys);
         }
@@ -199,7 +227,13 @@ fn of_public_key(pem: &[u8]) -> Option<Key> {
     })
 }
 
-fn of_secret(secret: &[u8]) -> Result<Key, BadKeys> {
+fn of_secret(secret: &[u8], allowed: &[JwtAlgorithm]) -> Result<Key, BadKeys> {
+    if let Some(meant) = no_secret(secret) {
+        return Err(BadKeys::NoSecret(meant));
+    }
+    if allowed.iter().any(|other| *other != JwtAlgorithm::Hs256) {
+        return Err(BadKeys::SecretAmongOthers);
+    }
     if secret.len() < limits::JWT_SECRET_MIN_BYTES {
         return Err(BadKeys::ShortSecret);
     }
@@ -210,6 +244,36 @@ fn of_secret(secret: &[u8]) -> Result<Key, BadKeys> {
     })
 }
 
+/// What these bytes are more likely to be than a secret.
+fn no_secret(bytes: &[u8]) -> Option<&'static str> {
+    let text = std::str::from_utf8(bytes).ok();
+    let text = text.filter(|text| !text.contains(char::is_control));
+    let Some(text) = text else {
+        return Some(
+            "no line of text: openssl pkey -pubin -inform DER writes a public key as PEM; for a secret, write down its bytes in \
+             hexadecimal digits, and sign with those",
+        );
+    };
+    if STANDARD.decode(text).is_ok_and(|bytes| is_der(&bytes)) {
+        return Some("a key in base64, as it stands between the lines of PEM: put those around it");
+    }
+    let begins = |(start, _): &&(&str, &'static str)| text.starts_with(start);
+    NO_SECRETS.iter().find(begins).map(|(_, meant)| *meant)
+}
+
+/// A sequence that is as long as it says, as keys in DER are.
+fn is_der(bytes: &[u8]) -> bool {
+    match bytes {
+        [0x30, 0x82, high, low, rest @ ..] => {
+            usize::from(u16::from_be_bytes([*high, *low])) == rest.len()
+        }
+        [0x30, 0x81, length, rest @ ..] | [0x30, length @ ..=0x7f, rest @ ..] => {
+            usize::from(*length) == rest.len()
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,8 +282,24 @@ mod tests {
     const POINT: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+    const ALL: [JwtAlgorithm; 4] = [
+        JwtAlgorithm::Hs256,
+        JwtAlgorithm::Rs256,
+        JwtAlgorithm::Es256,
+        JwtAlgorithm::EdDsa,
+    ];
+    const HMAC: [JwtAlgorithm; 1] = [JwtAlgorithm::Hs256];
+
     fn parse(text: &str, origin: Origin) -> Result<Vec<(Option<String>, JwtAlgorithm)>, BadKeys> {
-        let set = KeySet::parse(text.as_bytes(), origin)?;
+        parse_for(&ALL, text.as_bytes(), origin)
+    }
+
+    fn parse_for(
+        allowed: &[JwtAlgorithm],
+        bytes: &[u8],
+        origin: Origin,
+    ) -> Result<Vec<(Option<String>, JwtAlgorithm)>, BadKeys> {
+        let set = KeySet::parse(bytes, origin, allowed)?;
         let keys = set.0.into_iter();
         Ok(keys.map(|key| (key.id, key.algorithm)).collect())
     }
@@ -252,10 +332,71 @@ mod tests {
 
     #[test]
     fn a_secret_is_a_secret_in_a_file_alone() {
-        let keys = parse(&format!("{SECRET}\n"), Origin::File).expect("it is long enough");
+        let of = |text: &str, origin| parse_for(&HMAC, text.as_bytes(), origin);
+        let keys = of(&format!("{SECRET}\n"), Origin::File).expect("it is long enough");
         assert_eq!(keys, [(None, JwtAlgorithm::Hs256)]);
-        assert!(parse(SECRET, Origin::Url).is_err());
-        assert_eq!(parse(&SECRET[1..], Origin::File), Err(BadKeys::ShortSecret));
+        assert!(of(SECRET, Origin::Url).is_err());
+        assert_eq!(of(&SECRET[1..], Origin::File), Err(BadKeys::ShortSecret));
+    }
+
+    #[test]
+    fn bytes_are_no_secret_where_something_else_may_be_meant() {
+        let of = |allowed: &[JwtAlgorithm], bytes: &[u8]| {
+            parse_for(allowed, bytes, Origin::File).expect_err("it is refused")
+        };
+        let secret = SECRET.as_bytes();
+        assert_eq!(of(&ALL, secret), BadKeys::SecretAmongOthers);
+        assert_eq!(of(&ALL[1..], secret), BadKeys::SecretAmongOthers);
+        // What is public would be a secret that everybody knows.
+        let pem = include_str!("testdata/rsa.public.pem");
+        let base64: String = pem.lines().filter(|line| !line.contains("---")).collect();
+        let der = STANDARD.decode(&base64).expect("it is base64");
+        let short = include_str!("testdata/ed.public.pem");
+        let short = short.lines().nth(1).expect("it has one line of base64");
+        let set = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": POINT}]}).to_string();
+        let marked = format!("\u{feff}{set}");
+        let array = format!("[{set}]");
+        let utf16: Vec<u8> = marked.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let latin1 = [b"# cl\xe9\n", pem.as_bytes()].concat();
+        let ssh = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGVzdCBlc3QgZXN0IGVzdCBlc3Q ada@example";
+        let looks: [&[u8]; 9] = [
+            &der,
+            base64.as_bytes(),
+            short.as_bytes(),
+            marked.as_bytes(),
+            array.as_bytes(),
+            &utf16,
+            &latin1,
+            ssh,
+            b"<RSAKeyValue><Modulus>AQAB</Modulus></RSAKeyValue>",
+        ];
+        for bytes in looks {
+            for allowed in [&HMAC[..], &ALL] {
+                let refused = of(allowed, bytes);
+                let text = String::from_utf8_lossy(bytes);
+                assert!(matches!(refused, BadKeys::NoSecret(_)), "{text}: {refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_that_no_token_may_be_signed_with_are_none() {
+        let secret = URL_SAFE_NO_PAD.encode(SECRET);
+        let set = json!({"keys": [
+            {"kty": "OKP", "crv": "Ed25519", "x": POINT, "kid": "a"},
+            {"kty": "oct", "k": secret, "kid": "b"},
+        ]});
+        let set = set.to_string();
+        let of = |allowed| parse_for(allowed, set.as_bytes(), Origin::File);
+        let signed = (Some("a".to_owned()), JwtAlgorithm::EdDsa);
+        let shared = (Some("b".to_owned()), JwtAlgorithm::Hs256);
+        assert_eq!(of(&ALL), Ok(vec![signed.clone(), shared.clone()]));
+        assert_eq!(of(&[JwtAlgorithm::EdDsa]), Ok(vec![signed]));
+        assert_eq!(of(&HMAC), Ok(vec![shared]));
+        assert_eq!(of(&[JwtAlgorithm::Rs256]), Err(BadKeys::NoKeys));
+        let pem = include_bytes!("testdata/ec.public.pem");
+        let refused = parse_for(&HMAC, pem, Origin::File);
+        assert_eq!(refused, Err(BadKeys::NoKeys));
     }
 
     #[test]

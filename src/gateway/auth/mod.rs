@@ -1,7 +1,8 @@
 //! Who calls, and what they may do: JSON web tokens.
 //!
 //! # Invariants
-//! 1. A key has one algorithm, and a token is checked with keys of the algorithm that it names and that is allowed.
+//! 1. A key has one algorithm, and a token is checked with keys of the algorithm that it names and that is allowed. Keys of
+//!    others are not even kept, and nothing that could be public is taken for a secret.
 //! 2. Every refusal sounds the same to the caller; [`Refusal`] is for metrics.
 //! 3. A [`Caller`] exists only for a token that was good at that moment.
 //! 4. No token is kept or logged: what is remembered is its hash.
@@ -42,7 +43,7 @@ pub struct Caller {
 
 /// The keys of these tokens. What cannot be read is an error if it must be mended; otherwise nobody is let in until it can.
 pub async fn keyring(tokens: &Tokens) -> Result<Arc<Keyring>, ReadError> {
-    let source = Source::new(tokens.keys.clone())?;
+    let source = Source::new(tokens.keys.clone(), &tokens.algorithms)?;
     let keyring = Keyring::new(source, tokens.max_age, tokens.min_age);
     match keyring.read().await {
         Err(error) if error.is_permanent() => return Err(error),

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::io::AsyncReadExt as _;
 
 use super::keys::{BadKeys, KeySet, Origin};
-use crate::config::KeyPlace;
+use crate::config::{JwtAlgorithm, KeyPlace};
 use crate::limits;
 
 const DEADLINE: Duration = Duration::from_millis(limits::JWT_KEYS_DEADLINE_MS);
@@ -59,8 +59,13 @@ impl ReadError {
 
 type Fetcher = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;
 
-/// Where keys are, and how to get them.
-pub enum Source {
+/// Where keys are, how to get them, and which are wanted.
+pub struct Source {
+    place: Place,
+    allowed: Vec<JwtAlgorithm>,
+}
+
+enum Place {
     /// A file's path.
     File(PathBuf),
     /// A URL, and who fetches it.
@@ -68,16 +73,19 @@ pub enum Source {
 }
 
 impl Source {
-    pub fn new(place: KeyPlace) -> Result<Self, ReadError> {
-        Ok(match place {
-            KeyPlace::File(path) => Self::File(path),
-            KeyPlace::Url(url) => Self::Url(url, Box::new(fetcher()?)),
-        })
+    /// Keys for these algorithms.
+    pub fn new(place: KeyPlace, allowed: &[JwtAlgorithm]) -> Result<Self, ReadError> {
+        let place = match place {
+            KeyPlace::File(path) => Place::File(path),
+            KeyPlace::Url(url) => Place::Url(url, Box::new(fetcher()?)),
+        };
+        let allowed = allowed.to_vec();
+        Ok(Self { place, allowed })
     }
 
     pub async fn read(&self) -> Result<KeySet, ReadError> {
-        match self {
-            Self::File(path) => {
+        match &self.place {
+            Place::File(path) => {
                 let place = path.display().to_string();
                 let bytes = match read_file(path).await {
                     Ok(bytes) => bytes,
@@ -88,14 +96,15 @@ impl Source {
                         });
                     }
                 };
-                let keys = KeySet::parse(&bytes, Origin::File);
+                let keys = KeySet::parse(&bytes, Origin::File, &self.allowed);
                 keys.map_err(|problem| ReadError::Keys { place, problem })
             }
-            Self::Url(url, fetcher) => {
+            Place::Url(url, fetcher) => {
                 let read = async {
                     let bytes = fetch(fetcher, url).await?;
                     // What stands there may be right the next time.
-                    KeySet::parse(&bytes, Origin::Url).map_err(|problem| problem.to_string())
+                    let keys = KeySet::parse(&bytes, Origin::Url, &self.allowed);
+                    keys.map_err(|problem| problem.to_string())
                 };
                 let read = tokio::time::timeout(DEADLINE, read).await;
                 let read = read.unwrap_or_else(|_| Err(format!("no answer in {DEADLINE:?}")));

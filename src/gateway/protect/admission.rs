@@ -1,12 +1,15 @@
 //! How many requests are worked on at a time, and which are refused first when there are too many.
 //!
 //! Nothing queues: whoever is beyond the bound is told at once, and may come back or ask another front. The last
-//! places are kept for what matters most, so that a shop that is overrun still takes orders.
+//! places are kept for what matters most, so that a shop that is overrun still takes orders. A request has its place while its
+//! body comes, too: so that slow ones leave room for others, nobody holds more than a share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Method;
+
+use super::{Party, Share, Shares};
 
 /// What a request is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +29,7 @@ impl Class {
         match last {
             "keys" | "sessions" | "orders" if method == Method::GET => Self::Touch,
             "freeze" | "release" | "orders" | "transactions" => Self::Checkout,
-            "touch" | "watch" => Self::Touch,
+            "touch" | "watch" | "openapi.json" | "docs" | "{file}" => Self::Touch,
             _ => Self::Cart,
         }
     }
@@ -54,28 +57,47 @@ impl Class {
 pub struct Admission {
     places: usize,
     taken: Arc<AtomicUsize>,
+    shares: Arc<Shares>,
 }
 
 /// A place, until it is dropped.
-pub struct Place(Arc<AtomicUsize>);
+pub struct Place {
+    taken: Arc<AtomicUsize>,
+    _share: Share,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// The caller has as many requests under way as one may.
+    Share,
+    /// All callers together have.
+    All,
+}
 
 impl Admission {
     pub fn new(places: usize) -> Self {
         Self {
             places,
             taken: Arc::default(),
+            shares: Shares::of(places),
         }
     }
 
-    /// A place for a request of this class, if there is one.
-    pub fn admit(&self, class: Class) -> Option<Place> {
+    /// A place for a request of this class by this party, if there is one.
+    pub fn admit(&self, class: Class, party: Arc<Party>) -> Result<Place, Shed> {
+        let share = self.shares.take(party).ok_or(Shed::Share)?;
         // A gateway with very few places has one for everybody.
         let bound = (self.places * class.fifths() / 5).max(1);
         let more = |taken| (taken < bound).then_some(taken + 1);
         let taken = self
             .taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.ok().map(|_| Place(Arc::clone(&self.taken)))
+        taken.map_err(|_| Shed::All)?;
+        Ok(Place {
+            taken: Arc::clone(&self.taken),
+            _share: share,
+        })
     }
 
     /// Requests under way.
@@ -87,7 +109,7 @@ impl Admission {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -98,7 +120,12 @@ mod tests {
     #[test]
     fn what_matters_less_is_refused_earlier() {
         let admission = Admission::new(10);
-        let admit = |class| admission.admit(class);
+        let number = AtomicUsize::new(0);
+        let admit = |class| {
+            let number = number.fetch_add(1, Ordering::Relaxed);
+            let party = Party::Network(number.to_string());
+            admission.admit(class, Arc::new(party)).ok()
+        };
         let mut places: Vec<_> = (0..6).map(|_| admit(Class::Touch).expect("room")).collect();
         assert!(admit(Class::Touch).is_none());
         places.extend((0..2).map(|_| admit(Class::Cart).expect("room")));
@@ -109,6 +136,22 @@ mod tests {
         places.truncate(5);
         assert!(admit(Class::Touch).is_some());
         drop(places);
+        assert_eq!(admission.taken(), 0);
+    }
+
+    #[test]
+    fn whoever_holds_a_share_leaves_the_others_theirs() {
+        let admission = Admission::new(2 * crate::limits::SHARE_PARTS);
+        let admit = |name: &str| {
+            let party = Party::Network(name.to_owned());
+            admission.admit(Class::Checkout, Arc::new(party))
+        };
+        let held = [admit("a"), admit("a")];
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(admit("a").err(), Some(Shed::Share));
+        assert!(admit("b").is_ok());
+        drop(held);
+        assert!(admit("a").is_ok());
         assert_eq!(admission.taken(), 0);
     }
 
@@ -129,6 +172,8 @@ mod tests {
             (Method::GET, "/v1/users/{user}/sessions", Class::Touch),
             (Method::POST, "/v1/sessions/current/touch", Class::Touch),
             (Method::GET, "/v1/watch", Class::Touch),
+            (Method::GET, "/docs/{file}", Class::Touch),
+            (Method::GET, "/openapi.json", Class::Touch),
         ];
         for (method, route, class) in table {
             assert_eq!(Class::of(&method, route), class, "{method} {route}");

@@ -6,9 +6,9 @@ use http::header::{CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
-use super::call::{Call, REVISION};
+use super::call::REVISION;
+use super::tag::Tag;
 use crate::client::Reply;
-use crate::types::Revision;
 
 const NODE: HeaderName = HeaderName::from_static("x-trolley-node");
 const REPLAYED: HeaderName = HeaderName::from_static("x-trolley-replayed");
@@ -46,18 +46,19 @@ impl<T> Answer<T> {
         answer
     }
 
-    /// The record's revision.
-    pub fn tagged(mut self, revision: Revision) -> Self {
-        let tag = HeaderValue::from_str(&format!("\"{}\"", revision.get()));
+    /// With the record's entity tag.
+    pub fn tagged(mut self, tag: impl Into<Tag>) -> Self {
+        let tag = HeaderValue::from_str(&tag.into().to_string());
         self.headers
             .insert(ETAG, tag.expect("digits in quotes are visible ASCII"));
         self
     }
 
-    /// The record's revision, and no body if the caller has that already.
-    pub fn unless_seen(self, call: &Call, revision: Revision) -> Self {
-        let mut answer = self.tagged(revision);
-        if call.has_seen(revision) {
+    /// The same, and no body if the caller has seen that already.
+    pub fn unless_seen(self, seen: &[Tag], tag: impl Into<Tag>) -> Self {
+        let tag = tag.into();
+        let mut answer = self.tagged(tag);
+        if seen.contains(&tag) {
             answer.status = StatusCode::NOT_MODIFIED;
             answer.body = None;
         }

@@ -7,7 +7,7 @@
 //! | `X-Trolley-Revision` | a read sees at least this revision; any node that has it may answer |
 //! | `Idempotency-Key` | a later request with the same key, and otherwise the same, gets the first answer |
 //! | `If-Match: "7"` | only if the record is at revision 7 |
-//! | `If-None-Match: *` | only if there is no such record; `"7"`, of a read: only if it is at another revision |
+//! | `If-None-Match: *` | only if there is no such record; `"7"`, of a read: only if it has another entity tag |
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 
+use super::tag::Tag;
 use crate::client::{Client, Consistency};
 use crate::gateway::App;
 use crate::gateway::auth::{Caller, Scope, Scopes};
@@ -53,7 +54,7 @@ pub struct Call {
     pub request_id: Option<String>,
     /// The record must be at this revision.
     pub if_match: Option<Revision>,
-    /// There must be no record, or not at these revisions.
+    /// There must be no record, or none with these tags.
     pub if_none_match: Option<NoneMatch>,
 }
 
@@ -62,8 +63,8 @@ pub struct Call {
 pub enum NoneMatch {
     /// `*`
     Any,
-    /// Revisions that the caller has seen.
-    Seen(Vec<Revision>),
+    /// Those that the caller has seen.
+    Seen(Vec<Tag>),
 }
 
 impl Call {
@@ -97,7 +98,7 @@ impl Call {
         Ok(self.if_match)
     }
 
-    /// A write without conditions says so, rather than to be done whether they hold or not.
+    /// A request without conditions says so, rather than to be done whether they hold or not.
     pub fn no_condition(&self) -> Result<(), Problem> {
         if self.condition()?.is_some() {
             return Err(Problem::malformed("this request takes no If-Match"));
@@ -127,11 +128,17 @@ impl Call {
         }
     }
 
-    /// The caller has what it asks for.
-    pub fn has_seen(&self, revision: Revision) -> bool {
+    /// What the caller has of the record that it reads. A read takes no other condition.
+    pub fn seen(&self) -> Result<&[Tag], Problem> {
+        if self.if_match.is_some() {
+            return Err(Problem::malformed("a read takes no If-Match"));
+        }
         match &self.if_none_match {
-            Some(NoneMatch::Seen(seen)) => seen.contains(&revision),
-            _ => false,
+            None => Ok(&[]),
+            Some(NoneMatch::Seen(seen)) => Ok(seen),
+            Some(NoneMatch::Any) => Err(Problem::malformed(
+                "a read takes If-None-Match with entity tags of earlier answers only",
+            )),
         }
     }
 }
@@ -241,12 +248,12 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, Problem> {
     let Some(text) = text(headers, IF_MATCH.as_str())? else {
         return Ok(None);
     };
-    let tag = tag(text).ok_or_else(|| {
+    let tag = Tag::parse(text).ok_or_else(|| {
         Problem::malformed(
             "If-Match takes one entity tag as an earlier answer had it, such as \"7\"",
         )
     });
-    tag.map(Some)
+    tag.map(|tag| Some(tag.revision))
 }
 
 fn if_none_match(headers: &HeaderMap) -> Result<Option<NoneMatch>, Problem> {
@@ -258,14 +265,8 @@ fn if_none_match(headers: &HeaderMap) -> Result<Option<NoneMatch>, Problem> {
     }
     // A cache compares weakly, and may list tags of others.
     let tags = text.split(',').map(str::trim);
-    let seen = tags.filter_map(|text| tag(text.strip_prefix("W/").unwrap_or(text)));
+    let seen = tags.filter_map(|text| Tag::parse(text.strip_prefix("W/").unwrap_or(text)));
     Ok(Some(NoneMatch::Seen(seen.collect())))
-}
-
-fn tag(text: &str) -> Option<Revision> {
-    let number = text.trim().strip_prefix('"')?.strip_suffix('"')?;
-    let is_plain = number.bytes().all(|byte| byte.is_ascii_digit());
-    number.parse().ok().filter(|_| is_plain).map(Revision::new)
 }
 
 /// Passes options on to a request's builder: `with!(builder, option(value if there is one), …)`.
@@ -377,6 +378,8 @@ mod tests {
     fn a_condition_is_one_revision_in_quotes() {
         let of = |text| if_match(&headers(&[("if-match", text)]));
         assert_eq!(of("\"7\""), Ok(Some(Revision::new(7))));
+        // Of a frozen cart: it is compared by the revision.
+        assert_eq!(of("\"7.1700000000000\""), Ok(Some(Revision::new(7))));
         for text in [
             "7",
             "*",
@@ -398,7 +401,7 @@ mod tests {
     fn a_cache_may_name_several() {
         let of = |text| if_none_match(&headers(&[("if-none-match", text)]));
         assert_eq!(of("*"), Ok(Some(NoneMatch::Any)));
-        let seen = vec![Revision::new(7), Revision::new(8)];
+        let seen = vec![Revision::new(7).into(), Revision::new(8).into()];
         assert_eq!(
             of("\"7\", W/\"8\", \"abc\""),
             Ok(Some(NoneMatch::Seen(seen)))

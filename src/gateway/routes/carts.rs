@@ -13,8 +13,9 @@ use super::answer::Answer;
 use super::call::{At, Body, Call, with};
 use super::cart_views::{Cart, Line, Money};
 use super::documented::{
-    Condition, ReadHeaders, ReadProblems, Seen, SessionHeader, WriteHeaders, WriteProblems,
+    Absence, Condition, ReadHeaders, ReadProblems, Seen, SessionHeader, WriteHeaders, WriteProblems,
 };
+use super::tag::Tag;
 use crate::client::{self, CartOwner, LineRef};
 use crate::gateway::App;
 use crate::gateway::auth::Scope;
@@ -128,15 +129,15 @@ impl TryFrom<LineName> for LineRef {
     responses((status = 200, body = Cart), (status = 304, description = "The caller has it."), ReadProblems))]
 async fn get(call: Call, At(owner): At<Owner>) -> Result<Answer<Cart>, Problem> {
     call.allow(Scope::CartRead)?;
-    let owner = owner.resolve(&call).await?;
-    let cart = call.client.carts().get(&owner).send().await?;
-    let revision = Revision::new(cart.mod_revision);
-    Ok(Answer::of(cart, Cart::from).unless_seen(&call, revision))
+    let seen = call.seen()?;
+    let cart = owner.read(&call).await?;
+    let tag = Tag::of_cart(&cart);
+    Ok(Answer::of(cart, Cart::from).unless_seen(seen, tag))
 }
 
 /// Remove every line. Scope `cart:write`.
 #[utoipa::path(delete, path = "/v1/carts/{owner}", tag = "carts", operation_id = "clear_cart",
-    params(("owner" = Owner, Path), SessionHeader, Condition, WriteHeaders),
+    params(("owner" = Owner, Path), SessionHeader, Condition, Absence, WriteHeaders),
     responses((status = 200, body = Cleared), WriteProblems))]
 async fn clear(call: Call, At(owner): At<Owner>) -> Result<Answer<Cleared>, Problem> {
     call.allow(Scope::CartWrite)?;
@@ -154,7 +155,7 @@ async fn clear(call: Call, At(owner): At<Owner>) -> Result<Answer<Cleared>, Prob
 
 /// Add pieces of a SKU: to the line with the same SKU and attributes, or to a new one. Scope `cart:write`.
 #[utoipa::path(post, path = "/v1/carts/{owner}/lines", tag = "carts", operation_id = "add_cart_line",
-    params(("owner" = Owner, Path), SessionHeader, Condition, WriteHeaders), request_body = AddLine,
+    params(("owner" = Owner, Path), SessionHeader, Condition, Absence, WriteHeaders), request_body = AddLine,
     responses((status = 200, body = LineChanged), WriteProblems))]
 async fn add(
     call: Call,
@@ -179,7 +180,7 @@ async fn add(
 
 /// Set a line's quantity. Scope `cart:write`.
 #[utoipa::path(patch, path = "/v1/carts/{owner}/lines/{line}", tag = "carts", operation_id = "set_cart_line_quantity",
-    params(("owner" = Owner, Path), ("line" = LineName, Path), SessionHeader, Condition, WriteHeaders),
+    params(("owner" = Owner, Path), ("line" = LineName, Path), SessionHeader, Condition, Absence, WriteHeaders),
     request_body = SetQuantity, responses((status = 200, body = LineChanged), WriteProblems))]
 async fn set_quantity(
     call: Call,
@@ -206,7 +207,7 @@ async fn set_quantity(
 
 /// Remove a line. Scope `cart:write`.
 #[utoipa::path(delete, path = "/v1/carts/{owner}/lines/{line}", tag = "carts", operation_id = "remove_cart_line",
-    params(("owner" = Owner, Path), ("line" = LineName, Path), SessionHeader, Condition, WriteHeaders),
+    params(("owner" = Owner, Path), ("line" = LineName, Path), SessionHeader, Condition, Absence, WriteHeaders),
     responses((status = 200, body = LineChanged), WriteProblems))]
 async fn remove(
     call: Call,

@@ -14,7 +14,7 @@ use super::answer::Answer;
 use super::call::{At, Body, Call, with};
 use super::cart_views::{Cart, Merge, Money};
 use super::carts::LineName;
-use super::documented::{Condition, SessionHeader, WriteHeaders, WriteProblems};
+use super::documented::{Absence, Condition, SessionHeader, WriteHeaders, WriteProblems};
 use super::keys::{some, ttl};
 use crate::client::{
     CartOwner, CompleteOrder, FreezeCart, FrozenCart, LineRef, MergeCarts, UpdateCart,
@@ -361,7 +361,7 @@ impl From<v1::CompleteOrderResponse> for Ordered {
 
 /// Change a cart by several actions, all of them or none. Scope `cart:write`.
 #[utoipa::path(post, path = "/v1/carts/{owner}/actions", tag = "carts", operation_id = "update_cart",
-    params(("owner" = Owner, Path), SessionHeader, Condition, WriteHeaders), request_body = CartChange,
+    params(("owner" = Owner, Path), SessionHeader, Condition, Absence, WriteHeaders), request_body = CartChange,
     responses((status = 200, body = CartChanged), WriteProblems))]
 async fn update(
     call: Call,
@@ -399,7 +399,7 @@ async fn merge(
 
 /// Keep a cart as it is while an order is taken from it. Scope `cart:write`.
 #[utoipa::path(post, path = "/v1/carts/{owner}/freeze", tag = "carts", operation_id = "freeze_cart",
-    params(("owner" = Owner, Path), SessionHeader, Condition, WriteHeaders), request_body = FreezeBy,
+    params(("owner" = Owner, Path), SessionHeader, Condition, Absence, WriteHeaders), request_body = FreezeBy,
     responses((status = 200, body = Frozen), WriteProblems))]
 async fn freeze(
     call: Call,

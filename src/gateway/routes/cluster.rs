@@ -131,6 +131,7 @@ impl From<v1::NodeStatus> for Node {
     responses((status = 200, body = Cluster), ReadProblems))]
 async fn get(State(app): State<Arc<App>>, call: Call) -> Result<Json<Cluster>, Problem> {
     call.allow(Scope::ClusterRead)?;
+    call.no_condition()?;
     let status = call.client.cluster().status().await?;
     Ok(Json(Cluster {
         nodes: status.nodes.into_iter().map(Node::from).collect(),

@@ -47,8 +47,12 @@ pub struct WriteHeaders {
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "it is read by the document")]
 pub struct Condition {
-    /// The entity tag that the record must have.
-    #[param(rename = "If-Match", example = "\"7\"", pattern = r#"^"[0-9]{1,19}"$"#)]
+    /// The entity tag that the record must have; of a frozen cart's, the revision counts.
+    #[param(
+        rename = "If-Match",
+        example = "\"7\"",
+        pattern = r#"^"[0-9]{1,19}(\.[0-9]{1,19})?"$"#
+    )]
     if_match: Option<String>,
 }
 

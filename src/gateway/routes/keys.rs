@@ -195,6 +195,7 @@ impl From<v1::IncrementKeyResponse> for Counted {
     responses((status = 200, body = KeyPage), ReadProblems))]
 async fn list(call: Call, Asked(query): Asked<KeyQuery>) -> Result<Answer<KeyPage>, Problem> {
     call.allow(Scope::KeyRead)?;
+    call.no_condition()?;
     let list = call.client.keys().list();
     let list = with!(
         list,
@@ -214,9 +215,10 @@ async fn list(call: Call, Asked(query): Asked<KeyQuery>) -> Result<Answer<KeyPag
     responses((status = 200, body = Key), (status = 304, description = "The caller has it."), ReadProblems))]
 async fn get(call: Call, At(key): At<String>) -> Result<Answer<Key>, Problem> {
     call.allow(Scope::KeyRead)?;
+    let seen = call.seen()?;
     let item = call.client.keys().get(key).send().await?;
     let revision = Revision::new(item.mod_revision);
-    Ok(Answer::of(item, Key::from).unless_seen(&call, revision))
+    Ok(Answer::of(item, Key::from).unless_seen(seen, revision))
 }
 
 /// Write a key; under `If-None-Match: *` only if there is none. Scope `key:write`.
@@ -249,7 +251,7 @@ async fn delete(call: Call, At(key): At<String>) -> Result<Answer<()>, Problem> 
     let delete = call.client.keys().delete(key);
     let delete = with!(
         delete,
-        if_revision(call.if_match),
+        if_revision(call.condition()?),
         request_id(call.request_id)
     );
     Ok(Answer::done(delete.send().await?))

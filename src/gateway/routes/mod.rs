@@ -15,6 +15,7 @@ mod documented;
 mod keys;
 mod session_views;
 mod sessions;
+mod tag;
 mod transactions;
 mod watch;
 

@@ -262,12 +262,13 @@ async fn get(call: Call, Asked(query): Asked<GetQuery>) -> Result<Answer<Session
     if query.touch {
         call.allow(Scope::SessionWrite)?;
     }
+    let seen = call.seen()?;
     let token = session(&call, Scope::SessionAdmin).await?;
     let get = call.client.sessions().get(&token);
     let get = if query.touch { get.touch() } else { get };
     let found = get.send().await?;
     let revision = Revision::new(found.mod_revision);
-    Ok(Answer::of(found, Session::from).unless_seen(&call, revision))
+    Ok(Answer::of(found, Session::from).unless_seen(seen, revision))
 }
 
 /// Set and remove fields. Scope `session:write`.
@@ -368,6 +369,7 @@ async fn list(
     Asked(query): Asked<ListQuery>,
 ) -> Result<Answer<Devices>, Problem> {
     call.allow(Scope::SessionRead)?;
+    call.no_condition()?;
     let user = user.resolve(&call, Scope::SessionAdmin)?;
     let list = call.client.sessions().list(user);
     let list = with!(

@@ -11,11 +11,8 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use futures::stream::{BoxStream, Stream, StreamExt as _};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,7 +26,9 @@ use super::session_views::{Session, text};
 use crate::client::{self, CartOwner, Watched};
 use crate::gateway::App;
 use crate::gateway::auth::Scope;
+use crate::gateway::front::Peer;
 use crate::gateway::problem::Problem;
+use crate::gateway::protect::Party;
 use crate::proto::v1;
 use crate::proto::v1::event::Record;
 use crate::types::{Revision, TokenHash};
@@ -328,53 +327,17 @@ fn tell(watched: Watched, wanted: &Wanted) -> Option<Sent> {
     }
 }
 
-/// A stream under way, and what it holds as long as it is.
+/// A stream under way.
 struct Following {
     events: BoxStream<'static, Result<Watched, client::Error>>,
     wanted: Wanted,
-    /// The caller's token is good until then.
-    until: Instant,
-    going: CancellationToken,
-    _place: Place,
     ended: bool,
-}
-
-/// One of the streams that there may be.
-struct Place {
-    app: Arc<App>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    fn new(app: Arc<App>) -> Result<Self, Problem> {
-        let permit = Arc::clone(&app.watches).try_acquire_owned();
-        let permit = permit.map_err(|_| {
-            let detail = "this gateway has as many watchers as it takes: wait, or use another";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "WATCHERS_LIMIT", detail).retryable()
-        })?;
-        app.metrics.watches.inc();
-        Ok(Self {
-            app,
-            _permit: permit,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.app.metrics.watches.dec();
-    }
 }
 
 impl Following {
     async fn next(&mut self) -> Option<Sent> {
         while !self.ended {
-            let watched = tokio::select! {
-                watched = self.events.next() => watched,
-                () = tokio::time::sleep_until(self.until) => None,
-                () = self.going.cancelled() => None,
-            };
-            match watched {
+            match self.events.next().await {
                 Some(Ok(watched)) => {
                     if let Some(sent) = tell(watched, &self.wanted) {
                         return Some(sent);
@@ -412,12 +375,15 @@ impl Following {
             body = super::super::problem::ProblemDetails, content_type = "application/problem+json"), ReadProblems))]
 async fn watch(
     State(app): State<Arc<App>>,
+    peer: Peer,
     call: Call,
     Asked(query): Asked<WatchQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, Problem> {
     let wanted = Wanted::new(&call, &query).await?;
-    let place = Place::new(Arc::clone(&app))?;
+    call.no_condition()?;
+    let life = app.verifier.remaining(&call.caller);
+    let open = app.streams.open(Party::of(&call.caller), &peer, life)?;
     let last = super::call::number(&headers, LAST_EVENT_ID)?;
     let behind_last = last.map(|last| last.get().saturating_add(1));
     let from = behind_last.or(query.from).map(Revision::new);
@@ -431,12 +397,10 @@ async fn watch(
     let following = Following {
         events: watch.stream(),
         wanted,
-        until: Instant::now() + app.verifier.remaining(&call.caller),
-        going: app.going.clone(),
-        _place: place,
         ended: false,
     };
-    Ok(Sse::new(following.stream()).keep_alive(KeepAlive::new().interval(PROGRESS * 3)))
+    let told = open.carry(following.stream());
+    Ok(Sse::new(told).keep_alive(KeepAlive::new().interval(PROGRESS * 3)))
 }
 
 #[cfg(test)]

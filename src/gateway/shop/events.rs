@@ -7,7 +7,7 @@
 //! | `ended` | the session is no more; the stream ends |
 //!
 //! A stream begins with the whole cart, so that one that breaks off is begun again at any front, and nothing has to be
-//! remembered of it.
+//! remembered of it. A visitor can begin as many sessions as it likes: so streams are counted by the network that they go to.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,14 +17,15 @@ use axum::extract::State;
 use axum::response::Sse;
 use axum::response::sse::Event;
 use futures::{Stream, StreamExt as _, future};
-use http::StatusCode;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 use super::visitor::Shopper;
 use crate::client::{CartOwner, Watched};
-use crate::gateway::App;
+use crate::gateway::front::Peer;
 use crate::gateway::problem::Problem;
+use crate::gateway::protect::Party;
 use crate::gateway::routes::Cart;
+use crate::gateway::{App, streams};
 use crate::proto::v1::{self, cart_event::Owner, event::Record};
 use crate::types::{Revision, SessionToken};
 
@@ -89,9 +90,11 @@ impl Listener {
 /// Follows the visitor's cart and session.
 pub async fn follow(
     State(app): State<Arc<App>>,
+    peer: Peer,
     shopper: Shopper,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let place = place(&app)?;
+    let party = Party::Network(shopper.visitor.network.clone());
+    let open = app.streams.open(party, &peer, streams::LONGEST)?;
     let listener = Listener::new(&shopper);
     let watch = shopper.visitor.client.watch();
     let watch = match shopper.owner() {
@@ -113,47 +116,20 @@ pub async fn follow(
         })
     });
     let told = futures::stream::iter([first]).chain(told);
-    Ok(Sse::new(until_ended(told, app, place)))
+    Ok(Sse::new(open.carry(until_ended(told))))
 }
 
-/// Up to the session's end, or the front's.
-fn until_ended(
-    told: impl Stream<Item = Told>,
-    app: Arc<App>,
-    place: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<Event, Infallible>> {
-    app.metrics.watches.inc();
-    let over = app.going.child_token();
+/// Up to the session's end.
+fn until_ended(told: impl Stream<Item = Told>) -> impl Stream<Item = Result<Event, Infallible>> {
+    let over = CancellationToken::new();
     let ended = over.clone().cancelled_owned();
-    let open = Open { app, _place: place };
     told.map(move |told| {
-        let _open = &open;
         if matches!(told, Told::Ended) {
             over.cancel();
         }
         Ok(event(told))
     })
     .take_until(ended)
-}
-
-fn place(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
-    let place = Arc::clone(&app.watches).try_acquire_owned();
-    place.map_err(|_| {
-        let detail = "this gateway has as many event streams as it takes: use another";
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED", detail).retryable()
-    })
-}
-
-/// A stream, for as long as somebody reads it.
-struct Open {
-    app: Arc<App>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.app.metrics.watches.dec();
-    }
 }
 
 fn event(told: Told) -> Event {

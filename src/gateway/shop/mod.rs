@@ -35,7 +35,6 @@ use http::HeaderName;
 
 use self::cookie::Cookies;
 use super::accounts::Hashing;
-use super::protect::Rates;
 use super::{App, front, routes};
 use crate::client::Client;
 use crate::config::ShopConfig;
@@ -50,19 +49,16 @@ pub struct Shop {
     client: Client,
     hashing: Hashing,
     cookies: Cookies,
-    /// Of each network, because a visitor can begin as many sessions as it likes.
-    rates: Rates<String>,
 }
 
 impl Shop {
     /// The shop in its namespace.
-    pub fn new(client: &Client, hashing: Hashing, shop: &ShopConfig, rate: Option<u32>) -> Self {
+    pub fn new(client: &Client, hashing: Hashing, shop: &ShopConfig) -> Self {
         Self {
             namespace: shop.namespace.clone(),
             client: client.namespace(&shop.namespace),
             hashing,
             cookies: Cookies::new(shop.cookies),
-            rates: Rates::new(rate),
         }
     }
 }

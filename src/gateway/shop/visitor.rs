@@ -14,8 +14,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::client::{CartOwner, Client, Reply};
-use crate::gateway::accounts::{derive, network, session_ended};
+use crate::gateway::accounts::{derive, session_ended};
 use crate::gateway::problem::Problem;
+use crate::gateway::protect::network;
 use crate::gateway::routes::IDEMPOTENCY_KEY;
 use crate::gateway::shop::Shop;
 use crate::gateway::{App, front};
@@ -116,10 +117,6 @@ pub async fn protect(State(app): State<Arc<App>>, mut request: Request, next: Ne
         Ok(visitor) => visitor,
         Err(problem) => return problem.into_response(),
     };
-    if !shop.rates.take(&visitor.network) {
-        app.metrics.limited();
-        return front::limited().into_response();
-    }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if changes && let Err(problem) = check(&request, visitor.token.as_deref()) {
         return problem.into_response();

@@ -1,6 +1,7 @@
 //! Whose session it is, as the gateway finds out before it does anything with it.
 
-use serde_json::json;
+use http::Method;
+use serde_json::{Value, json};
 use trolley::proto::v1::session_service_client::SessionServiceClient;
 use trolley::proto::v1::{Consistency, GetSessionRequest, ReadOptions};
 
@@ -79,4 +80,82 @@ async fn whose_a_session_is_no_node_that_is_behind_decides() {
         let read = bob.at(gateway).get("/v1/sessions/current", &own).await.ok();
         assert_eq!(read.body["fields"]["secret"], "bob's");
     }
+}
+
+/// Everything that can be asked of the cart of this session.
+async fn ask_all(caller: &Caller, token: &str) -> Vec<Answer> {
+    let session = [("x-trolley-session", token)];
+    let line = json!({"sku": "tea", "quantity": 1});
+    let frozen = json!({"holder": "mallory"});
+    let in_txn = |operation: Value| json!({ "then": [operation] });
+    let requests = [
+        (Method::GET, "/v1/carts/session", None),
+        (Method::DELETE, "/v1/carts/session", None),
+        (Method::POST, "/v1/carts/session/lines", Some(line.clone())),
+        (Method::DELETE, "/v1/carts/session/lines/1", None),
+        (Method::POST, "/v1/carts/session/freeze", Some(frozen)),
+        (
+            Method::POST,
+            "/v1/carts/session/merge",
+            Some(json!({"into": "me", "policy": "sum"})),
+        ),
+        (
+            Method::POST,
+            "/v1/transactions",
+            Some(in_txn(json!({"get_cart": {"owner": "session"}}))),
+        ),
+        (
+            Method::POST,
+            "/v1/transactions",
+            Some(in_txn(
+                json!({"add_cart_line": {"owner": "session", "body": line}}),
+            )),
+        ),
+    ];
+    let mut answers = Vec::new();
+    for (method, path, body) in requests {
+        answers.push(caller.send(method, path, &session, body).await);
+    }
+    answers
+}
+
+/// Whoever plants a guest's session in somebody's browser keeps its token, and not the cart that it becomes part of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guests_session_opens_nobodys_cart_that_its_own_was_merged_into() {
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &[]).await;
+    let (ada, mallory) = (gateway.user("ada", SCOPES), gateway.user("mallory", SCOPES));
+    let admin = gateway.user("till", "cart:admin");
+    let tea = json!({"sku": "tea", "quantity": 2});
+    ada.post("/v1/carts/me/lines", &[], tea.clone()).await.ok();
+    let merge = "/v1/carts/session/merge";
+    for (who, into) in [(&ada, "me"), (&admin, "user:ada")] {
+        let planted = mallory.post("/v1/sessions", &[], json!({})).await;
+        let planted = token(&planted.ok());
+        let session = [("x-trolley-session", planted.as_str())];
+        let lines = "/v1/carts/session/lines";
+        mallory.post(lines, &session, tea.clone()).await.ok();
+        let named = [session[0], ("idempotency-key", into)];
+        let body = json!({"into": into, "policy": "sum"});
+        let merged = who.post(merge, &named, body.clone()).await.ok();
+        let before = ada.get("/v1/carts/me", &[]).await.ok();
+        let never = ask_all(&mallory, &"A".repeat(planted.len())).await;
+        assert_eq!(never[0].reason(), "SESSION_NOT_FOUND");
+        for (answer, never) in ask_all(&mallory, &planted).await.iter().zip(&never) {
+            assert_eq!(answer.status, never.status, "{answer:?}");
+            assert_eq!(answer.text, never.text);
+        }
+        let after = ada.get("/v1/carts/me", &[]).await.ok();
+        assert_eq!(before.body, after.body, "nothing was done to it");
+        // Who merged it goes on with it, and so does its owner; a merge that is sent again is answered as before.
+        let again = who.post(merge, &named, body).await.ok();
+        assert_eq!(again.body, merged.body);
+        for caller in [&ada, &admin] {
+            let read = caller.get("/v1/carts/session", &session).await.ok();
+            assert_eq!(read.body, after.body);
+        }
+        ada.post(lines, &session, tea.clone()).await.ok();
+    }
+    let cart = ada.get("/v1/carts/me", &[]).await.ok();
+    assert_eq!(cart.body["total_quantity"], 2 + 4 * 2);
 }

@@ -169,6 +169,34 @@ async fn a_stranger_and_a_wrong_password_are_the_same_work_and_the_same_words() 
     }
 }
 
+/// It is one attempt, and each time the work of one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_sent_again_and_again_is_not_hashed_without_end() {
+    const AGAIN: usize = 16;
+    let (_cluster, gateways) = start(2).await;
+    let guest = Browser::guest(&gateways[0]).await;
+    let nonce = Browser::nonce();
+    let wrong = json!({ "address": ADA, "password": "not this password" });
+    let mut answers = Vec::new();
+    for time in 0..2 * AGAIN {
+        let front = &gateways[time % 2];
+        let refused = guest.at(front).form("/log-in", &nonce, wrong.clone()).await;
+        answers.push(refused.reason().to_owned());
+    }
+    let (looked_at, passed_over) = answers.split_at(AGAIN + 1);
+    assert!(looked_at.iter().all(|reason| reason == "WRONG_CREDENTIALS"));
+    assert!(
+        passed_over
+            .iter()
+            .all(|reason| reason == "TOO_MANY_ATTEMPTS")
+    );
+    let all = hashed(&gateways[0]).await + hashed(&gateways[1]).await;
+    assert_eq!(all, AGAIN as u64 + 1);
+    // Other forms of the same network are.
+    let mut other = Browser::guest(&gateways[0]).await;
+    other.enter("/register", ADA, PASSWORD).await.ok();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_are_limited_across_fronts() {
     const ATTEMPTS: usize = 10;

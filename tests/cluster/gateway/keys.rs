@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::harness::gateway::{Caller, Gateway, full_claims};
+use crate::harness::gateway::{Caller, Gateway, SECRET, full_claims};
 use crate::harness::{Cluster, eventually};
 
 /// An issuer's key, from its seed.
@@ -148,6 +148,29 @@ async fn keys_are_introduced_and_withdrawn_and_outlive_their_issuer() {
     issuer.show(Some(&[&new]));
     eventually("the old key's end", async || status(&with_old).await == 401).await;
     assert_eq!(status(&with_new).await, 200);
+}
+
+/// A gateway with them would let nobody in, or, worse, whoever knows a public key.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_check_no_token_end_a_gateway_at_its_start() {
+    let cluster = Cluster::start(1, &[]).await;
+    let file = cluster.folder().join("keys");
+    let text = file.display().to_string();
+    let public = include_bytes!("testdata/old.public.der").as_slice();
+    let table = [
+        (SECRET.as_bytes(), "RS256,ES256,EdDSA", "HS256 alone"),
+        (SECRET.as_bytes(), "RS256,HS256", "HS256 alone"),
+        (public, "RS256,HS256", "no line of text"),
+        (public, "HS256", "no line of text"),
+    ];
+    for (keys, algorithms, said) in table {
+        std::fs::write(&file, keys).expect("the folder can be written");
+        let flags = ["--jwt-keys", &text, "--jwt-algorithms", algorithms];
+        let mut gateway = Gateway::spawn(&cluster, &flags);
+        let exit = gateway.wait_for_exit().await;
+        assert_eq!(exit.code(), Some(3), "{algorithms}: {}", gateway.log());
+        assert!(gateway.log().contains(said), "{}", gateway.log());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

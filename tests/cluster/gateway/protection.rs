@@ -178,6 +178,41 @@ async fn slow_and_silent_callers_are_not_waited_for_without_end() {
     assert_eq!(&start, b"HTTP/1.1 408");
 }
 
+/// A request has its place while its body comes. One user's slow ones do not take those of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_of_one_caller_leave_room_for_others() {
+    const SLOW: usize = 40;
+    const PLACES: usize = 16;
+    let cluster = Cluster::start(1, &[]).await;
+    let places = PLACES.to_string();
+    let flags = ["--max-requests", &places, "--request-timeout", "30s"];
+    let gateway = Gateway::start(&cluster, &flags).await;
+    let mut slow = JoinSet::new();
+    for _ in 0..SLOW {
+        let address = gateway.address().to_owned();
+        slow.spawn(async move {
+            let stream = TcpStream::connect(address).await;
+            let mut stream = stream.expect("it listens");
+            let head = format!("{}{{", put_head(100));
+            let sent = stream.write_all(head.as_bytes()).await;
+            sent.expect("it is taken");
+            rest(&mut stream).await
+        });
+    }
+    // What is refused at once, is: the others are waited for.
+    for _ in 0..SLOW - PLACES / 8 {
+        let refused = slow.join_next().await.expect("there are more");
+        let refused = refused.expect("it does not panic");
+        assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+        assert!(refused.contains("RATE_LIMITED"), "{refused}");
+    }
+    let bob = gateway.user("bob", EVERYTHING);
+    bob.put("/v1/keys/k", &[], json!({"value": "x"})).await.ok();
+    let waited_for = slow.join_next().await.expect("there are more");
+    let waited_for = waited_for.expect("it does not panic");
+    assert!(waited_for.starts_with("HTTP/1.1 408"), "{waited_for}");
+}
+
 /// A caller with one connection, which is the only one that it may have.
 struct Kept {
     sender: http1::SendRequest<Empty<Bytes>>,
@@ -274,6 +309,64 @@ async fn who_calls_too_often_waits_and_nobody_else_does() {
     assert!(statuses[1..].contains(&429), "{statuses:?}");
     // Whoever was let in before is, from the same address too.
     bob.get("/v1/carts/me", &[]).await.ok();
+}
+
+/// The largest file of the pages that show the document.
+const BUNDLE: &str = "/docs/swagger-ui-bundle.js";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_pages_and_never_reads_them_costs_little() {
+    const READERS: usize = 100;
+    // More than there is room for in between.
+    const TIMES: usize = 16;
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &["--header-timeout", "10m"]).await;
+    let stranger = gateway.caller("");
+    let bundle = stranger.get(BUNDLE, &[]).await.ok();
+    let before = memory_kb(gateway.pid());
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        readers.push(gateway.ask_and_read_nothing(BUNDLE, "", TIMES).await);
+    }
+    eventually("answers that wait for readers", async || {
+        let metrics = stranger.get("/metrics", &[]).await.ok().text;
+        let name =
+            "trolley_gateway_requests_total{method=\"GET\",route=\"/docs/{file}\",status=\"200\"} ";
+        let mut lines = metrics.lines();
+        let count = lines.find_map(|line| line.strip_prefix(name)?.parse().ok());
+        count.unwrap_or(0) > 2 * READERS
+    })
+    .await;
+    let taken = memory_kb(gateway.pid()).saturating_sub(before);
+    let copies = (READERS * bundle.text.len()) as u64 >> 10;
+    assert!(
+        taken < copies / 4,
+        "{taken} KiB, and {copies} KiB would be copies"
+    );
+    drop(readers);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_pages_too_often_waits() {
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &["--rate-per-user", "5"]).await;
+    let stranger = gateway.caller("");
+    for path in [BUNDLE, "/docs", "/openapi.json"] {
+        let mut last = stranger.get(path, &[]).await;
+        for _ in 0..50 {
+            if last.status == 429 {
+                break;
+            }
+            last = stranger.get(path, &[]).await;
+        }
+        assert_eq!((last.status.as_u16(), last.reason()), (429, "RATE_LIMITED"));
+    }
+    // Users have rates of their own.
+    gateway
+        .user("ada", EVERYTHING)
+        .get("/v1/carts/me", &[])
+        .await
+        .ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::harness::Cluster;
 use crate::harness::gateway::{EVERYTHING, Gateway};
+use crate::harness::{Cluster, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_written_read_counted_and_listed() {
@@ -144,6 +144,36 @@ async fn conditions_hold_or_nothing_happens() {
     ada.post("/v1/carts/me/lines", &[("if-match", tag)], line)
         .await
         .ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_saw_a_cart_frozen_is_told_when_it_is_not() {
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &[]).await;
+    let ada = gateway.user("ada", EVERYTHING);
+    let line = json!({"sku": "tea", "quantity": 1});
+    let lines = "/v1/carts/me/lines";
+    ada.post(lines, &[], line.clone()).await.ok();
+    let freeze = json!({"holder": "till", "lease_ms": 5000});
+    ada.post("/v1/carts/me/freeze", &[], freeze).await.ok();
+    let frozen = ada.get("/v1/carts/me", &[]).await.ok();
+    assert_eq!(frozen.body["state"], "frozen");
+    let seen = [("if-none-match", frozen.header("etag"))];
+    assert_eq!(ada.get("/v1/carts/me", &seen).await.status, 304);
+    let mut open = None;
+    eventually("a cart whose freeze is over", async || {
+        let read = ada.get("/v1/carts/me", &seen).await;
+        open = (read.status == 200).then_some(read);
+        open.is_some()
+    })
+    .await;
+    let open = open.expect("it was read");
+    assert_eq!(open.body["state"], "open");
+    assert_eq!(open.body["mod_revision"], frozen.body["mod_revision"]);
+    assert_ne!(open.header("etag"), frozen.header("etag"));
+    // For a write it is the same revision.
+    let condition = [("if-match", frozen.header("etag"))];
+    ada.post(lines, &condition, line).await.ok();
 }
 
 #[tokio::test(flavor = "multi_thread")]

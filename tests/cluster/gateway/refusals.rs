@@ -17,6 +17,8 @@ struct Operation {
     method: Method,
     path: String,
     body: Option<Value>,
+    /// The headers that it knows, as the document has them.
+    headers: Vec<String>,
 }
 
 /// All of them, about the records of this user.
@@ -44,11 +46,23 @@ async fn operations(caller: &Caller, user: &str) -> Vec<Operation> {
                 method,
                 path: filled.clone(),
                 body: has_body.then(|| body(name)),
+                headers: headers(operation),
             });
         }
     }
     assert!(operations.len() >= 10, "{operations:?}");
     operations
+}
+
+/// The names of its parameters that are headers.
+fn headers(operation: &Value) -> Vec<String> {
+    let parameters = operation["parameters"].as_array();
+    let parameters = parameters.map(Vec::as_slice).unwrap_or_default().iter();
+    let headers = parameters.filter(|parameter| parameter["in"] == "header");
+    headers
+        .filter_map(|header| header["name"].as_str())
+        .map(str::to_lowercase)
+        .collect()
 }
 
 /// A body that would do something.
@@ -126,6 +140,7 @@ async fn no_route_opens_to_a_bad_token_and_all_are_refused_alike() {
         method: Method::GET,
         path: "/v1/nothing/here".to_owned(),
         body: None,
+        headers: Vec::new(),
     };
     let mut first: Option<Answer> = None;
     for (why, token) in bad_tokens() {
@@ -181,6 +196,41 @@ async fn no_route_opens_without_its_scope() {
             assert_eq!(one.status != 403, opens, "{scope}: {operation:?}: {one:?}");
         }
     }
+}
+
+/// Whoever sends a condition relies on it: what would be done or told regardless of it must not be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_that_a_route_does_not_know_is_refused() {
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &[]).await;
+    let ada = gateway.user("ada", &format!("{EVERYTHING} cluster:read"));
+    let put = ada.put("/v1/keys/secret", &[], json!({"value": "x"})).await;
+    let tag = put.ok().header("etag").to_owned();
+    let begun = ada.post("/v1/sessions", &[], json!({"user": "me"})).await;
+    let token = begun.ok().body["token"].clone();
+    let session = ("x-trolley-session", token.as_str().expect("a token"));
+    for operation in operations(&ada, "me").await {
+        let is_read = operation.method == Method::GET;
+        for (name, value, kind) in [
+            ("if-match", tag.as_str(), "all"),
+            ("if-none-match", "*", "writes"),
+            ("if-none-match", tag.as_str(), "reads"),
+        ] {
+            let is_known = operation.headers.iter().any(|known| known == name);
+            let is_meant = kind == "all" || (kind == "reads") == is_read;
+            if is_known && is_meant {
+                continue;
+            }
+            let answer = send(&ada, &operation, &[session, (name, value)]).await;
+            let told = (answer.status.as_u16(), answer.reason());
+            assert_eq!(told, (400, "MALFORMED"), "{name}: {operation:?}");
+            let detail = answer.body["detail"].as_str().unwrap_or_default();
+            let named = detail.to_lowercase();
+            assert!(named.contains(name), "{name}: {operation:?}: {detail}");
+        }
+    }
+    let kept = ada.get("/v1/keys/secret", &[]).await.ok();
+    assert_eq!(kept.header("etag"), tag, "nothing was done to it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

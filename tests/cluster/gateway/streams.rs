@@ -1,8 +1,10 @@
 //! Events over HTTP: in order, without gaps, and of nobody else.
 
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use trolley::clock::Clock;
 
+use crate::harness::browser::{Browser, SHOP};
 use crate::harness::gateway::{EVERYTHING, Gateway, token};
 use crate::harness::{Cluster, eventually};
 
@@ -131,6 +133,84 @@ async fn nobody_is_told_of_somebody_elses() {
     );
     assert_eq!(cart.data["cart"]["total_quantity"], 1);
     assert_eq!(events.next().await.expect("a key was put").name, "key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_not_read_ends_with_its_token_too() {
+    let cluster = Cluster::start(1, &[]).await;
+    let flags = ["--jwt-leeway", "0s", "--max-watches", "1"];
+    let patient = ["--header-timeout", "10m"];
+    let gateway = Gateway::start(&cluster, &[&flags[..], &patient].concat()).await;
+    let soon = Clock::System.now().as_millis() / 1000 + 8;
+    let short = token(json!({"scope": "key:read", "exp": soon}));
+    let unread = gateway
+        .ask_and_read_nothing("/v1/watch?keys=", &short, 1)
+        .await;
+    let bob = gateway.user("bob", EVERYTHING);
+    eventually("a place that is taken", async || {
+        bob.get("/v1/watch?keys=", &[]).await.reason() == "WATCHERS_LIMIT"
+    })
+    .await;
+    // More than stands between it and the gateway.
+    let large = json!({ "value": "x".repeat(1 << 20) });
+    for _ in 0..16 {
+        bob.put("/v1/keys/large", &[], large.clone()).await.ok();
+    }
+    eventually("room for another watcher", async || {
+        bob.get("/v1/watch?keys=", &[]).await.status == 200
+    })
+    .await;
+    drop(unread);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_nothing_of_an_answer_is_not_waited_for_without_end() {
+    // More than there is room for in between.
+    const TIMES: usize = 16;
+    let cluster = Cluster::start(1, &[]).await;
+    let gateway = Gateway::start(&cluster, &["--header-timeout", "1s"]).await;
+    let stranger = gateway.caller("");
+    let bundle = "/docs/swagger-ui-bundle.js";
+    let whole = stranger.get(bundle, &[]).await.ok().text.len();
+    let mut unread = gateway.ask_and_read_nothing(bundle, "", TIMES).await;
+    unread.readable().await.expect("it is answered");
+    // Whoever looks holds a connection, too; those that are idle are closed as soon.
+    eventually("an end of all connections but one", async || {
+        let metrics = stranger.get("/metrics", &[]).await.ok().text;
+        metrics.contains("trolley_gateway_connections 1\n")
+    })
+    .await;
+    let mut rest = Vec::new();
+    unread.read_to_end(&mut rest).await.ok();
+    assert!(rest.len() < TIMES * whole, "{} bytes came", rest.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_follows_so_much_that_others_cannot() {
+    let cluster = Cluster::start(1, &[]).await;
+    let flags = [&SHOP[..], &["--max-watches", "8"]].concat();
+    let gateway = Gateway::start(&cluster, &flags).await;
+    let (ada, bob) = (
+        gateway.user("ada", EVERYTHING),
+        gateway.user("bob", EVERYTHING),
+    );
+    let path = "/v1/watch?keys=";
+    let _adas = ada.follow(path, &[]).await;
+    let refused = ada.get(path, &[]).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.reason()),
+        (429, "WATCHERS_LIMIT")
+    );
+    let _bobs = bob.follow(path, &[]).await;
+    // Guests are as many as they like, from one place.
+    let guest = Browser::guest(&gateway).await;
+    let _guests = guest.follow().await;
+    let mut other = Browser::guest(&gateway).await;
+    let refused = other.get("/events").await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.reason()),
+        (429, "WATCHERS_LIMIT")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

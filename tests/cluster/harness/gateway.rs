@@ -12,6 +12,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::process::Process;
 use super::{Cluster, DEADLINE, eventually, unused_port};
@@ -137,6 +139,19 @@ impl Gateway {
     /// A user with these scopes, in the namespace `default`.
     pub fn user(&self, user: &str, scopes: &str) -> Caller {
         self.caller(&token(json!({ "sub": user, "scope": scopes })))
+    }
+
+    /// A connection that asks for this, so many times, and reads nothing of the answers, for which it has little room.
+    pub async fn ask_and_read_nothing(&self, path: &str, token: &str, times: usize) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("it can be small");
+        let address = self.address.parse().expect("an address");
+        let mut stream = socket.connect(address).await.expect("it listens");
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n");
+        let request = format!("{head}authorization: Bearer {token}\r\n\r\n");
+        let asked = stream.write_all(request.repeat(times).as_bytes()).await;
+        asked.expect("it is taken");
+        stream
     }
 
     /// SIGKILL, and waits until the process is gone.
