@@ -162,6 +162,17 @@ impl Rejected {
 
     /// What a node would say of a request that is too large to be sent.
     pub(super) fn too_large(actual: usize, limit: usize) -> Self {
+        let message = format!("the request is {actual} bytes long, at most {limit} are allowed");
+        Self::beyond("FIELD_TOO_LONG", limit, message)
+    }
+
+    /// What a node would say of a request with too many actions or operations.
+    pub(super) fn too_many(actual: usize, limit: usize) -> Self {
+        let message = format!("the request has {actual} parts, at most {limit} are allowed");
+        Self::beyond("TOO_MANY", limit, message)
+    }
+
+    fn beyond(reason: &str, limit: usize, message: String) -> Self {
         let metadata = [
             ("field", "request".to_owned()),
             ("limit", limit.to_string()),
@@ -169,8 +180,8 @@ impl Rejected {
         ];
         Self {
             code: Code::InvalidArgument,
-            reason: "FIELD_TOO_LONG".to_owned(),
-            message: format!("the request is {actual} bytes long, at most {limit} are allowed"),
+            reason: reason.to_owned(),
+            message,
             metadata: metadata.map(|(k, v)| (k.to_owned(), v)).into(),
         }
     }

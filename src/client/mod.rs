@@ -65,6 +65,7 @@ mod logins;
 mod namespaces;
 mod node;
 mod outbound;
+mod parts;
 mod saves;
 mod sessions;
 mod supervisor;

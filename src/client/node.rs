@@ -57,6 +57,8 @@ const LARGEST_FRAME: usize = limits::PEER_MESSAGE_BYTES;
 pub(super) struct Submission {
     pub sequence: u64,
     pub request: Encoded,
+    /// See [`super::parts`].
+    pub excess_parts: u32,
     pub deadline: Instant,
     /// Only the leader can answer it.
     pub needs_leader: bool,

@@ -2,6 +2,9 @@
 //!
 //! HTTP/2 polls it when it can take more, so that a frame carries whatever has come together in the meantime, and a
 //! connection that is slow makes larger frames and no queue of them.
+//!
+//! Invariant: a node takes every frame, for it ends the stream over one that it does not. So a frame is bounded in operations, bytes
+//! and parts, and none of the requests that get here is beyond these bounds by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -58,8 +61,10 @@ impl Outbound {
             return None;
         }
         let mut bytes = 0;
+        let mut parts = 0;
         let fits = inbox.waiting.iter().take(room).take_while(|submission| {
-            let fits = bytes < FRAME_BYTES;
+            parts += submission.excess_parts as usize;
+            let fits = bytes < FRAME_BYTES && parts <= limits::MESSAGE_PARTS;
             bytes += submission.request.len();
             fits
         });
