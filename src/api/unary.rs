@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 use super::forward::{self, Method};
 use super::parse::{self, Origin, Parsed, Read, Write};
 use super::weight::weight;
-use super::{Api, Backend, Error, encode, read};
+use super::{Api, Backend, Error, Refused, encode, read};
 use crate::limits;
 use crate::node::{self, Outcome};
 use crate::proto::Held as _;
@@ -124,11 +124,17 @@ impl<B: Backend> Api<B> {
                 }
                 Ok(response)
             }
-            (Err(Error::Node(node::Error::NotLeader(leader))), Some(message)) => {
+            (
+                Err(Refused {
+                    error: Error::Node(node::Error::NotLeader(leader)),
+                    ..
+                }),
+                Some(message),
+            ) => {
                 let forwarded = self.leaders.forward(&leader, message, deadline).await;
                 forwarded.map(Response::new)
             }
-            (Err(error), _) => Err(error.into()),
+            (Err(refused), _) => Err(refused.into()),
         }
     }
 
@@ -137,7 +143,7 @@ impl<B: Backend> Api<B> {
         message: M,
         connection: Option<Places>,
         deadline: Instant,
-    ) -> Result<(encode::Answer, Option<Place>), Error> {
+    ) -> Result<(encode::Answer, Option<Place>), Refused> {
         match parse::operation(message.into_operation(), Origin::Unary)? {
             Parsed::Write(Write { command, echo }) => {
                 let reply = self.propose(command, deadline).await?;

@@ -42,7 +42,12 @@ macro_rules! ask {
                 tokio::time::timeout(patience, call).await
             };
             match answer {
-                Ok(Ok(response)) => break Ok(response.into_inner()),
+                Ok(Ok(response)) => {
+                    let answer = response.into_inner();
+                    let revision = answer.header.as_ref().map(|header| header.revision);
+                    shared.directory.raise_revision(revision.unwrap_or(0));
+                    break Ok(answer);
+                }
                 Ok(Err(status)) => journey.refused(interpret(status))?,
                 Err(_) => journey.unanswered()?,
             }

@@ -207,6 +207,12 @@ impl Rejected {
             )
     }
 
+    /// Of the state that a look led to this, as far as a unary call's refusal says; otherwise 0.
+    pub(super) fn revision(&self) -> u64 {
+        let revision = self.metadata.get("revision");
+        revision.and_then(|it| it.parse().ok()).unwrap_or(0)
+    }
+
     /// The leader that the node named.
     pub(super) fn leader(&self) -> Option<(u64, &str)> {
         let id = self.metadata.get("leader_id")?.parse().ok()?;

@@ -82,7 +82,11 @@ pub(super) async fn call(
                 let cause = Cause::Disconnected;
                 journey.lost(Lost { sent: false, cause })?;
             }
-            Err(status) => journey.refused(interpret(status))?,
+            Err(status) => {
+                let rejected = interpret(status);
+                shared.directory.raise_revision(rejected.revision());
+                journey.refused(rejected)?;
+            }
         }
     }
 }

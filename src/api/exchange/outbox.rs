@@ -1,7 +1,7 @@
 //! Outcomes that are ready to be sent, and how large a frame they make.
 
 use crate::api::weight::{BASE_BYTES, text_weight, weight};
-use crate::api::{Error, encode::Answer};
+use crate::api::{Error, Refused, encode::Answer};
 use crate::limits;
 use crate::proto::v1::outcome::Response;
 use crate::proto::v1::{Failure, Outcome};
@@ -35,7 +35,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Adds an operation's outcome.
-    pub fn push(&mut self, sequence: u64, result: Result<Answer, Error>) {
+    pub fn push(&mut self, sequence: u64, result: Result<Answer, Refused>) {
         match result {
             Ok(answer) => {
                 self.bytes += BASE_BYTES + weight(&answer.response);
@@ -46,26 +46,27 @@ impl Outbox {
                     response: Some(answer.response),
                 });
             }
-            Err(error) => self.push_failure(sequence, Failure::from(&error)),
+            Err(Refused { error, revision }) => {
+                self.push_failure(sequence, revision, Failure::from(&error));
+            }
         }
     }
 
-    /// Adds a failure.
-    pub fn push_failure(&mut self, sequence: u64, failure: Failure) {
+    fn push_failure(&mut self, sequence: u64, revision: Revision, failure: Failure) {
         self.bytes += BASE_BYTES + failure.message.len() + text_weight(&failure.metadata);
         self.outcomes.push(Outcome {
             sequence,
-            revision: Revision::default().get(),
+            revision: revision.get(),
             replayed: false,
             response: Some(Response::Failure(failure)),
         });
     }
 
-    /// The same failure for many.
+    /// The same failure for many, without a look at the state.
     pub fn fail_all(&mut self, sequences: impl Iterator<Item = u64>, error: &Error) {
         let failure = Failure::from(error);
         for sequence in sequences {
-            self.push_failure(sequence, failure.clone());
+            self.push_failure(sequence, Revision::default(), failure.clone());
         }
     }
 

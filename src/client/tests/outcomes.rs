@@ -206,6 +206,20 @@ async fn a_write_without_an_identity_is_sent_again_if_it_was_not_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_tells_how_far_the_store_is() {
+    let exists = |fake: &Fake| {
+        let mut failure = fake.failure(Code::AlreadyExists, "KEY_EXISTS", "not_applied");
+        let seen = ("revision".to_owned(), "7".to_owned());
+        failure.metadata.extend([seen]);
+        vec![Step::Fail(failure)]
+    };
+    let (client, _fakes, _) = unary(exists).await;
+    let put = client.keys().put("a", "1").if_absent().send().await;
+    put.expect_err("it is there");
+    assert_eq!(client.revision().get(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unary_write_is_recognised_when_it_is_sent_again() {
     let (client, fakes, store) = unary(|_| vec![Step::ServeAndBreak]).await;
     let put = client.keys().put("a", "1").send().await;
