@@ -299,8 +299,8 @@ impl MergeCarts<'_> {
 /// A cart that was frozen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrozenCart {
-    /// Names the freeze when the order is completed.
-    pub revision: Revision,
+    /// Names the freeze when the order is completed; a freeze that is renewed keeps it. Not the reply's own revision.
+    pub freeze_revision: Revision,
     /// Log time, in Unix milliseconds, at which the lease ends.
     pub deadline_ms: u64,
     /// The cart as it was frozen.
@@ -361,7 +361,7 @@ impl FreezeCart<'_> {
             cart
         };
         Ok(reply.map(|_| FrozenCart {
-            revision: Revision::new(freeze.revision),
+            freeze_revision: Revision::new(freeze.revision),
             deadline_ms: freeze.deadline_ms,
             snapshot,
         }))
