@@ -180,6 +180,8 @@ pub const LARGE_ANSWER_BYTES: usize = 64 << 10;
 pub const LARGE_ANSWERS_OF_CONNECTION: usize = 8;
 /// Such places of a node.
 pub const LARGE_ANSWERS: usize = 64;
+/// How long such an answer may stand still while others wait for its place; then it is given up.
+pub const LARGE_ANSWER_STALL_MS: u64 = 1_000;
 /// Concurrent HTTP/2 streams of one connection.
 pub const HTTP2_STREAMS: u32 = 1024;
 /// HTTP/2 header list of one request.
@@ -350,6 +352,8 @@ const _: () = {
     assert!(TABLE_MIN_BYTES <= LOG_WRITE_BUFFER_BYTES);
     assert!(CLIENT_WINDOW <= STREAM_IN_FLIGHT);
     assert!(LARGE_ANSWERS_OF_CONNECTION < LARGE_ANSWERS);
+    // Who waits for answers that stand still has time left.
+    assert!(4 * LARGE_ANSWER_STALL_MS < REQUEST_DEADLINE_MS);
     // What clients that do not read can make a node hold for them: answers to unary calls, large ones and all that are not.
     assert!(LARGE_ANSWERS * MESSAGE_BYTES <= 256 << 20);
     assert!(HTTP2_STREAMS as usize * LARGE_ANSWER_BYTES <= 64 << 20);

@@ -2,6 +2,7 @@
 
 mod real;
 mod shops;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
