@@ -142,7 +142,7 @@ pub const WATCH_TAIL_BYTES: usize = 16 << 20;
 /// Most watchers of one node.
 pub const WATCHERS: usize = 2048;
 /// Events in one message to a watcher, in bytes; a message ends with the event that crosses it. Small, because each
-/// watcher that does not read has one of them waiting.
+/// watcher that does not read has two of them waiting.
 pub const WATCH_RESPONSE_BYTES: usize = 128 << 10;
 /// Most filters of one watcher.
 pub const WATCH_FILTERS: usize = 64;

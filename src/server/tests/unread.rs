@@ -1,5 +1,6 @@
 //! Clients that ask for much and do not read it.
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use tonic::Streaming;
 use tonic::client::Grpc;
@@ -80,6 +81,35 @@ async fn large_answers_that_nobody_reads_wait_for_places() {
     next.expect("it has a place")
         .expect("one call")
         .expect("no panic");
+}
+
+#[tokio::test]
+async fn writes_whose_answers_are_large_wait_for_places() {
+    let node = MemoryNode::leader();
+    let server = Running::start(node.clone()).await;
+    put_large(&server).await;
+    let channel = narrow(&server, 16 << 20).await;
+    let before = node.proposed();
+    let mut calls = JoinSet::new();
+    for _ in 0..4 * LARGE_ANSWERS_OF_CONNECTION {
+        let create = v1::CreateSessionRequest {
+            fields: BTreeMap::from([("blob".to_owned(), Bytes::from(vec![7; LARGE]))]),
+            ..Default::default()
+        };
+        let path = "/trolley.v1.SessionService/Create";
+        calls.spawn(begin::<_, v1::CreateSessionResponse>(
+            channel.clone(),
+            path,
+            create,
+        ));
+    }
+    let mut begun = Vec::new();
+    while begun.len() < LARGE_ANSWERS_OF_CONNECTION {
+        begun.push(calls.join_next().await.expect("there are more"));
+    }
+    others_go_on(&channel).await;
+    // Who has no place has written nothing.
+    assert_eq!(node.proposed() - before, LARGE_ANSWERS_OF_CONNECTION);
 }
 
 #[tokio::test]
