@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::builder::{in_txn, millis, pick, write_options};
 use super::call::Options;
 use super::carts::{CartOwner, Carts, LineRef};
@@ -336,20 +338,21 @@ impl FreezeCart<'_> {
     /// Sends the request. A cart that is too large for the answer is read as well: it cannot have changed, unless its
     /// lease is over, and then the freeze has failed.
     pub async fn send(self) -> Result<Reply<FrozenCart>, Error> {
+        // For both.
+        let timeout = self.options.timeout;
+        let deadline = Instant::now() + timeout.unwrap_or(self.client.defaults.timeout);
         let request = Request::FreezeCart(self.request);
         let reply: Reply<v1::FreezeCartResponse> = self
             .client
-            .call(request, self.options.clone(), pick!(FreezeCart))
+            .call(request, self.options, pick!(FreezeCart))
             .await?;
         let freeze = reply.freeze.clone().ok_or(Error::Protocol)?;
         let snapshot = if let Some(snapshot) = reply.snapshot.clone() {
             snapshot
         } else {
             let get = self.client.carts().get(&self.owner);
-            let mut get = get.consistency(Consistency::Linearizable);
-            if let Some(timeout) = self.options.timeout {
-                get = get.timeout(timeout);
-            }
+            let get = get.consistency(Consistency::Linearizable);
+            let get = get.timeout(deadline.saturating_duration_since(Instant::now()));
             let cart = get.send().await.map_err(|error| Error::Unavailable {
                 outcome: Outcome::Unknown,
                 problem: format!("the cart is frozen, and could not be read: {error}"),
