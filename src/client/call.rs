@@ -397,11 +397,18 @@ impl<'a> Journey<'a> {
             Cause::Disconnected => format!("{name}: the connection was lost"),
             Cause::Silent => format!("{name}: no answer"),
             Cause::Expired if lost.sent => {
+                let before = self.problem.take();
+                let before = before.map_or(String::new(), |problem| format!("; before: {problem}"));
                 return Err(Error::Deadline {
                     outcome: self.outcome,
+                    problem: format!("{name}: no answer yet{before}"),
                 });
             }
-            Cause::Expired => return Err(self.unavailable()),
+            Cause::Expired => {
+                let waits = || format!("{name}: too much waits to be sent");
+                self.problem.get_or_insert_with(waits);
+                return Err(self.unavailable());
+            }
         };
         self.problem = Some(problem);
         self.go_on()

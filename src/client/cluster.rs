@@ -137,6 +137,7 @@ impl Cluster<'_> {
         let answer = tokio::time::timeout(left, client.snapshot(request)).await;
         let answer = answer.map_err(|_| Error::Deadline {
             outcome: Outcome::Unknown,
+            problem: format!("{}: no answer yet", node.address()),
         })?;
         Ok(answer.map_err(interpret)?.into_inner())
     }

@@ -45,10 +45,12 @@ pub enum Error {
         problem: String,
     },
     /// The deadline passed while a node worked on the request.
-    #[error("the deadline passed before the answer came")]
+    #[error("the deadline passed before the answer came: {problem}")]
     Deadline {
         /// What a write must assume.
         outcome: Outcome,
+        /// Which node it was, and what was in the way before.
+        problem: String,
     },
     /// An endpoint is malformed.
     #[error("endpoint {endpoint:?}: {problem}")]
@@ -95,7 +97,7 @@ impl Error {
         match self {
             Self::Rejected(rejected) => rejected.outcome(),
             Self::Unavailable { outcome, .. }
-            | Self::Deadline { outcome }
+            | Self::Deadline { outcome, .. }
             | Self::Closed { outcome } => *outcome,
             Self::Protocol => Outcome::Unknown,
             Self::Endpoint { .. } | Self::Randomness(_) => Outcome::NotApplied,
@@ -139,6 +141,15 @@ impl Error {
         self.rejected()
             .is_some_and(|rejected| codes.contains(&rejected.code))
     }
+}
+
+/// What a status says, or what its code means where it says nothing.
+pub(super) fn said(status: &tonic::Status) -> String {
+    let said = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    said.to_owned()
 }
 
 fn bracketed(reason: &str) -> String {
@@ -265,7 +276,7 @@ impl From<tonic::Status> for Rejected {
         Self {
             code: status.code(),
             reason,
-            message: status.message().to_owned(),
+            message: said(&status),
             metadata,
         }
     }
@@ -301,7 +312,14 @@ mod tests {
         let table = [
             (unavailable(NotApplied), true, NotApplied),
             (unavailable(Unknown), true, Unknown),
-            (Error::Deadline { outcome: Unknown }, true, Unknown),
+            (
+                Error::Deadline {
+                    outcome: Unknown,
+                    problem: String::new(),
+                },
+                true,
+                Unknown,
+            ),
             (Error::Closed { outcome: Unknown }, false, Unknown),
             (Error::Protocol, false, Unknown),
             (

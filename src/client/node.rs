@@ -25,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
 use super::call::Backoff;
+use super::error::said;
 use super::frame::{Encoded, FrameCodec};
 use super::ledger::Ledger;
 use super::link::{self, Link};
@@ -376,12 +377,12 @@ impl Node {
             let response = grpc
                 .streaming(Request::new(outbound), path, FrameCodec)
                 .await
-                .map_err(|status| status.message().to_owned())?;
+                .map_err(|status| said(&status))?;
             let mut inbound: Streaming<v1::ExchangeResponse> = response.into_inner();
             match inbound.message().await {
                 Ok(Some(first)) => Ok((inbound, first)),
                 Ok(None) => Err("the node ended the stream at once".to_owned()),
-                Err(status) => Err(status.message().to_owned()),
+                Err(status) => Err(said(&status)),
             }
         };
         let opened = tokio::time::timeout(self.connect_timeout, opening).await;
@@ -420,7 +421,7 @@ impl Node {
             match frame {
                 Ok(Some(frame)) => self.dispatch(frame, shared).await,
                 Ok(None) => return "the node ended the stream".to_owned(),
-                Err(status) => return status.message().to_owned(),
+                Err(status) => return said(&status),
             }
         }
     }
