@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -84,6 +85,7 @@ impl Outbound {
         let mut operations = Vec::with_capacity(taken.len());
         let mut fenced = Vec::new();
         let mut table = self.node.lock_table();
+        let received = self.node.received.load(Ordering::Relaxed);
         for submission in taken {
             if submission.waiter.is_closed() {
                 continue;
@@ -93,15 +95,17 @@ impl Outbound {
                 fenced.push(submission.waiter);
                 continue;
             }
+            let length = u32::try_from(submission.request.len());
             operations.push((submission.sequence, submission.request));
             let sent = Sent {
                 at: now,
                 deadline: submission.deadline,
+                bytes: length.expect("it is no larger than the largest request"),
                 needs_leader: submission.needs_leader,
                 waiter: submission.waiter,
             };
-            table.sent.insert(submission.sequence, sent);
-            table.owed.get_or_insert(now);
+            table.insert(submission.sequence, sent);
+            table.owe(now, received);
         }
         drop(table);
         for waiter in fenced {
@@ -116,7 +120,7 @@ impl Outbound {
     }
 
     fn room(&self) -> usize {
-        let sent = self.node.lock_table().sent.len();
+        let sent = self.node.lock_table().sent().len();
         let free = limits::STREAM_IN_FLIGHT.saturating_sub(sent);
         free.min(limits::FRAME_OPERATIONS)
     }
