@@ -142,7 +142,7 @@ pub const WATCH_TAIL_BYTES: usize = 16 << 20;
 /// Most watchers of one node.
 pub const WATCHERS: usize = 2048;
 /// Events in one message to a watcher, in bytes; a message ends with the event that crosses it. Small, because each
-/// watcher that does not read has one of them waiting.
+/// watcher that does not read has two of them waiting.
 pub const WATCH_RESPONSE_BYTES: usize = 128 << 10;
 /// Most filters of one watcher.
 pub const WATCH_FILTERS: usize = 64;
@@ -180,6 +180,8 @@ pub const LARGE_ANSWER_BYTES: usize = 64 << 10;
 pub const LARGE_ANSWERS_OF_CONNECTION: usize = 8;
 /// Such places of a node.
 pub const LARGE_ANSWERS: usize = 64;
+/// How long such an answer may stand still while others wait for its place; then it is given up.
+pub const LARGE_ANSWER_STALL_MS: u64 = 1_000;
 /// Concurrent HTTP/2 streams of one connection.
 pub const HTTP2_STREAMS: u32 = 1024;
 /// HTTP/2 header list of one request.
@@ -356,6 +358,8 @@ const _: () = {
     assert!(TABLE_MIN_BYTES <= LOG_WRITE_BUFFER_BYTES);
     assert!(CLIENT_WINDOW <= STREAM_IN_FLIGHT);
     assert!(LARGE_ANSWERS_OF_CONNECTION < LARGE_ANSWERS);
+    // Who waits for answers that stand still has time left.
+    assert!(4 * LARGE_ANSWER_STALL_MS < REQUEST_DEADLINE_MS);
     // What clients that do not read can make a node hold for them: answers to unary calls, large ones and all that are not.
     assert!(LARGE_ANSWERS * MESSAGE_BYTES <= 256 << 20);
     assert!(HTTP2_STREAMS as usize * LARGE_ANSWER_BYTES <= 64 << 20);

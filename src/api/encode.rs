@@ -7,8 +7,8 @@ use crate::raft::Reply;
 use crate::state::{Fault, Rejection, query, seal};
 use crate::types::{LogTime, Revision, SessionHandle, TokenHash};
 
-use super::Error;
 use super::parse::{CreateEcho, Echo, StepEcho, TokenEcho, TxnEcho};
+use super::{Error, Refused};
 
 /// A response without a header, and what stands for the header.
 #[derive(Debug)]
@@ -40,15 +40,15 @@ pub(crate) fn header(
 }
 
 /// The answer to a write.
-pub(crate) fn write(echo: Echo, reply: Reply) -> Result<Answer, Error> {
+pub(crate) fn write(echo: Echo, reply: Reply) -> Result<Answer, Refused> {
     let Reply { reply, replayed } = reply;
     let revision = Revision::new(reply.revision);
     let body = reply.body.ok_or(Error::ForeignReply("it is empty"))?;
-    let response = response(echo, body, revision)?;
+    let response = response(echo, body, revision);
     Ok(Answer {
         revision,
         replayed,
-        response,
+        response: response.map_err(|error| Refused::at(revision, error))?,
     })
 }
 

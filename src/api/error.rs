@@ -74,6 +74,36 @@ pub enum Error {
     ForeignReply(&'static str),
 }
 
+/// A failure, and the revision of the state in which it was found: whoever heard of it has seen that state.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub error: Error,
+    /// 0 where no state was looked at.
+    pub revision: Revision,
+}
+
+impl Refused {
+    /// What a look at the state led to.
+    pub fn at(revision: Revision, error: impl Into<Error>) -> Self {
+        Self {
+            error: error.into(),
+            revision,
+        }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::at(Revision::default(), error)
+    }
+}
+
+impl From<node::Error> for Refused {
+    fn from(error: node::Error) -> Self {
+        Self::at(Revision::default(), error)
+    }
+}
+
 /// The first few of these names; the metadata has more.
 fn named(fields: &[String]) -> String {
     const NAMED: usize = 4;

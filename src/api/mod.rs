@@ -43,6 +43,7 @@ pub(crate) mod testing;
 
 pub use backend::Backend;
 pub use error::Error;
+use error::Refused;
 pub use forward::NO_FORWARD;
 pub use shops::{IDEMPOTENCY_KEY, NAMESPACE_METADATA};
 

@@ -2,7 +2,7 @@
 
 use super::backend::{Backend, View};
 use super::parse::Query;
-use super::{Error, cursor, encode};
+use super::{Error, Refused, cursor, encode};
 use crate::proto::internal::reply::Body;
 use crate::proto::v1::{self, outcome::Response};
 use crate::raft::Reply;
@@ -15,18 +15,18 @@ use crate::types::{Key, KeyPrefix, LogTime, Namespace, Revision};
 pub(crate) type Found = Result<Response, Rejection>;
 
 /// Answers one query from the node's state as it is now.
-pub(crate) fn now(node: &impl Backend, query: &Query) -> Result<encode::Answer, Error> {
+pub(crate) fn now(node: &impl Backend, query: &Query) -> Result<encode::Answer, Refused> {
     let (revision, found) = node.view(|view| look(view, query))?;
-    Ok(answer(revision, found?))
+    answer(revision, found)
 }
 
 /// A read's answer.
-pub(crate) fn answer(revision: Revision, response: Response) -> encode::Answer {
-    encode::Answer {
+pub(crate) fn answer(revision: Revision, found: Found) -> Result<encode::Answer, Refused> {
+    Ok(encode::Answer {
         revision,
         replayed: false,
-        response,
-    }
+        response: found.map_err(|rejection| Refused::at(revision, rejection))?,
+    })
 }
 
 /// The touch that a read asked for, if it is due: then the session has to be read again behind it. A touch that is not due
@@ -54,11 +54,14 @@ pub(crate) fn owed_touch(query: &Query, found: &Response, now: LogTime) -> Optio
 }
 
 /// Whether a touch that was owed left the session readable.
-pub(crate) fn check_touch(reply: &Reply) -> Result<(), Error> {
+pub(crate) fn check_touch(reply: &Reply) -> Result<(), Refused> {
     match &reply.reply.body {
-        Some(Body::Rejected(rejected)) => Err(encode::rejection(rejected)),
+        Some(Body::Rejected(rejected)) => {
+            let revision = Revision::new(reply.reply.revision);
+            Err(Refused::at(revision, encode::rejection(rejected)))
+        }
         Some(_) => Ok(()),
-        None => Err(Error::ForeignReply("it is empty")),
+        None => Err(Error::ForeignReply("it is empty").into()),
     }
 }
 

@@ -10,12 +10,12 @@ use std::fmt;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::Error;
+use super::{Error, Refused};
 use crate::limits;
 use crate::node::{self, LeaderHint, MembershipError, Outcome};
 use crate::proto::v1;
 use crate::state::Rejection;
-use crate::types::Invalid;
+use crate::types::{Invalid, Revision};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "trolley";
@@ -447,7 +447,17 @@ impl From<&Error> for v1::Failure {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let told = Told::of(&error);
+        Refused::from(error).into()
+    }
+}
+
+/// A status has no place for a revision but in its details; over the exchange stream the outcome has one.
+impl From<Refused> for Status {
+    fn from(Refused { error, revision }: Refused) -> Self {
+        let mut told = Told::of(&error);
+        if revision > Revision::default() {
+            note(&mut told.metadata, "revision", revision);
+        }
         let details = ErrorDetails::with_error_info(
             told.reason.name,
             DOMAIN,

@@ -6,8 +6,8 @@ use tonic::{Request, Response, Status};
 
 use super::forward::{self, Method};
 use super::parse::{self, Origin, Parsed, Read, Write};
-use super::weight::weight;
-use super::{Api, Backend, Error, encode, read};
+use super::weight::{echo_weight, weight};
+use super::{Api, Backend, Error, Refused, encode, read};
 use crate::limits;
 use crate::node::{self, Outcome};
 use crate::proto::Held as _;
@@ -102,6 +102,39 @@ data_methods! {
     write "TxnService" / "Txn": TxnRequest -> TxnResponse as Txn;
 }
 
+/// Room for a call's answer, if that is large.
+struct Room<'a> {
+    connection: Option<Places>,
+    node: &'a Places,
+    place: Option<Place>,
+}
+
+impl Room<'_> {
+    /// Takes a place if one is free.
+    fn try_take(&mut self) {
+        self.place = take_place(self.connection.as_ref(), self.node).now_or_never();
+    }
+
+    /// Waits for a place. Nothing was proposed yet.
+    async fn take(&mut self, deadline: Instant) -> Result<(), node::Error> {
+        let taken = take_place(self.connection.as_ref(), self.node);
+        let late = |_| node::Error::Deadline {
+            outcome: Outcome::NotApplied,
+        };
+        self.place = Some(timeout_at(deadline, taken).await.map_err(late)?);
+        Ok(())
+    }
+
+    /// A response that keeps the place until it has left.
+    fn into_response<T>(self, answer: T) -> Response<T> {
+        let mut response = Response::new(answer);
+        if let Some(place) = self.place {
+            response.extensions_mut().insert(place);
+        }
+        response
+    }
+}
+
 impl<B: Backend> Api<B> {
     /// Serves one call.
     pub(crate) async fn unary<M: DataMethod>(
@@ -111,38 +144,43 @@ impl<B: Backend> Api<B> {
         let _under_way = self.under_way.token();
         let deadline = super::deadline::of(request.metadata());
         let is_allowed = forward::is_allowed(request.metadata());
-        let connection = request.extensions().get::<Places>().cloned();
+        let mut room = Room {
+            connection: request.extensions().get::<Places>().cloned(),
+            node: &self.places,
+            place: None,
+        };
         let message = request.into_inner();
         let may_forward = is_allowed && message.writes();
         // Kept only where it may be needed: the leader finds out too late that it leads no more.
         let spare = may_forward.then(|| message.clone());
-        match (self.answer(message, connection, deadline).await, spare) {
-            (Ok((answer, place)), _) => {
-                let mut response = self.finish_unary::<M>(answer).map(Response::new)?;
-                if let Some(place) = place {
-                    response.extensions_mut().insert(place);
-                }
-                Ok(response)
-            }
-            (Err(Error::Node(node::Error::NotLeader(leader))), Some(message)) => {
-                let forwarded = self.leaders.forward(&leader, message, deadline).await;
-                forwarded.map(Response::new)
-            }
-            (Err(error), _) => Err(error.into()),
-        }
+        let answer = match (self.answer(message, &mut room, deadline).await, spare) {
+            (Ok(answer), _) => self.finish_unary::<M>(answer)?,
+            (
+                Err(Refused {
+                    error: Error::Node(node::Error::NotLeader(leader)),
+                    ..
+                }),
+                Some(message),
+            ) => self.leaders.forward(&leader, message, deadline).await?,
+            (Err(refused), _) => return Err(refused.into()),
+        };
+        Ok(room.into_response(answer))
     }
 
     async fn answer<M: DataMethod>(
         &self,
         message: M,
-        connection: Option<Places>,
+        room: &mut Room<'_>,
         deadline: Instant,
-    ) -> Result<(encode::Answer, Option<Place>), Error> {
+    ) -> Result<encode::Answer, Refused> {
         match parse::operation(message.into_operation(), Origin::Unary)? {
             Parsed::Write(Write { command, echo }) => {
+                // Replies are kept for replays, so none of them is large by what is stored.
+                if echo_weight(&echo) > limits::LARGE_ANSWER_BYTES {
+                    room.take(deadline).await?;
+                }
                 let reply = self.propose(command, deadline).await?;
-                // Replies are kept for replays, so none of them is large.
-                Ok((encode::write(echo, reply)?, None))
+                encode::write(echo, reply)
             }
             Parsed::Read(Read { mode, query }) => {
                 self.node.read_barrier(mode, deadline).await?;
@@ -150,23 +188,21 @@ impl<B: Backend> Api<B> {
                 let now = self.node.log_now();
                 let touch = read::owed_touch(&query, &answer.response, now);
                 let is_large = weight(&answer.response) > limits::LARGE_ANSWER_BYTES;
-                let take = || take_place(connection.as_ref(), &self.places);
-                let mut place = is_large.then(|| take().now_or_never()).flatten();
-                if touch.is_none() && is_large == place.is_some() {
-                    return Ok((answer, place));
+                if is_large {
+                    room.try_take();
+                }
+                if touch.is_none() && is_large == room.place.is_some() {
+                    return Ok(answer);
                 }
                 // It is read again, and nobody keeps it meanwhile.
                 drop(answer);
-                if is_large && place.is_none() {
-                    let late = |_| node::Error::Deadline {
-                        outcome: Outcome::NotApplied,
-                    };
-                    place = Some(timeout_at(deadline, take()).await.map_err(late)?);
+                if is_large && room.place.is_none() {
+                    room.take(deadline).await?;
                 }
                 if let Some(touch) = touch {
                     read::check_touch(&self.propose(touch, deadline).await?)?;
                 }
-                Ok((read::now(&self.node, &query)?, place))
+                read::now(&self.node, &query)
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::parse::{Echo, StepEcho};
 use crate::proto::v1::outcome::Response;
 use crate::proto::v1::{Cart, CartLine};
 use crate::types::TextMap;
@@ -64,6 +65,23 @@ pub(super) fn weight(response: &Response) -> usize {
         | Response::KeepLeaseAlive(_)
         | Response::RevokeLease(_) => 0,
     }
+}
+
+/// Bytes of a write's answer that are not stored with its reply: what it repeats of the request.
+pub(super) fn echo_weight(echo: &Echo) -> usize {
+    match echo {
+        Echo::SessionCreate(echo) => fields_weight(&echo.fields) + text_weight(&echo.client),
+        Echo::Txn(echo) => steps_weight(&echo.then).max(steps_weight(&echo.otherwise)),
+        _ => 0,
+    }
+}
+
+fn steps_weight(steps: &[StepEcho]) -> usize {
+    let writes = steps.iter().filter_map(|step| match step {
+        StepEcho::Write(echo) => Some(echo_weight(echo)),
+        StepEcho::GetSession | StepEcho::GetCart | StepEcho::GetKey(_) => None,
+    });
+    writes.sum()
 }
 
 fn session_weight(session: Option<&crate::proto::v1::Session>) -> usize {

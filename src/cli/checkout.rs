@@ -184,7 +184,7 @@ impl Verb {
                 let done = identified!(freeze, write).send().await?;
                 let json = || {
                     let fields = json!({
-                        "revision": done.revision.get(),
+                        "revision": done.freeze_revision.get(),
                         "deadline_ms": done.deadline_ms,
                         "snapshot": cart_value(&done.snapshot),
                     });

@@ -98,6 +98,7 @@ mod tests {
     fn exit_codes_tell_kinds_apart() {
         let out_of_time = client::Error::Deadline {
             outcome: Outcome::Unknown,
+            problem: String::new(),
         };
         let table = [
             (rejected(Code::InvalidArgument), 2),

@@ -18,6 +18,7 @@ use super::frame::{Encoded, encode_request};
 use super::ledger::Sequence;
 use super::node::{Answer, Cause, Lost, Node, Submission};
 use super::outbound::LARGEST_REQUEST;
+use super::parts::Parts;
 use super::supervisor::Shared;
 use super::{Client, Consistency, Reply, Transport};
 use crate::proto::v1::operation::Request;
@@ -158,7 +159,11 @@ impl Kind {
 /// A request on its way, small however large the request is: futures are moved often.
 enum Prepared {
     /// For the stream.
-    Framed { kind: Kind, body: Encoded },
+    Framed {
+        kind: Kind,
+        parts: Parts,
+        body: Encoded,
+    },
     /// For a call of its own.
     Unary(Box<(Request, Identity)>),
 }
@@ -179,13 +184,17 @@ impl Client {
         let prepared = if is_unary {
             Prepared::Unary(Box::new((request, identity)))
         } else {
-            let kind = Kind::of(&request);
-            let body = encode_request(request);
-            Prepared::Framed { kind, body }
+            Prepared::Framed {
+                kind: Kind::of(&request),
+                parts: Parts::of(&request),
+                body: encode_request(request),
+            }
         };
         async move {
             let reply = match prepared {
-                Prepared::Framed { kind, body } => exchange(shared, kind, body, deadline).await?,
+                Prepared::Framed { kind, parts, body } => {
+                    exchange(shared, kind, parts, body, deadline).await?
+                }
                 Prepared::Unary(call) => {
                     let (request, identity) = *call;
                     Box::pin(super::unary::call(shared, request, identity, deadline)).await?
@@ -210,12 +219,14 @@ impl Client {
 async fn exchange(
     shared: &Arc<Shared>,
     kind: Kind,
+    parts: Parts,
     body: Encoded,
     deadline: Instant,
 ) -> Result<Reply<Response>, Error> {
     if body.len() > LARGEST_REQUEST {
         return Err(Rejected::too_large(body.len(), LARGEST_REQUEST).into());
     }
+    let excess_parts = parts.excess(body.len())?;
     let mut journey = Journey::new(shared, kind, deadline);
     let sequence = journey.draw().await?;
     loop {
@@ -227,6 +238,7 @@ async fn exchange(
                 None => shared.ledger.read_tag(),
             },
             request: Arc::clone(&body),
+            excess_parts,
             deadline,
             needs_leader: kind.needs_leader(),
             waiter,
@@ -385,11 +397,18 @@ impl<'a> Journey<'a> {
             Cause::Disconnected => format!("{name}: the connection was lost"),
             Cause::Silent => format!("{name}: no answer"),
             Cause::Expired if lost.sent => {
+                let before = self.problem.take();
+                let before = before.map_or(String::new(), |problem| format!("; before: {problem}"));
                 return Err(Error::Deadline {
                     outcome: self.outcome,
+                    problem: format!("{name}: no answer yet{before}"),
                 });
             }
-            Cause::Expired => return Err(self.unavailable()),
+            Cause::Expired => {
+                let waits = || format!("{name}: too much waits to be sent");
+                self.problem.get_or_insert_with(waits);
+                return Err(self.unavailable());
+            }
         };
         self.problem = Some(problem);
         self.go_on()

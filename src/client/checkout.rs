@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::builder::{in_txn, millis, pick, write_options};
 use super::call::Options;
 use super::carts::{CartOwner, Carts, LineRef};
@@ -299,8 +301,8 @@ impl MergeCarts<'_> {
 /// A cart that was frozen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrozenCart {
-    /// Names the freeze when the order is completed.
-    pub revision: Revision,
+    /// Names the freeze when the order is completed; a freeze that is renewed keeps it. Not the reply's own revision.
+    pub freeze_revision: Revision,
     /// Log time, in Unix milliseconds, at which the lease ends.
     pub deadline_ms: u64,
     /// The cart as it was frozen.
@@ -336,20 +338,21 @@ impl FreezeCart<'_> {
     /// Sends the request. A cart that is too large for the answer is read as well: it cannot have changed, unless its
     /// lease is over, and then the freeze has failed.
     pub async fn send(self) -> Result<Reply<FrozenCart>, Error> {
+        // For both.
+        let timeout = self.options.timeout;
+        let deadline = Instant::now() + timeout.unwrap_or(self.client.defaults.timeout);
         let request = Request::FreezeCart(self.request);
         let reply: Reply<v1::FreezeCartResponse> = self
             .client
-            .call(request, self.options.clone(), pick!(FreezeCart))
+            .call(request, self.options, pick!(FreezeCart))
             .await?;
         let freeze = reply.freeze.clone().ok_or(Error::Protocol)?;
         let snapshot = if let Some(snapshot) = reply.snapshot.clone() {
             snapshot
         } else {
             let get = self.client.carts().get(&self.owner);
-            let mut get = get.consistency(Consistency::Linearizable);
-            if let Some(timeout) = self.options.timeout {
-                get = get.timeout(timeout);
-            }
+            let get = get.consistency(Consistency::Linearizable);
+            let get = get.timeout(deadline.saturating_duration_since(Instant::now()));
             let cart = get.send().await.map_err(|error| Error::Unavailable {
                 outcome: Outcome::Unknown,
                 problem: format!("the cart is frozen, and could not be read: {error}"),
@@ -361,7 +364,7 @@ impl FreezeCart<'_> {
             cart
         };
         Ok(reply.map(|_| FrozenCart {
-            revision: Revision::new(freeze.revision),
+            freeze_revision: Revision::new(freeze.revision),
             deadline_ms: freeze.deadline_ms,
             snapshot,
         }))

@@ -22,11 +22,13 @@ pub struct Cluster<'a> {
 
 /// One unary call of the cluster service, to the node that the journey finds, until one answers.
 macro_rules! ask {
-    ($cluster:expr, $kind:expr, $method:ident, $message:expr) => {{
+    ($cluster:expr, $kind:expr, $method:ident, $message:expr) => {
+        ask!($cluster, $cluster.deadline(), $kind, $method, $message)
+    };
+    ($cluster:expr, $deadline:expr, $kind:expr, $method:ident, $message:expr) => {{
         let shared = $cluster.client.core.shared();
         shared.directory.call();
-        let deadline = Instant::now() + $cluster.client.defaults.timeout;
-        let mut journey = Journey::new(shared, $kind, deadline);
+        let mut journey = Journey::new(shared, $kind, $deadline);
         loop {
             let node = journey.next_node().await?;
             // Another node may do as well, but not at once: each of them asks the others.
@@ -42,7 +44,12 @@ macro_rules! ask {
                 tokio::time::timeout(patience, call).await
             };
             match answer {
-                Ok(Ok(response)) => break Ok(response.into_inner()),
+                Ok(Ok(response)) => {
+                    let answer = response.into_inner();
+                    let revision = answer.header.as_ref().map(|header| header.revision);
+                    shared.directory.raise_revision(revision.unwrap_or(0));
+                    break Ok(answer);
+                }
                 Ok(Err(status)) => journey.refused(interpret(status))?,
                 Err(_) => journey.unanswered()?,
             }
@@ -51,6 +58,11 @@ macro_rules! ask {
 }
 
 impl Cluster<'_> {
+    /// Of a call that begins now.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.client.defaults.timeout
+    }
+
     /// What every member says of itself. One that does not answer has `error` set.
     pub async fn status(&self) -> Result<v1::StatusResponse, Error> {
         ask!(self, Kind::AnyRead, status, v1::StatusRequest {})
@@ -58,7 +70,12 @@ impl Cluster<'_> {
 
     /// The members.
     pub async fn members(&self) -> Result<v1::MembersResponse, Error> {
-        ask!(self, Kind::AnyRead, members, v1::MembersRequest {})
+        self.members_by(self.deadline()).await
+    }
+
+    async fn members_by(&self, deadline: Instant) -> Result<v1::MembersResponse, Error> {
+        let message = v1::MembersRequest {};
+        ask!(self, deadline, Kind::AnyRead, members, message)
     }
 
     /// Moves leadership to a voter; `None`: the follower whose log is most complete.
@@ -97,7 +114,8 @@ impl Cluster<'_> {
         let Some(id) = node else {
             return ask!(self, Kind::AnyTask, snapshot, v1::SnapshotRequest {});
         };
-        let members = self.members().await?.members;
+        let deadline = self.deadline();
+        let members = self.members_by(deadline).await?.members;
         let Some(member) = members.iter().find(|member| member.node_id == id.get()) else {
             return Err(Error::Rejected(Box::new(Rejected {
                 code: tonic::Code::InvalidArgument,
@@ -113,12 +131,13 @@ impl Cluster<'_> {
                 problem: format!("{} is not reached from here", member.address),
             });
         };
-        let timeout = self.client.defaults.timeout;
+        let left = deadline.saturating_duration_since(Instant::now());
         let mut client = connect(&node);
-        let request = bounded(v1::SnapshotRequest {}, timeout);
-        let answer = tokio::time::timeout(timeout, client.snapshot(request)).await;
+        let request = bounded(v1::SnapshotRequest {}, left);
+        let answer = tokio::time::timeout(left, client.snapshot(request)).await;
         let answer = answer.map_err(|_| Error::Deadline {
             outcome: Outcome::Unknown,
+            problem: format!("{}: no answer yet", node.address()),
         })?;
         Ok(answer.map_err(interpret)?.into_inner())
     }

@@ -113,7 +113,8 @@ impl ClientConfig {
         self
     }
 
-    /// How long a node may be silent before an operation that waits for it is sent to another. The default is 500 ms.
+    /// How long a node may be silent before an operation that waits for it is sent to another. The default is 500 ms. While large
+    /// requests are on their way it may be longer, two seconds for each megabyte beyond the first quarter: the link may be slow.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = timeout;

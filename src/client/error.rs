@@ -45,10 +45,12 @@ pub enum Error {
         problem: String,
     },
     /// The deadline passed while a node worked on the request.
-    #[error("the deadline passed before the answer came")]
+    #[error("the deadline passed before the answer came: {problem}")]
     Deadline {
         /// What a write must assume.
         outcome: Outcome,
+        /// Which node it was, and what was in the way before.
+        problem: String,
     },
     /// An endpoint is malformed.
     #[error("endpoint {endpoint:?}: {problem}")]
@@ -95,7 +97,7 @@ impl Error {
         match self {
             Self::Rejected(rejected) => rejected.outcome(),
             Self::Unavailable { outcome, .. }
-            | Self::Deadline { outcome }
+            | Self::Deadline { outcome, .. }
             | Self::Closed { outcome } => *outcome,
             Self::Protocol => Outcome::Unknown,
             Self::Endpoint { .. } | Self::Randomness(_) => Outcome::NotApplied,
@@ -141,6 +143,15 @@ impl Error {
     }
 }
 
+/// What a status says, or what its code means where it says nothing.
+pub(super) fn said(status: &tonic::Status) -> String {
+    let said = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    said.to_owned()
+}
+
 fn bracketed(reason: &str) -> String {
     if reason.is_empty() {
         String::new()
@@ -162,6 +173,17 @@ impl Rejected {
 
     /// What a node would say of a request that is too large to be sent.
     pub(super) fn too_large(actual: usize, limit: usize) -> Self {
+        let message = format!("the request is {actual} bytes long, at most {limit} are allowed");
+        Self::beyond("FIELD_TOO_LONG", limit, message)
+    }
+
+    /// What a node would say of a request with too many actions or operations.
+    pub(super) fn too_many(actual: usize, limit: usize) -> Self {
+        let message = format!("the request has {actual} parts, at most {limit} are allowed");
+        Self::beyond("TOO_MANY", limit, message)
+    }
+
+    fn beyond(reason: &str, limit: usize, message: String) -> Self {
         let metadata = [
             ("field", "request".to_owned()),
             ("limit", limit.to_string()),
@@ -169,8 +191,8 @@ impl Rejected {
         ];
         Self {
             code: Code::InvalidArgument,
-            reason: "FIELD_TOO_LONG".to_owned(),
-            message: format!("the request is {actual} bytes long, at most {limit} are allowed"),
+            reason: reason.to_owned(),
+            message,
             metadata: metadata.map(|(k, v)| (k.to_owned(), v)).into(),
         }
     }
@@ -194,6 +216,12 @@ impl Rejected {
                 self.reason.as_str(),
                 "CLIENT_WINDOW_FULL" | "FAULT" | "NO_RANDOMNESS"
             )
+    }
+
+    /// Of the state that a look led to this, as far as a unary call's refusal says; otherwise 0.
+    pub(super) fn revision(&self) -> u64 {
+        let revision = self.metadata.get("revision");
+        revision.and_then(|it| it.parse().ok()).unwrap_or(0)
     }
 
     /// The leader that the node named.
@@ -248,7 +276,7 @@ impl From<tonic::Status> for Rejected {
         Self {
             code: status.code(),
             reason,
-            message: status.message().to_owned(),
+            message: said(&status),
             metadata,
         }
     }
@@ -284,7 +312,14 @@ mod tests {
         let table = [
             (unavailable(NotApplied), true, NotApplied),
             (unavailable(Unknown), true, Unknown),
-            (Error::Deadline { outcome: Unknown }, true, Unknown),
+            (
+                Error::Deadline {
+                    outcome: Unknown,
+                    problem: String::new(),
+                },
+                true,
+                Unknown,
+            ),
             (Error::Closed { outcome: Unknown }, false, Unknown),
             (Error::Protocol, false, Unknown),
             (

@@ -65,6 +65,7 @@ mod logins;
 mod namespaces;
 mod node;
 mod outbound;
+mod parts;
 mod saves;
 mod sessions;
 mod supervisor;
@@ -196,7 +197,8 @@ impl Client {
         client
     }
 
-    /// A clone whose reads see at least everything that this client has written or read up to now, on any node.
+    /// A clone whose reads see at least everything that this client has written, read or watched up to now, on any node. What a node
+    /// refused counts as well: that something is not there, or not as it was, has been read.
     #[must_use]
     pub fn read_your_writes(&self) -> Self {
         self.consistency(Consistency::AtLeast(self.revision()))

@@ -25,6 +25,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
 use super::call::Backoff;
+use super::error::said;
 use super::frame::{Encoded, FrameCodec};
 use super::ledger::Ledger;
 use super::link::{self, Link};
@@ -57,6 +58,8 @@ const LARGEST_FRAME: usize = limits::PEER_MESSAGE_BYTES;
 pub(super) struct Submission {
     pub sequence: u64,
     pub request: Encoded,
+    /// See [`super::parts`].
+    pub excess_parts: u32,
     pub deadline: Instant,
     /// Only the leader can answer it.
     pub needs_leader: bool,
@@ -104,16 +107,62 @@ pub(super) struct Inbox {
 }
 
 /// What was sent.
+#[derive(Default)]
 pub(super) struct Table {
     pub session: u64,
-    pub sent: HashMap<u64, Sent, BuildHasherDefault<SequenceHasher>>,
+    sent: HashMap<u64, Sent, BuildHasherDefault<SequenceHasher>>,
+    /// Of all requests in it.
+    bytes: u64,
     /// Since when the node owes an answer and has sent nothing. What a caller gave up is owed all the same.
     pub owed: Option<Instant>,
+    /// What had come in, ever, when the last frame was complete, or nothing was owed.
+    pub received: u64,
+    /// The same when the sweeper looked last.
+    pub looked: u64,
+}
+
+impl Table {
+    pub fn sent(&self) -> &HashMap<u64, Sent, BuildHasherDefault<SequenceHasher>> {
+        &self.sent
+    }
+
+    /// Of all requests that are not answered.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn insert(&mut self, sequence: u64, sent: Sent) {
+        self.bytes += u64::from(sent.bytes);
+        if let Some(before) = self.sent.insert(sequence, sent) {
+            self.bytes -= u64::from(before.bytes);
+        }
+    }
+
+    pub fn remove(&mut self, sequence: u64) -> Option<Sent> {
+        let sent = self.sent.remove(&sequence)?;
+        self.bytes -= u64::from(sent.bytes);
+        Some(sent)
+    }
+
+    /// From now on the node owes an answer.
+    pub fn owe(&mut self, now: Instant, received: u64) {
+        if self.owed.is_none() {
+            self.owed = Some(now);
+            self.received = received;
+        }
+    }
+
+    fn take(&mut self) -> HashMap<u64, Sent, BuildHasherDefault<SequenceHasher>> {
+        self.bytes = 0;
+        std::mem::take(&mut self.sent)
+    }
 }
 
 pub(super) struct Sent {
     pub at: Instant,
     pub deadline: Instant,
+    /// Of the request.
+    pub bytes: u32,
     pub needs_leader: bool,
     pub waiter: oneshot::Sender<Answer>,
 }
@@ -148,6 +197,8 @@ pub(super) struct Node {
     open: AtomicBool,
     inbox: Mutex<Inbox>,
     table: Mutex<Table>,
+    /// Bytes that came in over its streams' connections.
+    pub received: Arc<AtomicU64>,
     /// The outbound stream.
     pub drain: AtomicWaker,
     /// The inbox was emptied.
@@ -196,11 +247,8 @@ impl Node {
             id: AtomicU64::new(0),
             open: AtomicBool::new(false),
             inbox: Mutex::default(),
-            table: Mutex::new(Table {
-                session: 0,
-                sent: HashMap::default(),
-                owed: None,
-            }),
+            table: Mutex::default(),
+            received: Arc::default(),
             drain: AtomicWaker::new(),
             room: Notify::new(),
             sweeping: AtomicBool::new(false),
@@ -358,7 +406,7 @@ impl Node {
         let opening = async {
             let channel = self
                 .endpoint
-                .connect_with_connector(Connector::new())
+                .connect_with_connector(Connector::counting(Arc::clone(&self.received)))
                 .await
                 .map_err(|e| explain(&e))?;
             let mut grpc =
@@ -370,12 +418,12 @@ impl Node {
             let response = grpc
                 .streaming(Request::new(outbound), path, FrameCodec)
                 .await
-                .map_err(|status| status.message().to_owned())?;
+                .map_err(|status| said(&status))?;
             let mut inbound: Streaming<v1::ExchangeResponse> = response.into_inner();
             match inbound.message().await {
                 Ok(Some(first)) => Ok((inbound, first)),
                 Ok(None) => Err("the node ended the stream at once".to_owned()),
-                Err(status) => Err(status.message().to_owned()),
+                Err(status) => Err(said(&status)),
             }
         };
         let opened = tokio::time::timeout(self.connect_timeout, opening).await;
@@ -414,7 +462,7 @@ impl Node {
             match frame {
                 Ok(Some(frame)) => self.dispatch(frame, shared).await,
                 Ok(None) => return "the node ended the stream".to_owned(),
-                Err(status) => return status.message().to_owned(),
+                Err(status) => return said(&status),
             }
         }
     }
@@ -462,10 +510,11 @@ impl Node {
         let mut table = self.lock_table();
         let in_flight = table.sent.len();
         for outcome in outcomes {
-            let sent = table.sent.remove(&outcome.sequence);
+            let sent = table.remove(outcome.sequence);
             waiters.push(sent.map(|sent| sent.waiter));
         }
         table.owed = (!table.sent.is_empty()).then(Instant::now);
+        table.received = self.received.load(Ordering::Relaxed);
         drop(table);
         if in_flight >= limits::STREAM_IN_FLIGHT {
             self.drain.wake();
@@ -486,7 +535,7 @@ impl Node {
             let mut table = self.lock_table();
             table.session += 1;
             table.owed = None;
-            std::mem::take(&mut table.sent)
+            table.take()
         };
         self.announce_room();
         self.drain.wake();

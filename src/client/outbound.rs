@@ -2,9 +2,13 @@
 //!
 //! HTTP/2 polls it when it can take more, so that a frame carries whatever has come together in the meantime, and a
 //! connection that is slow makes larger frames and no queue of them.
+//!
+//! Invariant: a node takes every frame, for it ends the stream over one that it does not. So a frame is bounded in operations, bytes
+//! and parts, and none of the requests that get here is beyond these bounds by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -58,8 +62,10 @@ impl Outbound {
             return None;
         }
         let mut bytes = 0;
+        let mut parts = 0;
         let fits = inbox.waiting.iter().take(room).take_while(|submission| {
-            let fits = bytes < FRAME_BYTES;
+            parts += submission.excess_parts as usize;
+            let fits = bytes < FRAME_BYTES && parts <= limits::MESSAGE_PARTS;
             bytes += submission.request.len();
             fits
         });
@@ -79,6 +85,7 @@ impl Outbound {
         let mut operations = Vec::with_capacity(taken.len());
         let mut fenced = Vec::new();
         let mut table = self.node.lock_table();
+        let received = self.node.received.load(Ordering::Relaxed);
         for submission in taken {
             if submission.waiter.is_closed() {
                 continue;
@@ -88,15 +95,17 @@ impl Outbound {
                 fenced.push(submission.waiter);
                 continue;
             }
+            let length = u32::try_from(submission.request.len());
             operations.push((submission.sequence, submission.request));
             let sent = Sent {
                 at: now,
                 deadline: submission.deadline,
+                bytes: length.expect("it is no larger than the largest request"),
                 needs_leader: submission.needs_leader,
                 waiter: submission.waiter,
             };
-            table.sent.insert(submission.sequence, sent);
-            table.owed.get_or_insert(now);
+            table.insert(submission.sequence, sent);
+            table.owe(now, received);
         }
         drop(table);
         for waiter in fenced {
@@ -111,7 +120,7 @@ impl Outbound {
     }
 
     fn room(&self) -> usize {
-        let sent = self.node.lock_table().sent.len();
+        let sent = self.node.lock_table().sent().len();
         let free = limits::STREAM_IN_FLIGHT.saturating_sub(sent);
         free.min(limits::FRAME_OPERATIONS)
     }

@@ -9,6 +9,10 @@
 //! and it ends the stream of a node that owes an answer and has sent nothing for an attempt timeout: a process that is
 //! paused or cut off keeps its connection. The stream is opened again at once, and the node introduces itself again
 //! when it is back; that is how a leader that only paused becomes the leader again.
+//!
+//! A link may be slow and its node well. Nothing comes back while a large request is on its way, so what is on the way
+//! beyond [`SMALL_BYTES`] gets as much longer as it takes at [`SLOWEST`]. And a node is not silent while a large answer
+//! comes in: more than the pings of one that does not answer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +22,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::node::{Answer, Cause, Node, Sent, Submission, lose};
+use super::node::{Answer, Cause, Node, Sent, Submission, Table, lose};
 use super::supervisor::Shared;
 
 /// How often deadlines are looked at while something is under way: what a deadline may be late by.
@@ -29,6 +33,13 @@ const IDLE_SWEEPS: u32 = 100;
 const DEPOSED_GRACE: Duration = Duration::from_millis(20);
 /// A leader may keep one operation for this many attempt timeouts, as long as it answers others.
 const LONGEST_ATTEMPT: u32 = 4;
+
+/// So much on its way to a node gets no longer for it: a link of today takes it in a moment.
+const SMALL_BYTES: u64 = 256 << 10;
+/// What the slowest link takes in a second.
+const SLOWEST: u64 = 512 << 10;
+/// What has come in since the last frame and is more than this is part of a large one.
+const LARGE_BYTES: u64 = 4 << 10;
 
 /// Operations that are taken away, and why.
 type Lost = Vec<(oneshot::Sender<Answer>, Cause)>;
@@ -115,20 +126,24 @@ impl Node {
 
     fn expire_sent(&self, now: Instant, deposed: Option<Instant>) -> Finding {
         let mut table = self.lock_table();
+        let is_arriving = table.look(self.received.load(Ordering::Relaxed), now);
         let Some(owed) = table.owed else {
             return Finding::Idle;
         };
-        if now.saturating_duration_since(owed) >= self.attempt_timeout {
+        let on_the_way = time_for(table.bytes());
+        if now.saturating_duration_since(owed) >= self.attempt_timeout + on_the_way {
             return Finding::Silent;
         }
         let is_deposed = deposed.is_some_and(|since| now > since + DEPOSED_GRACE);
         let mut over = Vec::new();
-        for (sequence, sent) in &table.sent {
-            if let Some(cause) = self.judge(sent, now, is_deposed) {
+        for (sequence, sent) in table.sent() {
+            let longest = self.longest_attempt(sent.needs_leader) + on_the_way;
+            let longest = (!is_arriving).then_some(longest);
+            if let Some(cause) = sent.judge(now, longest, is_deposed) {
                 over.push((*sequence, cause));
             }
         }
-        let take = |(sequence, cause)| Some((table.sent.remove(&sequence)?.waiter, cause));
+        let take = |(sequence, cause)| Some((table.remove(sequence)?.waiter, cause));
         let lost: Lost = over.into_iter().filter_map(take).collect();
         drop(table);
         if !lost.is_empty() {
@@ -136,17 +151,6 @@ impl Node {
             self.drain.wake();
         }
         Finding::Busy(lost)
-    }
-
-    /// Why an operation is not waited for any longer, if so.
-    fn judge(&self, sent: &Sent, now: Instant, is_deposed: bool) -> Option<Cause> {
-        if sent.is_over(now) {
-            return Some(Cause::Expired);
-        }
-        let age = now.saturating_duration_since(sent.at);
-        let is_left = sent.needs_leader && is_deposed && age > DEPOSED_GRACE;
-        let is_late = is_left || age >= self.longest_attempt(sent.needs_leader);
-        is_late.then_some(Cause::Silent)
     }
 
     /// How long it may keep one operation, although it answers others: longer if no other node will do.
@@ -159,7 +163,36 @@ impl Node {
     }
 }
 
+impl Table {
+    /// Looks at what has come in, ever: whether the last that did is a part of a large frame. Of that, each piece is a word.
+    fn look(&mut self, received: u64, now: Instant) -> bool {
+        let is_arriving = received.saturating_sub(self.received) > LARGE_BYTES;
+        if is_arriving && received > self.looked {
+            self.owed = self.owed.map(|_| now);
+        }
+        self.looked = received;
+        is_arriving
+    }
+}
+
+/// How much longer so many bytes on their way to a node may take than few would.
+fn time_for(bytes: u64) -> Duration {
+    let large = bytes.saturating_sub(SMALL_BYTES);
+    Duration::from_millis(large * 1000 / SLOWEST)
+}
+
 impl Sent {
+    /// Why it is not waited for any longer, if so. There may be no time that it may take at the longest.
+    fn judge(&self, now: Instant, longest: Option<Duration>, is_deposed: bool) -> Option<Cause> {
+        if self.is_over(now) {
+            return Some(Cause::Expired);
+        }
+        let age = now.saturating_duration_since(self.at);
+        let is_left = self.needs_leader && is_deposed && age > DEPOSED_GRACE;
+        let is_late = is_left || longest.is_some_and(|longest| age >= longest);
+        is_late.then_some(Cause::Silent)
+    }
+
     /// Nobody waits for it any more, or nobody should.
     fn is_over(&self, now: Instant) -> bool {
         self.deadline <= now || self.waiter.is_closed()

@@ -13,6 +13,7 @@ use super::call::{Identity, Journey, Kind};
 use super::error::{Error, Rejected};
 use super::link::Link;
 use super::node::{Cause, Lost};
+use super::parts::Parts;
 use super::supervisor::Shared;
 use crate::limits;
 use crate::planted::{self, Bug};
@@ -52,6 +53,7 @@ pub(super) async fn call(
     if length > limits::MESSAGE_BYTES {
         return Err(Rejected::too_large(length, limits::MESSAGE_BYTES).into());
     }
+    Parts::of(&request).excess(length)?;
     let mut journey = Journey::new(shared, kind, deadline);
     loop {
         let node = journey.next_node().await?;
@@ -80,7 +82,11 @@ pub(super) async fn call(
                 let cause = Cause::Disconnected;
                 journey.lost(Lost { sent: false, cause })?;
             }
-            Err(status) => journey.refused(interpret(status))?,
+            Err(status) => {
+                let rejected = interpret(status);
+                shared.directory.raise_revision(rejected.revision());
+                journey.refused(rejected)?;
+            }
         }
     }
 }

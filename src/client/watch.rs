@@ -200,6 +200,12 @@ impl Place {
         is_new
     }
 
+    /// The highest revision that anything was told of.
+    fn seen(&self) -> u64 {
+        let last = self.last.map_or(0, |(revision, _)| revision);
+        last.max(self.progress.unwrap_or(0))
+    }
+
     fn reach(&mut self, progress: u64) {
         self.progress = Some(self.progress.unwrap_or(0).max(progress));
     }
@@ -357,6 +363,8 @@ impl Following {
             }
         }
         self.place.reach(message.progress_revision);
+        let seen = self.place.seen();
+        self.client.core.shared().directory.raise_revision(seen);
         self.waiting.push_back(Watched::Progress {
             revision: Revision::new(self.place.progress.unwrap_or(0)),
             log_time_ms: message.log_time_ms,

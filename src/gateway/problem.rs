@@ -379,7 +379,10 @@ mod tests {
         let table = [
             (unavailable, 503, "STORE_UNAVAILABLE", true),
             (
-                Error::Deadline { outcome: unknown },
+                Error::Deadline {
+                    outcome: unknown,
+                    problem: String::new(),
+                },
                 504,
                 "DEADLINE_EXCEEDED",
                 true,

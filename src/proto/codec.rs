@@ -126,6 +126,15 @@ enum Refusal {
     Group,
 }
 
+/// How many parts a message has.
+#[cfg(test)]
+pub(crate) fn parts_of<U: Name>(message: &[u8]) -> usize {
+    let mut left = usize::MAX;
+    let shape = SHAPES.by_name[U::full_name().as_str()];
+    assert!(SHAPES.has_room(shape, message, &mut left, DEPTH));
+    usize::MAX - left
+}
+
 /// Which fields of which messages are messages.
 struct Shapes {
     by_name: HashMap<String, usize>,

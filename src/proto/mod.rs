@@ -17,6 +17,8 @@ mod secrets;
 mod session;
 pub(crate) mod wire;
 
+#[cfg(test)]
+pub(crate) use codec::parts_of;
 pub use codec::{BoundedCodec, BoundedDecoder, WholeDecoder};
 
 /// `trolley.v1`: the public API.

@@ -191,7 +191,7 @@ impl SessionStore for TrolleyStore {
         for _ in 0..DRAWS {
             match self.put_new(record, lives).await {
                 Ok(()) => {
-                    self.bases.saved(record);
+                    self.bases.note(record);
                     return Ok(());
                 }
                 Err(NotPut::Taken | NotPut::Ended) => record.id = Id::default(),
@@ -212,7 +212,7 @@ impl SessionStore for TrolleyStore {
             None => self.replace(record, lives).await?,
         };
         if is_stored {
-            self.bases.saved(record);
+            self.bases.note(record);
         } else {
             tracing::debug!("a session was saved after its end, and stays ended");
         }
@@ -224,7 +224,7 @@ impl SessionStore for TrolleyStore {
             return Ok(None);
         };
         let record = entries::decode(*id, &session);
-        self.bases.loaded(&record);
+        self.bases.note(&record);
         Ok(Some(record))
     }
 

@@ -108,28 +108,38 @@ fn numbered(nth: i64) -> Record {
     record(&[("nth", json!(nth))])
 }
 
-/// The two lines of the picture in `bases`, and what is between them.
+/// Whatever tasks and places in memory they are in.
 #[tokio::test]
 async fn a_save_finds_what_its_record_began_with() {
     let bases = Bases::new();
-    let (first, second) = (numbered(2), numbered(3));
-    assert!(bases.of(&first).is_none());
-    bases.loaded(&numbered(1));
-    assert_eq!(*bases.of(&first).expect("loaded"), numbered(1).data);
-    bases.saved(&first);
-    assert_eq!(*bases.of(&first).expect("saved"), numbered(2).data);
-    assert_eq!(*bases.of(&second).expect("loaded"), numbered(1).data);
-    // The next request of the same task.
-    bases.loaded(&numbered(4));
-    assert_eq!(*bases.of(&first).expect("loaded"), numbered(4).data);
-    // Another task has loaded nothing, and knows nothing of a record elsewhere.
+    let mut record = numbered(1);
+    assert!(bases.of(&record).is_none(), "nobody has loaded it");
+    bases.note(&record);
+    change(&mut record, 2);
+    assert_eq!(*bases.of(&record).expect("loaded"), numbered(1).data);
+    bases.note(&record);
+    change(&mut record, 3);
+    assert_eq!(*bases.of(&record).expect("saved"), numbered(2).data);
+
+    // A later request loads it in a task of its own, and its record comes to the same place.
     let others = bases.clone();
     let mut elsewhere = JoinSet::new();
-    elsewhere.spawn(async move { others.of(&numbered(5)).is_none() });
-    assert_eq!(elsewhere.join_all().await, [true]);
-    let mut other_id = numbered(6);
-    other_id.id = Id(8);
-    assert!(bases.of(&other_id).is_none());
+    elsewhere.spawn(async move {
+        let loaded = numbered(4);
+        others.note(&loaded);
+        loaded
+    });
+    record = elsewhere.join_all().await.remove(0);
+    change(&mut record, 2);
+    assert_eq!(*bases.of(&record).expect("loaded"), numbered(4).data);
+    // One that was put together here was loaded nowhere, whatever else was.
+    assert!(bases.of(&numbered(4)).is_none());
+    record.id = Id(8);
+    assert!(bases.of(&record).is_none(), "another session");
+}
+
+fn change(record: &mut Record, nth: i64) {
+    record.data.insert("nth".to_owned(), json!(nth));
 }
 
 #[test]
@@ -143,7 +153,7 @@ fn the_memory_of_bases_is_bounded() {
         })
         .collect();
     for record in &records {
-        bases.saved(record);
+        bases.note(record);
     }
     let known = records.iter().filter(|record| bases.of(record).is_some());
     assert!((1..=64).contains(&known.count()));

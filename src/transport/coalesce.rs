@@ -16,6 +16,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
@@ -36,6 +38,8 @@ pub struct Coalescing<T> {
     kept: BytesMut,
     /// The other tasks had their turn since something was kept.
     gave_way: bool,
+    /// Bytes that came in, for whoever wants to know.
+    received: Option<Arc<AtomicU64>>,
 }
 
 impl<T> Coalescing<T> {
@@ -46,6 +50,16 @@ impl<T> Coalescing<T> {
             io,
             kept: BytesMut::new(),
             gave_way: false,
+            received: None,
+        }
+    }
+
+    /// The same, and the bytes that come in are added up here.
+    #[must_use]
+    pub fn counting(io: T, received: Arc<AtomicU64>) -> Self {
+        Self {
+            received: Some(received),
+            ..Self::new(io)
         }
     }
 }
@@ -141,7 +155,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Coalescing<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buffer)
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        if let Some(received) = &this.received {
+            let read = buffer.filled().len() - before;
+            received.fetch_add(read as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -157,8 +178,7 @@ impl<T> Connected for Coalescing<T> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::task::{Wake, Waker};
 
     use proptest::prelude::*;

@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 
 use http::Uri;
@@ -16,6 +18,7 @@ use super::Coalescing;
 #[derive(Debug, Clone)]
 pub struct Connector {
     tcp: HttpConnector,
+    received: Option<Arc<AtomicU64>>,
 }
 
 impl Connector {
@@ -24,7 +27,19 @@ impl Connector {
     pub fn new() -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
-        Self { tcp }
+        Self {
+            tcp,
+            received: None,
+        }
+    }
+
+    /// The bytes that come in over its connections are added up here.
+    #[must_use]
+    pub fn counting(received: Arc<AtomicU64>) -> Self {
+        Self {
+            received: Some(received),
+            ..Self::new()
+        }
     }
 }
 
@@ -45,9 +60,14 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, address: Uri) -> Self::Future {
         let connecting = self.tcp.call(address);
+        let received = self.received.clone();
         Box::pin(async {
             let stream = connecting.await?.into_inner();
-            Ok(TokioIo::new(Coalescing::new(stream)))
+            let stream = match received {
+                Some(received) => Coalescing::counting(stream, received),
+                None => Coalescing::new(stream),
+            };
+            Ok(TokioIo::new(stream))
         })
     }
 }

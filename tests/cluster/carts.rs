@@ -82,7 +82,7 @@ async fn shop(storm: &Storm, client: &Client, number: u64) -> Shopper {
 
     let order = format!("order {number}");
     let complete = storm.ask("complete-order", || {
-        let complete = carts().complete_order(&user, "till", frozen.revision, &order);
+        let complete = carts().complete_order(&user, "till", frozen.freeze_revision, &order);
         complete.request_id(id("complete")).send()
     });
     let completed = complete.await.expect("it was frozen").value;
@@ -93,7 +93,7 @@ async fn shop(storm: &Storm, client: &Client, number: u64) -> Shopper {
     Shopper {
         user,
         guest,
-        frozen: frozen.revision,
+        frozen: frozen.freeze_revision,
         order,
     }
 }
@@ -186,7 +186,7 @@ async fn a_lease_survives_the_leader_and_ends_by_log_time() {
     assert!(refusals > 0, "an election took as long as the lease");
     let completed = client
         .carts()
-        .complete_order(&ann, "till", frozen.revision, "order 1");
+        .complete_order(&ann, "till", frozen.freeze_revision, "order 1");
     let completed = completed.send().await.expect("a late payment counts");
     assert_eq!(completed.remaining_lines, 1);
     assert_eq!(pieces(&read(&client, &ann).await), expected(&[("mug", 1)]));

@@ -35,8 +35,10 @@ const VALUE_BYTES: usize = 8 << 10;
 const IDLE_KB: u64 = 64 << 10;
 /// What the others may: the places of their connection, a message for each watch, two frames of the stream, and as much again.
 const UNREAD_KB: u64 = 128 << 10;
-/// What a connection of such a client takes in before it is read: as little as HTTP/2 allows for from the beginning.
+/// What a call of such a client takes in before it is read: as little as HTTP/2 allows for from the beginning.
 const WINDOW: u32 = 65_535;
+/// What a connection with room for all of its calls takes in.
+const WIDE_WINDOW: u32 = 16 << 20;
 
 /// Files that a process may have open, unless it asks for more: on most systems twice as many.
 const USUAL_FILES: u64 = 512;
@@ -55,10 +57,14 @@ async fn highest_kb(process: u32, watched: impl Future<Output = ()>) -> u64 {
 }
 
 async fn connect(address: &str) -> Channel {
+    connect_wide(address, WINDOW).await
+}
+
+async fn connect_wide(address: &str, window: u32) -> Channel {
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
     let endpoint = endpoint
         .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW);
+        .initial_connection_window_size(window);
     endpoint
         .connect()
         .await
@@ -170,8 +176,9 @@ async fn idle_connections_and_clients_that_do_not_read_cost_little() {
     let idle_kb = highest.saturating_sub(before);
 
     let mut begun_lists = Vec::new();
-    // Two connections: unread events would leave the lists no window.
-    let (listing, watching) = (connect(&address).await, connect(&address).await);
+    // Two connections: unread events would leave the lists no window, of which each is to have its own.
+    let listing = connect_wide(&address, WIDE_WINDOW).await;
+    let watching = connect(&address).await;
     let mut unread = JoinSet::new();
     let mut watched = Vec::new();
     let before = memory_kb(process);

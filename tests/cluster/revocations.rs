@@ -84,7 +84,7 @@ impl Setup {
             let freeze = client.carts().freeze(&owner, "till");
             freeze.request_id(&id).send()
         });
-        let frozen = freeze.await.expect("it has a line").value.revision;
+        let frozen = freeze.await.expect("it has a line").freeze_revision;
         Self {
             number,
             user,

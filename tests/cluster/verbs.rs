@@ -280,13 +280,13 @@ async fn set_up_carts(client: &Client, names: &mut BTreeMap<&'static str, String
     // An order of another freeze than the one that runs.
     let owner = user("frozen");
     let first = carts.freeze(&owner, "till").send().await;
-    let first = first.expect("it has a line").value.revision;
+    let first = first.expect("it has a line").freeze_revision;
     let complete = carts.complete_order(&owner, "till", first, "order-1");
     complete.send().await.expect("it was frozen");
     let add = carts.add(&owner, "mug", 1).unit_price(100, "EUR");
     add.send().await.expect("it is open");
     let second = carts.freeze(&owner, "till").send().await;
-    let second = second.expect("it has a line").value.revision;
+    let second = second.expect("it has a line").freeze_revision;
     names.insert("freeze", second.to_string());
     let gone = carts.remove(&owner, LineRef::Id(1)).send().await;
     assert_eq!(
@@ -461,6 +461,16 @@ async fn the_command_line_serves_people_and_programs() {
     run("cart add mug 3 --user ada");
     let cart: Value = parse(&run("cart get --user ada --json"));
     assert_eq!(cart["cart"]["lines"][0]["quantity"], 5, "{cart}");
+    // A freeze that is renewed keeps its name, by which the order is completed.
+    let freeze = "cart freeze till --user ada --json";
+    let frozen: Value = parse(&run(freeze));
+    run("kv put other x");
+    let renewed: Value = parse(&run(freeze));
+    assert_eq!(renewed["revision"], frozen["revision"], "{renewed}");
+    let revision = &renewed["revision"];
+    run(&format!(
+        "cart complete-order ORDER-1 --holder till --revision {revision} --user ada"
+    ));
     let session: Value = parse(&run("session create --user ada --json"));
     let token = session["token"].as_str().expect("a token").to_owned();
     run(&format!("session get {token}"));

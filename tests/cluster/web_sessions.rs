@@ -277,6 +277,39 @@ async fn concurrent_requests_keep_each_others_changes() {
     client.close().await;
 }
 
+/// The layer has the connection's task, and the handler one of its own, as programs do whose handlers go on when the client is gone.
+async fn choose(store: &TrolleyStore, id: Id, theme: u64) {
+    let session = session(store, id);
+    let mut handler = JoinSet::new();
+    let inner = session.clone();
+    handler.spawn(async move { set(&inner, "theme", theme).await });
+    handler.join_all().await;
+    saved(&session).await;
+}
+
+/// Requests one after the other, through one process and another: what was said to be saved is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_save_is_not_taken_for_an_earlier_one() {
+    let cluster = Cluster::start(1, &[]).await;
+    let client = cluster.client();
+    let (here, there) = (store(&client), store(&client));
+    let mut begun = record(&[("theme", json!(1))], in_an_hour());
+    create(&here, &mut begun).await;
+    // Memory is used again, so that some of these records come where others were.
+    for turn in 0..20 {
+        choose(&here, begun.id, 2).await;
+        choose(&there, begun.id, 1).await;
+        choose(&here, begun.id, 2).await;
+        assert_eq!(
+            data(&there, &begun.id).await,
+            entries(&[("theme", 2)]),
+            "{turn}"
+        );
+        choose(&there, begun.id, 1).await;
+    }
+    client.close().await;
+}
+
 /// Logged out in one tab, while a request of another tab is under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logout_wins_over_requests_that_are_under_way() {

@@ -12,7 +12,7 @@ use super::outbox::Outbox;
 use crate::api::parse::Query;
 use crate::api::read::{Found, answer, check_touch, look, owed_touch};
 use crate::api::weight::weight;
-use crate::api::{Backend, Error};
+use crate::api::{Backend, Error, Refused};
 use crate::node::{self, Outcome, ReadMode};
 use crate::raft::Reply;
 use crate::state::Command;
@@ -35,7 +35,7 @@ type Barrier = BoxFuture<'static, (Result<(), node::Error>, Waiting)>;
 /// Reads whose sessions were touched, and what came of it for each; or why none was.
 struct Touched {
     reads: Waiting,
-    outcome: Result<Vec<Result<(), Error>>, node::Error>,
+    outcome: Result<Vec<Result<(), Refused>>, node::Error>,
 }
 
 /// Every read under way.
@@ -110,8 +110,7 @@ impl<B: Backend> Reads<B> {
                         touches.push((sequence, query, touch));
                         continue;
                     }
-                    let found = found.map_err(Error::Rejected);
-                    outbox.push(sequence, found.map(|response| answer(revision, response)));
+                    outbox.push(sequence, answer(revision, found));
                 }
                 if !touches.is_empty() {
                     self.touch(touches, *deadline);
@@ -157,8 +156,8 @@ impl<B: Backend> Reads<B> {
         let checked = checked.into_iter().chain(std::iter::repeat_with(lost));
         let mut again = ReadGroup::with_capacity(reads.len());
         for ((sequence, mut query), checked) in reads.into_iter().zip(checked) {
-            if let Err(error) = checked {
-                outbox.push(sequence, Err(error));
+            if let Err(refused) = checked {
+                outbox.push(sequence, Err(refused));
                 continue;
             }
             if let Query::Session { touch, .. } = &mut query {

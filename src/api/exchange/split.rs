@@ -73,7 +73,7 @@ pub(super) fn split(frame: ExchangeRequest, client: ClientId, outbox: &mut Outbo
                 writes.bytes += BASE_BYTES + bytes;
             }
             Ok(Parsed::Read(read)) => reads.add(sequence, read),
-            Err(error) => outbox.push(sequence, Err(error)),
+            Err(error) => outbox.push(sequence, Err(error.into())),
         }
     }
     Split {

@@ -173,6 +173,40 @@ async fn every_operation_of_a_mixed_frame_has_one_outcome() {
     assert_eq!(failure(&outcomes[5]).reason, "EMPTY_FIELD");
 }
 
+/// Who is refused has seen the state that led to it, as much as who is answered.
+#[tokio::test]
+async fn a_refusal_names_the_revision_that_it_saw() {
+    let mut client = Client::connect(MemoryNode::leader()).await;
+    client.send(vec![put(1, "a", "x"), put(2, "a", "y")]).await;
+    client.outcomes(2).await;
+    let create = v1::PutKeyRequest {
+        key: "a".to_owned(),
+        if_absent: true,
+        ..Default::default()
+    };
+    client
+        .send(vec![
+            get(3, "absent", v1::Consistency::Linearizable),
+            get(4, "absent", v1::Consistency::Stale),
+            operation(5, Op::PutKey(create)),
+            put(6, "", "bad"),
+        ])
+        .await;
+    let outcomes = client.outcomes(4).await;
+    let refused = |outcome: &Outcome| (failure(outcome).reason.clone(), outcome.revision);
+    let refused: Vec<_> = outcomes.iter().map(refused).collect();
+    let expected = [
+        ("KEY_NOT_FOUND", 2),
+        ("KEY_NOT_FOUND", 2),
+        ("KEY_EXISTS", 2),
+        ("EMPTY_FIELD", 0),
+    ];
+    assert_eq!(
+        refused,
+        expected.map(|(reason, at)| (reason.to_owned(), at))
+    );
+}
+
 #[tokio::test]
 async fn a_sequence_sent_again_is_a_replay() {
     let mut client = Client::connect(MemoryNode::leader()).await;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::outbox::Outbox;
 use crate::api::backend::Replies;
 use crate::api::parse::Echo;
-use crate::api::{Backend, Error, encode};
+use crate::api::{Backend, Error, Refused, encode};
 use crate::node::{self, Outcome};
 use crate::state::Command;
 
@@ -190,11 +190,8 @@ impl Batch {
                     let Some(PendingWrite { sequence, echo }) = self.pending.next() else {
                         return true;
                     };
-                    let answer = reply.map_err(Error::Node);
-                    outbox.push(
-                        sequence,
-                        answer.and_then(|reply| encode::write(echo, reply)),
-                    );
+                    let reply = reply.map_err(Refused::from);
+                    outbox.push(sequence, reply.and_then(|reply| encode::write(echo, reply)));
                 }
                 Poll::Ready(None) => {
                     let pending = std::mem::take(&mut self.pending);

@@ -5,7 +5,7 @@
 //! 2. `progress_revision` never passes an event that matches and was not sent. A message may end within a revision: then
 //!    it names the one before.
 //! 3. Between two messages a watcher holds its place and nothing else, so that one which does not read costs the
-//!    one message that waits for it.
+//!    one message that waits for it, and the one before that HTTP/2 has. A message ends with the event that crosses its bound.
 //! 4. The first message comes at once, and then at least one in each progress interval for as long as the caller reads.
 //!
 //! Deliberately absent: a deadline. A watch ends when its caller, its node or its slowness ends it.

@@ -92,6 +92,29 @@ impl Store {
                 state.replies.insert(id, outcome.clone());
                 outcome
             }
+            Asked::FreezeCart(freeze) => {
+                let freeze = v1::CartFreeze {
+                    holder: freeze.holder.clone(),
+                    revision: state.revision,
+                    deadline_ms: 1,
+                };
+                let frozen = v1::FreezeCartResponse {
+                    freeze: Some(freeze),
+                    ..Default::default()
+                };
+                Outcome {
+                    sequence: operation.sequence,
+                    revision: state.revision,
+                    replayed: false,
+                    response: Some(Answered::FreezeCart(frozen.into())),
+                }
+            }
+            Asked::UpdateCart(_) => Outcome {
+                sequence: operation.sequence,
+                revision: state.revision,
+                replayed: false,
+                response: Some(Answered::UpdateCart(v1::UpdateCartResponse::default())),
+            },
             Asked::GetKey(get) => Outcome {
                 sequence: operation.sequence,
                 revision: state.revision,

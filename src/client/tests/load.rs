@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tokio::task::JoinSet;
 
 use super::{PATIENCE, Step, cluster, config, connect, eventually};
-use crate::client::{Client, Outcome};
+use crate::client::{CartOwner, Client, LineRef, Outcome, Transport};
 use crate::limits;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,4 +170,41 @@ async fn a_request_that_no_node_would_read_is_refused_here() {
         result.expect("one serves");
     }
     assert_eq!(fakes[0].seen().len(), 8, "no stream broke");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_too_many_parts_is_refused_here() {
+    let (fakes, _) = cluster(1).await;
+    for transport in [Transport::Exchange, Transport::Unary] {
+        let client = Client::connect(config(&fakes).transport(transport));
+        let client = client.expect("the system has randomness");
+        let owner = CartOwner::User("ada".to_owned());
+        let update = (0..30_000).fold(client.carts().update(&owner), |update, _| update.clear());
+        let error = update.send().await.expect_err("it has too many actions");
+        assert_eq!(error.reason(), Some("TOO_MANY"), "{error}");
+        assert!(error.is_invalid());
+        assert_eq!(error.outcome(), Outcome::NotApplied);
+    }
+    assert_eq!(fakes[0].seen().len(), 0, "nothing was sent");
+}
+
+/// Requests of many parts come together, in so few bytes that one frame would hold them all. On one thread, so that they do.
+#[tokio::test]
+async fn frames_have_no_more_parts_than_a_node_takes() {
+    const UPDATES: usize = 180;
+    let (fakes, _) = cluster(1).await;
+    let client = connect(&fakes);
+    client.keys().get("a").send().await.expect("one serves");
+    let owner = CartOwner::User("ada".to_owned());
+    let updates = (0..UPDATES).map(|_| {
+        let all = 1..=limits::CART_ACTIONS as u64;
+        let update = all.fold(client.carts().update(&owner), |update, line| {
+            update.remove(LineRef::Id(line))
+        });
+        update.send()
+    });
+    for result in join_all(updates).await {
+        result.expect("one serves");
+    }
+    assert_eq!(fakes[0].seen().len(), 1 + UPDATES, "no stream broke");
 }

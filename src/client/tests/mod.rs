@@ -5,6 +5,7 @@ mod fake;
 mod link;
 mod load;
 mod outcomes;
+mod slow;
 mod watch;
 
 use std::sync::Arc;

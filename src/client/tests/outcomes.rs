@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Code;
+use tonic::service::Routes;
+use tonic::transport::Server;
 
 use super::{Fake, Step, Store, cluster, config, connect, dead_endpoint};
-use crate::client::{Client, ClientConfig, Error, Outcome, Transport};
+use crate::client::{CartOwner, Client, ClientConfig, Error, Outcome, Transport};
 
 /// What a node does, operation by operation.
 type Steps = Box<dyn Fn(&Fake) -> Vec<Step>>;
@@ -147,8 +152,45 @@ async fn a_slow_answer_ends_in_a_deadline() {
     let error = client.keys().put("a", "1").send().await;
     let error = error.expect_err("nobody answers");
     assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    assert!(error.to_string().contains(&fakes[0].address), "{error}");
     assert_eq!(error.outcome(), Outcome::Unknown);
     assert_eq!(fakes[0].seen().len(), 1);
+}
+
+/// As a node is that waits to be a member of a cluster: it says nothing but the code.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_the_service_is_named_with_what_its_code_means() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let mut serving = JoinSet::new();
+    let server = Server::builder().add_routes(Routes::default());
+    serving.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let config = ClientConfig::new([&address]).expect("it is well formed");
+    for transport in [Transport::Exchange, Transport::Unary] {
+        let config = config.clone().transport(transport).timeout(TIMEOUT);
+        let client = Client::connect(config).expect("the system has randomness");
+        let error = client.keys().put("a", "1").send().await;
+        let error = error.expect_err("nobody serves it").to_string();
+        assert!(error.contains(&address), "{error}");
+        assert!(error.contains("not implemented"), "{error}");
+    }
+}
+
+/// A cart that is too large for the answer is read within the time that the freeze was given.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_and_the_read_behind_it_have_one_deadline() {
+    let (fakes, _) = cluster(1).await;
+    fakes[0].script(|nth, _| if nth == 1 { Step::Serve } else { Step::Ignore });
+    let (attempt, timeout) = (Duration::from_secs(3), Duration::from_secs(4));
+    let config = config(&fakes).attempt_timeout(attempt).timeout(timeout);
+    let client = Client::connect(config).expect("the system has randomness");
+    let start = Instant::now();
+    let owner = CartOwner::User("ada".to_owned());
+    let error = client.carts().freeze(&owner, "till").send().await;
+    let error = error.expect_err("nobody reads the cart").to_string();
+    assert!(error.contains("the cart is frozen"), "{error}");
+    let took = start.elapsed();
+    assert!(took >= timeout && took < attempt + timeout, "{took:?}");
 }
 
 /// Unary writes against a leader that takes these steps, and then serves.
@@ -203,6 +245,20 @@ async fn a_write_without_an_identity_is_sent_again_if_it_was_not_applied() {
     put.expect("the second is served");
     assert_eq!(fakes[0].seen().len(), 2);
     assert_eq!(store.applied("a"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_tells_how_far_the_store_is() {
+    let exists = |fake: &Fake| {
+        let mut failure = fake.failure(Code::AlreadyExists, "KEY_EXISTS", "not_applied");
+        let seen = ("revision".to_owned(), "7".to_owned());
+        failure.metadata.extend([seen]);
+        vec![Step::Fail(failure)]
+    };
+    let (client, _fakes, _) = unary(exists).await;
+    let put = client.keys().put("a", "1").if_absent().send().await;
+    put.expect_err("it is there");
+    assert_eq!(client.revision().get(), 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,6 +67,7 @@ async fn a_watch_goes_on_at_another_node_with_nothing_lost_or_doubled() {
     let mut starts: Vec<_> = asked.concat();
     starts.sort_unstable();
     assert_eq!(starts, [0, 6, 8]);
+    assert_eq!(client.revision().get(), 9, "what was watched was seen");
     // It was not the same node each time.
     assert!(asked.iter().all(|starts| !starts.is_empty()), "{asked:?}");
     client.close().await;

@@ -286,7 +286,7 @@ impl From<v1::FreezeCartResponse> for TxnFrozen {
 impl From<FrozenCart> for Frozen {
     fn from(frozen: FrozenCart) -> Self {
         Self {
-            revision: frozen.revision.get(),
+            revision: frozen.freeze_revision.get(),
             deadline_ms: frozen.deadline_ms,
             cart: frozen.snapshot.into(),
         }

@@ -98,10 +98,11 @@ pub async fn place(shopper: Shopper, Body(form): Body<Form>) -> Result<Answer<Or
     let freeze = with!(freeze, request_id(shopper.request_id("order")));
     let frozen = freeze.send().await.map_err(refused)?.value;
     let order = Order::of(&frozen);
-    let key = key(user, frozen.revision);
-    let complete = client
-        .carts()
-        .complete_order(&owner, HOLDER, frozen.revision, order.id());
+    let key = key(user, frozen.freeze_revision);
+    let complete =
+        client
+            .carts()
+            .complete_order(&owner, HOLDER, frozen.freeze_revision, order.id());
     let placed = client
         .txn()
         .compare(Compare::key(&key).is_absent())
@@ -162,7 +163,7 @@ impl Order {
         let lease = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         Self {
             format: FORMAT,
-            number: frozen.revision.get(),
+            number: frozen.freeze_revision.get(),
             placed_ms: frozen.deadline_ms.saturating_sub(lease),
             lines: lines.collect(),
             currency: subtotal
@@ -231,7 +232,7 @@ mod tests {
             ..Default::default()
         };
         FrozenCart {
-            revision: Revision::new(7),
+            freeze_revision: Revision::new(7),
             deadline_ms: 100_000,
             snapshot: v1::Cart {
                 lines: vec![line],

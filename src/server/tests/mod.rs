@@ -2,6 +2,7 @@
 
 mod real;
 mod shops;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -213,6 +214,30 @@ async fn a_follower_forwards_writes_once() {
         (info(&circle).reason.as_str(), circle.code()),
         ("NOT_LEADER", Code::Unavailable)
     );
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_revision_that_it_saw() {
+    let leading = Running::start(MemoryNode::leader()).await;
+    let following = Running::start(MemoryNode::follower(Some(&leading.address))).await;
+    let revision = |status: &Status| info(status).metadata.get("revision").cloned();
+    let mut keys = KvServiceClient::new(leading.channel().await);
+    keys.put(put("k")).await.expect("it is put");
+    let absent = keys.get(get("absent")).await.expect_err("nobody put it");
+    assert_eq!(revision(&absent).as_deref(), Some("1"));
+    let create = v1::PutKeyRequest {
+        if_absent: true,
+        ..put("k")
+    };
+    // From the leader, and from one that has forwarded it.
+    for server in [&leading, &following] {
+        let mut keys = KvServiceClient::new(server.channel().await);
+        let exists = keys.put(create.clone()).await.expect_err("it is there");
+        assert_eq!(info(&exists).reason, "KEY_EXISTS");
+        assert_eq!(revision(&exists).as_deref(), Some("1"));
+    }
+    let invalid = keys.put(put("")).await.expect_err("the key is empty");
+    assert_eq!(revision(&invalid), None, "no state was looked at");
 }
 
 #[tokio::test]
