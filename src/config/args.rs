@@ -39,7 +39,8 @@ pub struct ServeArgs {
     #[arg(long, env = "TROLLEY_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
 
-    /// Address under which clients and the other nodes reach this node [default: its entry in --initial-cluster].
+    /// Address under which clients and the other nodes reach this node [default: its entry in --initial-cluster]. The members
+    /// remember it: a node that was started under one address does not start under another.
     #[arg(long, env = "TROLLEY_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
 

@@ -174,6 +174,28 @@ async fn a_directory_that_is_not_this_nodes_is_refused() {
     client.close().await;
 }
 
+/// A node that nobody would hear, because its peers dial another address, says so instead of looking well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_under_another_address_is_refused() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let own = cluster.node(2).data_dir().to_owned();
+    let (one, two, three) = {
+        let mut all = cluster.endpoints().into_iter();
+        let mut next = || all.next().expect("there are three");
+        (next(), next(), next())
+    };
+    assert!(cluster.node(2).stop().await.success());
+    let moved = format!("127.0.0.1:{}", unused_port());
+    let initial = format!("1={one},2={moved},3={three}");
+    let flags = ["--node-id", "2", "--data-dir", text(&own)];
+    let flags = [&flags[..], &["--initial-cluster", &initial]].concat();
+    expect_refusal(&serve(&flags).await, 2, &["node 2", &two, &moved]);
+    // Nothing was changed.
+    cluster.node(2).start();
+    cluster.wait_until_caught_up(2).await;
+    cluster.wait_for_agreement().await;
+}
+
 /// What a node of another cluster, which is gone, has left.
 async fn foreign_directory(size: usize, id: u64) -> TempDir {
     let folder = TempDir::new().expect("a folder");
