@@ -202,6 +202,7 @@ impl Prepared {
             );
             Machine::open(&data_dir, cluster, ShardId::ZERO, log_db, state)?
         };
+        machine.check_reaches(self.log.purged())?;
         let (state, builder) = (machine.state(), machine.builder());
         let incoming = Incoming::new(machine.dir(), disk.seen());
         let peer_rooms = PeerRooms::default();

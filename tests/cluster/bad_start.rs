@@ -430,6 +430,39 @@ async fn damage_is_named_and_refused_for_good() {
     cluster.wait_for_leader().await;
 }
 
+/// A state that is gone altogether looks like that of a new node; the log, which begins behind it, knows better.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_state_is_named_where_the_log_cannot_bring_it_back() {
+    let mut cluster = Cluster::start(1, &["--snapshot-keep-entries", "0"]).await;
+    let client = cluster.client();
+    for number in 0..10 {
+        let put = client.keys().put(format!("k-{number}"), "v").send().await;
+        put.expect("a node takes a write");
+    }
+    eventually("a log that is purged", async || {
+        let put = client.keys().put("k", "v").send().await;
+        put.expect("a node takes a write");
+        let taken = client.cluster().snapshot(None).await;
+        taken.expect("a snapshot is taken");
+        cluster.figures(1).await.purged_index > 0
+    })
+    .await;
+    client.close().await;
+    cluster.node(1).kill();
+    let shards = cluster.node(1).data_dir().join("shards");
+    fs::remove_dir_all(&shards).expect("nobody uses it");
+    for _ in 0..2 {
+        cluster.node(1).start();
+        let exit = cluster.node(1).wait_for_exit().await;
+        let said = cluster.node(1).log_end();
+        assert_eq!(exit.code(), Some(3), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        for name in [text(&shards), "the state database", "replace this node"] {
+            assert!(last.contains(name), "{name} is not named: {last}");
+        }
+    }
+}
+
 /// Damage that only a read meets, for it is in the middle of a table: the node stops at once, with exit code 5 and a line that names
 /// the file, and answered nothing wrong before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
