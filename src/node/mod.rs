@@ -25,6 +25,7 @@ mod periodic;
 mod propose;
 mod read;
 mod recognition;
+mod roll_call;
 mod rounds;
 mod snapshot;
 mod space;

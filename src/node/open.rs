@@ -20,7 +20,8 @@ use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
 use super::{
-    Disks, Node, Parts, Raft, recognition, snapshot, space, timekeeping, watch as watching,
+    Disks, Node, Parts, Raft, recognition, roll_call, snapshot, space, timekeeping,
+    watch as watching,
 };
 use crate::clock::{Clock, LogClock};
 use crate::config::{NodeConfig, Snapshots, Timers};
@@ -319,6 +320,7 @@ impl Node {
         self.spawn(|stop| space::admit(Arc::clone(shared), stop));
         self.spawn(|stop| space::hand_over(self.clone(), stop));
         self.spawn(|stop| watching::run(self.clone(), contact, stop));
+        self.spawn(|stop| roll_call::run(self.clone(), stop));
         self.spawn(|stop| snapshot::run(self.clone(), snapshots, stop));
     }
 }

@@ -24,6 +24,7 @@ mod gateway;
 mod harness;
 mod linearizable;
 mod locks;
+mod log_lines;
 mod logins;
 mod members;
 mod memory;

@@ -166,6 +166,11 @@ impl Node {
         .await;
     }
 
+    /// All of its log, of earlier processes too.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
     /// The last lines of its log.
     pub fn log_end(&self) -> String {
         self.process.log_end()
