@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::arguments::{Target, duration};
 use super::failure::Failure;
-use super::output::{show, table};
+use super::output::{one_line, show, table};
 use crate::client::{Cluster, Error};
 use crate::proto::v1;
 use crate::types::{NodeId, Room};
@@ -227,10 +227,12 @@ fn status_table(nodes: &[v1::NodeStatus]) -> String {
         "free",
         "version",
     ]);
+    let mut lines = Vec::new();
     for node in nodes {
         let id = node.node_id.to_string();
         if !node.error.is_empty() {
-            table.add_row([id, node.address.clone(), node.error.clone()]);
+            table.add_row([id.as_str(), &node.address, "unreachable"]);
+            lines.push(format!("node {id}: {}", one_line(&node.error)));
             continue;
         }
         table.add_row([
@@ -250,7 +252,8 @@ fn status_table(nodes: &[v1::NodeStatus]) -> String {
             version(node),
         ]);
     }
-    table.to_string()
+    lines.insert(0, table.to_string());
+    lines.join("\n")
 }
 
 fn member_json(member: &v1::Member) -> Value {
@@ -273,6 +276,36 @@ fn member_table(members: &[v1::Member]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_node_does_not_answer_stands_below_the_table() {
+        let leads = v1::NodeStatus {
+            node_id: 1,
+            role: v1::Role::Leader.into(),
+            ..v1::NodeStatus::default()
+        };
+        let problem = "no answer, for a reason that takes many words ".repeat(5);
+        let silent = v1::NodeStatus {
+            node_id: 3,
+            address: "10.0.0.3:7400".to_owned(),
+            error: problem.clone(),
+            ..v1::NodeStatus::default()
+        };
+        let well = status_table(std::slice::from_ref(&leads));
+        let shown = status_table(&[leads, silent]);
+        let (table, below) = shown.rsplit_once('\n').expect("a line below the table");
+        assert_eq!(below, format!("node 3: {problem}"));
+        let row = table.lines().find(|line| line.contains("10.0.0.3:7400"));
+        assert!(
+            row.is_some_and(|row| row.contains("unreachable")),
+            "{table}"
+        );
+        let width = |table: &str| table.lines().map(|line| line.chars().count()).max();
+        assert!(
+            width(table) < width(&well).map(|width| width + 30),
+            "{table}"
+        );
+    }
 
     #[test]
     fn a_program_that_waits_for_others_is_seen() {
