@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::failure::Failure;
+use super::failure::{Failure, Recourse};
 use super::{bench, cart, cluster, demo, kv, lease, namespace, session, txn, watch};
 use crate::client::{Client, ClientConfig, Consistency};
 use crate::types::Revision;
@@ -27,7 +27,7 @@ Exit codes of every verb but `serve` and `gateway`:
   3  not found
   4  conflict: exists already, is at another revision, or another precondition does not hold
   5  unavailable, or out of time; the message says whether a write was certainly not applied, or
-     may have been: then repeat it with the same --request-id, or read before repeating it";
+     may have been, and what to do then";
 
 /// A duration as people write it.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -229,6 +229,14 @@ impl ClientVerb {
 
     pub fn form(&self) -> Form {
         self.target().form()
+    }
+
+    /// How to find out what became of it, where that is unknown.
+    pub fn recourse(&self) -> Recourse {
+        match self {
+            Self::Cluster { .. } => Recourse::Cluster,
+            _ => Recourse::Records,
+        }
     }
 
     /// How many threads it wants, if it is of an opinion.

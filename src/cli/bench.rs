@@ -203,7 +203,7 @@ fn clients(args: &BenchArgs, config: &ClientConfig) -> Result<Vec<Client>, crate
         TransportArg::Exchange => Transport::Exchange,
         TransportArg::Unary => Transport::Unary,
     };
-    (0..args.connections.max(1))
+    (0..args.connections)
         .map(|_| Client::connect(config.clone().transport(transport)))
         .collect()
 }
@@ -310,6 +310,6 @@ pub(super) async fn show(args: &BenchArgs, target: &Cluster) -> Result<(), Failu
             Found::Outage(outage) => format!("no write succeeded for {} ms", outage.outage_ms),
             Found::Nothing {} => "done".to_owned(),
         },
-    );
+    )?;
     Ok(())
 }

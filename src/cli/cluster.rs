@@ -29,9 +29,9 @@ pub(super) enum Verb {
     },
     /// Make a new node a voting member
     ///
-    /// Start it first, with an id that no node ever had and an empty data directory: `trolley serve --join --node-id 4
-    /// --initial-cluster 1=A:7400,2=B:7400,3=C:7400,4=D:7400`. It gets the state and the log from the leader, and votes when it has
-    /// nearly all of them. If this is interrupted, run it again.
+    /// Start it first, with an id that no node ever had and an empty data directory: `trolley serve --join --node-id 4 --data-dir
+    /// /var/lib/trolley --initial-cluster 1=A:7400,2=B:7400,3=C:7400,4=D:7400`. It gets the state and the log from the leader, and
+    /// votes when it has nearly all of them. If this is interrupted, run it again.
     AddMember {
         /// The new node's id
         #[arg(value_parser = node_id)]
@@ -78,11 +78,11 @@ impl Verb {
                 };
                 show(target.form(), json, || {
                     format!("cluster {cluster_id}\n{}", status_table(&status.nodes))
-                });
+                })?;
             }
             Self::Members => {
                 let members = cluster.members().await?.members;
-                show_members(target, &members);
+                show_members(target, &members)?;
             }
             Self::TransferLeader { node_id } => {
                 let done = cluster.transfer_leader(node_id).await?;
@@ -93,7 +93,7 @@ impl Verb {
                 show(target.form(), json, || match leader {
                     0 => "leadership was transferred".to_owned(),
                     leader => format!("node {leader} leads"),
-                });
+                })?;
             }
             Self::AddMember {
                 node_id,
@@ -101,11 +101,11 @@ impl Verb {
                 wait,
             } => {
                 let added = add(&cluster, node_id, &address, wait).await?;
-                show_members(target, &added.members);
+                show_members(target, &added.members)?;
             }
             Self::RemoveMember { node_id } => {
                 let removed = cluster.remove_member(node_id).await?;
-                show_members(target, &removed.members);
+                show_members(target, &removed.members)?;
             }
             Self::Snapshot { node_id } => {
                 let done = cluster.snapshot(node_id).await?;
@@ -114,7 +114,7 @@ impl Verb {
                 let json = || json!({ "node_id": node, "snapshot_index": index });
                 show(target.form(), json, || {
                     format!("node {node} has a snapshot of the log up to index {index}")
-                });
+                })?;
             }
         }
         Ok(())
@@ -146,9 +146,9 @@ async fn add(
     added
 }
 
-fn show_members(target: &Target, members: &[v1::Member]) {
+fn show_members(target: &Target, members: &[v1::Member]) -> Result<(), Failure> {
     let json = || json!({ "members": members.iter().map(member_json).collect::<Vec<_>>() });
-    show(target.form(), json, || member_table(members));
+    show(target.form(), json, || member_table(members))
 }
 
 fn role(role: v1::Role) -> &'static str {
@@ -210,6 +210,7 @@ fn node_json(node: &v1::NodeStatus) -> Value {
     })
 }
 
+/// A row for each node, and below them why some did not answer: that may be long, and would make a column wide.
 fn status_table(nodes: &[v1::NodeStatus]) -> String {
     let mut table = table(&[
         "node",

@@ -46,7 +46,7 @@ pub(super) async fn run(args: &DemoArgs, target: &Target) -> Result<ExitCode, Fa
     let report = demo::run(target.connect()?, &plan, |done| bar.set_position(done)).await;
     bar.finish_and_clear();
     let report = report?;
-    show(target.form(), || json!(report), || describe(&report));
+    show(target.form(), || json!(report), || describe(&report))?;
     Ok(if report.is_clean() {
         ExitCode::SUCCESS
     } else {

@@ -69,7 +69,7 @@ impl Verb {
                     });
                     reply(&done, fields)
                 };
-                show(target.form(), json, || done.lease_id.to_string());
+                show(target.form(), json, || done.lease_id.to_string())?;
             }
             Self::KeepAlive { id, write } => {
                 let done = identified!(leases.keep_alive(id), write).send().await?;
@@ -79,7 +79,7 @@ impl Verb {
                 };
                 show(target.form(), json, || {
                     format!("lives until {}", time(done.deadline_ms))
-                });
+                })?;
             }
             Self::Revoke { id, write } => {
                 let done = identified!(leases.revoke(id), write).send().await?;
@@ -88,7 +88,7 @@ impl Verb {
                     target.form(),
                     || reply(&done, json!({ "deleted_keys": keys })),
                     || format!("revoked, {keys} keys deleted"),
-                );
+                )?;
             }
             Self::Get { id, read } => {
                 let get = leases.get(id).consistency(read.consistency());
@@ -109,7 +109,7 @@ impl Verb {
                     ];
                     let keys = lease.keys.iter().map(|key| ("key".to_owned(), key.clone()));
                     sheet(known.into_iter().chain(keys))
-                });
+                })?;
             }
         }
         Ok(())

@@ -79,7 +79,7 @@ impl SaveArgs {
                 ""
             };
             format!("saved, at revision {}{merged}", done.mod_revision)
-        });
+        })?;
         Ok(())
     }
 }
@@ -161,7 +161,7 @@ impl RotateArgs {
         let write = self.write;
         let done = identified!(rotate, write).send().await?;
         if self.quiet && !target.json {
-            output::line(&done.token);
+            output::line(&done.token)?;
             return Ok(());
         }
         let json = || {
@@ -179,7 +179,7 @@ impl RotateArgs {
             });
             reply(&done, fields)
         };
-        show(target.form(), json, || sheet(rotated(&done)));
+        show(target.form(), json, || sheet(rotated(&done)))?;
         Ok(())
     }
 }
@@ -264,7 +264,7 @@ impl ListArgs {
             let fields = json!({ "sessions": sessions, "next_cursor": page.next_cursor });
             reply(&page, fields)
         };
-        show(target.form(), json, || devices(&page));
+        show(target.form(), json, || devices(&page))?;
         Ok(())
     }
 }
@@ -318,7 +318,7 @@ pub(super) async fn end(
         target.form(),
         || reply(&done, json!({})),
         || "logged out".to_owned(),
-    );
+    )?;
     Ok(())
 }
 
@@ -341,6 +341,6 @@ pub(super) async fn revoke_all(
         target.form(),
         || reply(&done, json!({ "ended": ended })),
         || format!("{ended} sessions logged out"),
-    );
+    )?;
     Ok(())
 }

@@ -138,7 +138,7 @@ async fn get(target: &Target, read: &ReadArgs) -> Result<(), Failure> {
         let session = session_rows(&effective.session.unwrap_or_default());
         let cart = cart_rows(&effective.cart.unwrap_or_default());
         sheet(std::iter::once(revision).chain(session).chain(cart))
-    });
+    })?;
     Ok(())
 }
 
@@ -165,7 +165,7 @@ impl SetArgs {
             target.form(),
             || reply(&done, json!({ "mod_revision": revision.get() })),
             || format!("set, at revision {revision}"),
-        );
+        )?;
         Ok(())
     }
 

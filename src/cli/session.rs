@@ -199,7 +199,7 @@ impl Verb {
         let create = optional!(create, absolute_ttl, absolute_ttl);
         let made = identified!(create, write).send().await?;
         if quiet && target.form() == Form::People {
-            output::line(&made.token);
+            output::line(&made.token)?;
             return Ok(());
         }
         let json = || {
@@ -219,7 +219,7 @@ impl Verb {
                     .chain(rows(&made.session))
                     .chain(ended),
             )
-        });
+        })?;
         Ok(())
     }
 
@@ -263,7 +263,7 @@ impl Verb {
                 "updated, at revision {}; lives until {deadline}",
                 done.mod_revision
             )
-        });
+        })?;
         Ok(())
     }
 }
@@ -280,7 +280,7 @@ async fn get(
     let get = if touch { get.touch() } else { get };
     let got = get.consistency(read.consistency()).send().await?;
     let json = || reply(&got, json!({ "session": output::session(&got) }));
-    show(target.form(), json, || sheet(rows(&got)));
+    show(target.form(), json, || sheet(rows(&got)))?;
     Ok(())
 }
 
@@ -293,7 +293,7 @@ async fn touch(target: &Target, token: Option<String>, write: WriteArgs) -> Resu
     let json = || reply(&done, json!({ "idle_deadline_ms": deadline }));
     show(target.form(), json, || {
         format!("lives until {}", time(deadline))
-    });
+    })?;
     Ok(())
 }
 
@@ -306,7 +306,7 @@ async fn destroy(target: &Target, token: Option<String>, write: WriteArgs) -> Re
         target.form(),
         || reply(&done, json!({})),
         || "logged out".to_owned(),
-    );
+    )?;
     Ok(())
 }
 
