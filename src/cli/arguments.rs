@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::failure::{Failure, Recourse};
@@ -39,6 +39,20 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("a duration is not negative; {EXAMPLES}"));
     }
     humantime::parse_duration(text).map_err(|error| format!("{error}; {EXAMPLES}"))
+}
+
+/// A number of what nothing can be done without.
+pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// How long something lives, or is held: what has no time at all would be gone at once, and who writes 0 means no end.
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    if lifetime < Duration::from_millis(1) {
+        return Err("it would be over at once: give it a millisecond or more".to_owned());
+    }
+    Ok(lifetime)
 }
 
 /// A replicated store for web sessions and shopping carts.
@@ -376,6 +390,42 @@ mod tests {
             assert!(message.contains("a duration is not negative"), "{message}");
         }
         let line = "trolley lease grant --json 5s";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_ok());
+    }
+
+    #[test]
+    fn what_would_be_over_at_once_is_refused() {
+        for words in [
+            "kv put k v --ttl",
+            "kv incr k --ttl",
+            "lease grant",
+            "session create --idle-ttl",
+            "session create --absolute-ttl",
+            "session update token --idle-ttl",
+            "session update token --absolute-ttl",
+            "session rotate token --idle-ttl",
+            "session rotate token --absolute-ttl",
+            "cart freeze till --user ada --lease",
+            "namespace set --idle-ttl",
+            "namespace set --idle-ttl-min",
+            "namespace set --idle-ttl-max",
+            "namespace set --absolute-ttl",
+            "namespace set --absolute-ttl-min",
+            "namespace set --absolute-ttl-max",
+            "namespace set --cart-ttl-empty",
+            "namespace set --cart-ttl-guest",
+            "namespace set --cart-ttl-user",
+        ] {
+            let parsed =
+                |ttl| Arguments::try_parse_from(format!("trolley {words} {ttl}").split(' '));
+            for nothing in ["0s", "0ms", "999us"] {
+                let refused = parsed(nothing).expect_err(words).to_string();
+                assert!(refused.contains("over at once"), "{words}: {refused}");
+            }
+            assert!(parsed("1ms").is_ok(), "{words}");
+        }
+        // Each touch is stored then.
+        let line = "trolley namespace set --touch-interval 0s";
         assert!(Arguments::try_parse_from(line.split(' ')).is_ok());
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::arguments::{Form, Target, WriteArgs, duration, identified, optional, revision};
+use super::arguments::{Form, Target, WriteArgs, identified, lifetime, optional, revision};
 use super::cart::{OwnerArgs, cart_sheet, cart_value};
 use super::failure::Failure;
 use super::input::Input;
@@ -111,7 +111,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         owner: OwnerArgs,
         /// How long, at most a day; freezing again renews it [default: 10m]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         lease: Option<Duration>,
         /// Only if the cart is at this revision
         #[arg(long, value_name = "REVISION", value_parser = revision)]

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use serde_json::json;
 
 use super::arguments::{
-    Form, ReadArgs, Target, WriteArgs, duration, identified, optional, revision,
+    Form, ReadArgs, Target, WriteArgs, identified, lifetime, optional, revision,
 };
 use super::failure::Failure;
 use super::input::Input;
@@ -41,7 +41,7 @@ pub(super) enum Verb {
         #[arg(allow_hyphen_values = true)]
         value: String,
         /// How long it lives; until it is deleted without
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         ttl: Option<Duration>,
         /// The key dies with this lease
         #[arg(long, value_name = "LEASE", value_parser = clap::value_parser!(u64).range(1..))]
@@ -94,7 +94,7 @@ pub(super) struct IncrArgs {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     initial: i64,
     /// How long a counter that is not there will live; until it is deleted without
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     ttl: Option<Duration>,
     #[command(flatten)]
     write: WriteArgs,

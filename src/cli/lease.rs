@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::arguments::{ReadArgs, Target, WriteArgs, duration, identified};
+use super::arguments::{ReadArgs, Target, WriteArgs, identified, lifetime};
 use super::failure::Failure;
 use super::output::{reply, sheet, show, time};
 
@@ -23,7 +23,7 @@ pub(super) enum Verb {
     )]
     Grant {
         /// How long it lives unless it is kept alive
-        #[arg(value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         ttl: Duration,
         #[command(flatten)]
         write: WriteArgs,

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::arguments::{
-    ReadArgs, Target, WriteArgs, duration, identified, optional, pair, revision,
+    ReadArgs, Target, WriteArgs, identified, lifetime, optional, pair, revision,
 };
 use super::checkout::PolicyArg;
 use super::failure::Failure;
@@ -113,10 +113,10 @@ pub(super) struct RotateArgs {
     #[arg(long = "client", value_name = "NAME=VALUE", value_parser = pair)]
     client: Vec<(String, String)>,
     /// How long it lives without being touched or updated [default: as before]
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     idle_ttl: Option<Duration>,
     /// How long it lives whatever happens [default: the namespace's if the user changes, or else as before]
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     absolute_ttl: Option<Duration>,
     /// What becomes of the lines where the session's cart goes into the user's
     #[arg(long, value_enum, default_value = "sum")]

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::arguments::{
-    Form, ReadArgs, Target, WriteArgs, duration, identified, optional, pair, revision,
+    Form, ReadArgs, Target, WriteArgs, identified, lifetime, optional, pair, revision,
 };
 use super::failure::Failure;
 use super::input::Input;
@@ -37,10 +37,10 @@ pub(super) enum Verb {
         #[arg(long = "client", value_name = "NAME=VALUE", value_parser = pair)]
         client: Vec<(String, String)>,
         /// How long it lives without being touched or updated [default: the namespace's, 30m]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         idle_ttl: Option<Duration>,
         /// How long it lives whatever happens [default: the namespace's, 14days]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         absolute_ttl: Option<Duration>,
         /// A token of your own, base64url of at least 16 bytes; - reads it from standard input
         #[arg(long)]
@@ -79,10 +79,10 @@ pub(super) enum Verb {
         #[arg(long, value_name = "NAME")]
         remove: Vec<String>,
         /// How long it lives from now on without being touched or updated [default: as before]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         idle_ttl: Option<Duration>,
         /// How long it lives from now on whatever happens [default: its deadline stays]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         absolute_ttl: Option<Duration>,
         /// Only if the session is at this revision
         #[arg(long, value_name = "REVISION", value_parser = revision)]
