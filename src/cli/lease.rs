@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::arguments::{ReadArgs, Target, WriteArgs, identified, lifetime};
 use super::failure::Failure;
-use super::output::{reply, sheet, show, time};
+use super::output::{reply, sheet, show, span, time};
 
 /// What to do with leases.
 #[derive(Debug, Subcommand)]
@@ -102,9 +102,8 @@ impl Verb {
                     reply(&lease, fields)
                 };
                 show(target.form(), json, || {
-                    let ttl = humantime::format_duration(Duration::from_millis(lease.ttl_ms));
                     let known = [
-                        ("ttl".to_owned(), ttl.to_string()),
+                        ("ttl".to_owned(), span(Duration::from_millis(lease.ttl_ms))),
                         ("deadline".to_owned(), time(lease.deadline_ms)),
                     ];
                     let keys = lease.keys.iter().map(|key| ("key".to_owned(), key.clone()));

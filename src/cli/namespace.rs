@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::arguments::{ReadArgs, Target, WriteArgs, duration, identified, lifetime, revision};
 use super::failure::Failure;
-use super::output::{reply, sheet, show};
+use super::output::{reply, sheet, show, span};
 use crate::proto::v1::{self, SessionLimitPolicy};
 use crate::types::Revision;
 
@@ -270,7 +270,7 @@ fn session_json(it: &v1::SessionSettings) -> Value {
 
 fn shown(millis: Option<i64>) -> String {
     let millis = u64::try_from(millis.unwrap_or_default()).unwrap_or_default();
-    humantime::format_duration(Duration::from_millis(millis)).to_string()
+    span(Duration::from_millis(millis))
 }
 
 fn cart_rows(it: &v1::CartSettings) -> Vec<(String, String)> {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -231,12 +232,24 @@ pub(super) fn one_line(text: &str) -> String {
     harmless(text).replace(['\n', '\t'], " ")
 }
 
+/// A span of time as people write it: in days at most, for months and years differ in length.
+pub(super) fn span(time: Duration) -> String {
+    const DAY_S: u64 = 24 * 3600;
+    let days = time.as_secs() / DAY_S;
+    let rest = Duration::new(time.as_secs() % DAY_S, time.subsec_nanos());
+    match (days, rest) {
+        (0, rest) => humantime::format_duration(rest).to_string(),
+        (days, Duration::ZERO) => format!("{days}d"),
+        (days, rest) => format!("{days}d {}", humantime::format_duration(rest)),
+    }
+}
+
 /// A point of log time as people read it.
 pub(super) fn time(millis: u64) -> String {
     if millis == 0 {
         return "never".to_owned();
     }
-    let since = std::time::Duration::from_millis(millis);
+    let since = Duration::from_millis(millis);
     match std::time::UNIX_EPOCH.checked_add(since) {
         Some(time) if millis < 253_402_300_800_000 => {
             humantime::format_rfc3339_seconds(time).to_string()
@@ -299,6 +312,23 @@ mod tests {
         let of_cluster = failure_text(Recourse::Cluster, &unknown);
         assert!(!of_cluster.contains("--request-id"), "{of_cluster}");
         assert!(of_cluster.contains("cluster status"), "{of_cluster}");
+    }
+
+    #[test]
+    fn a_span_of_time_is_shown_as_it_was_set() {
+        let day = Duration::from_secs(24 * 3600);
+        for (shown, time) in [
+            ("180d", day * 180),
+            ("3650d", day * 3650),
+            ("1d 12h", day * 3 / 2),
+            ("23h 59m", Duration::from_secs(86_340)),
+            ("1m 30s", Duration::from_secs(90)),
+            ("30d 1ms", day * 30 + Duration::from_millis(1)),
+            ("0s", Duration::ZERO),
+        ] {
+            assert_eq!(span(time), shown);
+            assert_eq!(humantime::parse_duration(shown), Ok(time), "{shown}");
+        }
     }
 
     #[test]
