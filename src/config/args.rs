@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
 
+use super::switch::switch;
 use super::{ByteSize, ProcessArgs};
 
 /// Runs a node.
@@ -19,7 +19,7 @@ pub struct ServeArgs {
     pub data_dir: PathBuf,
 
     /// A cluster of this one node: node id 1, 127.0.0.1:7400 unless --listen says otherwise.
-    #[arg(long, env = "TROLLEY_SINGLE", conflicts_with = "initial_cluster", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "TROLLEY_SINGLE", conflicts_with = "initial_cluster", value_parser = switch)]
     pub single: bool,
 
     /// This node's number in the cluster, from 1. It belongs to the data directory for good.
@@ -32,7 +32,7 @@ pub struct ServeArgs {
 
     /// Become a member of a cluster that exists: wait until its leader was told to add this node (`trolley cluster add-member`).
     /// --initial-cluster then names some of its members, and this node. Of no effect once the data directory is the cluster's.
-    #[arg(long, env = "TROLLEY_JOIN", conflicts_with = "single", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "TROLLEY_JOIN", conflicts_with = "single", value_parser = switch)]
     pub join: bool,
 
     /// Address to accept connections on [default: what --advertise says].
