@@ -1,6 +1,6 @@
 //! Nodes that stop, all at once or one after another, and come back over their data.
 
-use crate::harness::{Cluster, Load};
+use crate::harness::{Cluster, Load, eventually};
 
 /// A power cut of the whole cluster, as far as processes go.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,4 +52,23 @@ async fn a_rolling_restart_fails_no_call() {
     load.stop_and_check().await;
     cluster.wait_for_agreement().await;
     client.close().await;
+}
+
+/// A terminal that is closed, or a script that asks for settings to be read again, ends no node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hang_up_ends_nothing() {
+    let mut cluster = Cluster::start(1, &[]).await;
+    cluster.node(1).hang_up();
+    eventually("a node that has seen the signal", async || {
+        let node = cluster.node(1);
+        assert_eq!(node.exit_code(), None);
+        node.said().contains("SIGHUP changes nothing")
+    })
+    .await;
+    let client = cluster.client();
+    let put = client.keys().put("k", "v").send().await;
+    put.expect("it serves");
+    client.close().await;
+    let left = cluster.node(1).stop().await;
+    assert!(left.success(), "SIGTERM ends it as always: {left}");
 }
