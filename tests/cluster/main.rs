@@ -34,6 +34,7 @@ mod reads;
 mod reasons;
 mod restart;
 mod revocations;
+mod scripts;
 mod shops;
 mod upgrade;
 mod verbs;

@@ -32,7 +32,7 @@ pub use self::disk::{Kind, SmallDisk, can_mount};
 use self::link::Link;
 pub use self::load::Load;
 pub use self::node::Node;
-pub use self::ports::unused as unused_port;
+pub use self::ports::{unused as unused_port, unused_in_a_row as unused_ports};
 pub use self::random::Random;
 pub use self::storm::Storm;
 
@@ -44,6 +44,11 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One cluster at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Waits until no other cluster runs; none does while the guard lives.
+pub async fn take_turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
 
 /// Nodes 1 to N with their data in one folder, which is kept when the test fails.
 pub struct Cluster {
@@ -106,7 +111,7 @@ impl Cluster {
         flags: &[&str],
         environment: &[(String, String)],
     ) -> Self {
-        let turn = TURN.lock().await;
+        let turn = take_turn().await;
         let folder =
             TempDir::with_prefix("trolley-cluster-").expect("a temporary folder can be made");
         let both = addresses.iter().zip(listening);

@@ -25,3 +25,17 @@ pub fn unused() -> u16 {
     }
     panic!("every port from {FIRST} to {} is in use", FIRST + COUNT);
 }
+
+/// The first of so many such ports in a row.
+pub fn unused_in_a_row(count: u16) -> u16 {
+    let mut first = unused();
+    let mut last = first;
+    while last - first + 1 < count {
+        let next = unused();
+        if next != last + 1 {
+            first = next;
+        }
+        last = next;
+    }
+    first
+}
