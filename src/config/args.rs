@@ -14,7 +14,7 @@ use super::{ByteSize, ProcessArgs};
 /// --initial-cluster and that node's own --node-id; the address in the list is where it listens.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Directory that holds everything this node stores. Created if absent; one per node, never shared or copied.
+    /// Directory that holds everything this node stores. Created if absent; one per node, and no two nodes run on copies of one.
     #[arg(long, env = "TROLLEY_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 

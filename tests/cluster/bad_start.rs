@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, eventually, unused_port};
+use crate::harness::{Cluster, copy, eventually, unused_port};
 
 /// A process that does not outlive its test.
 struct Running(Child);
@@ -305,19 +305,6 @@ fn largest(folder: &Path, begins: &str, ends: &str) -> PathBuf {
     });
     let size = |path: &PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
     named.max_by_key(size).expect("there is one")
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it can be listed") {
-        let path = entry.expect("it can be listed").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("it can be copied");
-        }
-    }
 }
 
 /// Files of a data directory, the damage that is done to each, and what the node names.

@@ -17,6 +17,7 @@ pub mod shoppers;
 mod storm;
 pub mod system;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -378,5 +379,19 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             "never came, within {DEADLINE:?}: {what}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Copies a folder and what is in it: contents, and nothing else.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("it can be copied");
+        }
     }
 }
