@@ -2,7 +2,8 @@
 # A cluster on loopback, for trying things out. See --help.
 #
 # What a node is, is kept in its folder: its data, its log and a pid file. A pid is believed only while that
-# process runs the same binary on the same data directory; nothing is ever killed by name.
+# process runs the same program on the same data directory, wherever the program's file was moved; nothing is ever
+# killed by name.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -20,6 +21,8 @@ MOST_NODES=9
 START_S=30
 DRAIN_S=30
 LEADER_S=30
+# And for others to know of a node that was started: longer than they take to tell it that it was removed.
+PLACE_S=10
 
 # Set by load_shape.
 BASE_PORT=
@@ -55,17 +58,36 @@ HELP
 
 # ---- the cluster's shape ----------------------------------------------------------------------------------
 
-load_shape() {
+need_shape() {
     [[ -f $SHAPE ]] || die "no cluster in $DIR: start one with 'scripts/cluster.sh up'"
+}
+
+# Fails where the shape makes no sense.
+read_shape() {
     local name value
     while IFS='=' read -r name value; do
         case $name in
             base_port) BASE_PORT=$value ;;
             nodes) NODES=$value ;;
-            *) die "$SHAPE: unknown line '$name'" ;;
+            *) return 1 ;;
         esac
     done <"$SHAPE"
-    [[ $BASE_PORT =~ ^[0-9]+$ && $NODES =~ ^[1-9]$ ]] || die "$SHAPE is damaged: run 'scripts/cluster.sh wipe'"
+    [[ $BASE_PORT =~ ^[0-9]+$ && $NODES =~ ^[1-9]$ ]]
+}
+
+load_shape() {
+    need_shape
+    read_shape || die "$SHAPE is damaged: run 'scripts/cluster.sh wipe'"
+}
+
+# The same, to delete what is there: nodes are known by their folders, so that as many are looked for as there can be.
+load_any_shape() {
+    need_shape
+    if ! read_shape; then
+        note "$SHAPE is damaged: looking for up to $MOST_NODES nodes"
+        NODES=$MOST_NODES
+        BASE_PORT=${TROLLEY_PORT:-7400}
+    fi
 }
 
 # Creates the shape at the first `up`; later ones must agree with it.
@@ -114,6 +136,15 @@ endpoints() {
         list+=${list:+,}$(address "$id")
     done
     printf '%s' "$list"
+}
+
+# The same without one node, unless it is the only one.
+other_endpoints() {
+    local id list=
+    for id in $(ids); do
+        [[ $id == "$1" ]] || list+=${list:+,}$(address "$id")
+    done
+    printf '%s' "${list:-$(endpoints)}"
 }
 
 initial_cluster() {
@@ -168,16 +199,28 @@ running() {
 
 # The same of any process: its pid file, and an argument that no other process of this binary has.
 alive() {
-    local file=$1 mark=$2 pid exe now
+    local file=$1 mark=$2 pid program
     [[ -f $file ]] || return 1
-    { read -r pid && read -r exe; } <"$file" || return 1
+    { read -r pid && read -r program; } <"$file" || return 1
     [[ $pid =~ ^[1-9][0-9]*$ ]] || return 1
-    now=$(readlink -- "/proc/$pid/exe" 2>/dev/null) || return 1
-    # A binary that was rebuilt since reads as deleted.
-    [[ ${now% (deleted)} == "$exe" ]] || return 1
+    runs "$pid" "$program" || return 1
     tr '\0' '\n' 2>/dev/null <"/proc/$pid/cmdline" | grep -Fxq -- "$mark" || return 1
     [[ $(proc_state "$pid") != Z ]] || return 1
     printf '%s' "$pid"
+}
+
+# Which file a program is, whatever its name is now: a process keeps the file that it runs, also one that was moved or deleted since.
+program_of() { stat -Lc %d:%i -- "$1" 2>/dev/null; }
+
+# Whether a process runs a program. Pid files of earlier versions of this script name its path.
+runs() {
+    local path
+    if [[ $2 == /* ]]; then
+        path=$(readlink -- "/proc/$1/exe" 2>/dev/null) || return 1
+        [[ ${path% (deleted)} == "$2" ]]
+    else
+        [[ $(program_of "/proc/$1/exe") == "$2" ]]
+    fi
 }
 
 # Whether the process of a pid file is about to be gone. It lets go of its memory, and so of its name and arguments, before it closes
@@ -221,12 +264,8 @@ listening_or_gone() {
     listening "$1" || not_running "$1"
 }
 
-# The child is our shell until it has become the node.
-became() {
-    local exe
-    exe=$(readlink -- "/proc/$1/exe" 2>/dev/null) || return 0
-    [[ ${exe% (deleted)} == "$2" ]]
-}
+# The child is our shell until it has become the node, and may have ended since.
+became() { [[ ! -e /proc/$1/exe ]] || runs "$1" "$2"; }
 
 build() {
     if [[ -n ${TROLLEY_BIN:-} ]]; then
@@ -241,13 +280,14 @@ build() {
 
 # spawn WHAT PID_FILE LOG COMMAND…: in a session of its own, so that an interrupt of this script does not reach it.
 spawn() {
-    local what=$1 pid_file=$2 log=$3 exe pid
+    local what=$1 pid_file=$2 log=$3 exe program pid
     exe=$(readlink -f -- "$(command -v -- "$4")")
+    program=$(program_of "$exe") || die "$exe cannot be read"
     setsid "$exe" "${@:5}" >>"$log" 2>&1 </dev/null &
     pid=$!
     disown "$pid"
-    printf '%s\n%s\n' "$pid" "$exe" >"$pid_file"
-    wait_until 5 became "$pid" "$exe" || die "$what did not start"
+    printf '%s\n%s\n' "$pid" "$program" >"$pid_file"
+    wait_until 5 became "$pid" "$program" || die "$what did not start"
 }
 
 # came_not_up WHAT LOG
@@ -283,6 +323,20 @@ await_start() {
     fi
 }
 
+# A node that listens may still be told that it is no member, and end. One of which another member says how it is does not; while the
+# others are down, nobody does.
+await_place() {
+    local id=$1
+    wait_until "$PLACE_S" placed_or_gone "$id" || note "no other node has a word for node $id yet"
+    if not_running "$id"; then
+        came_not_up "node $id" "$(log_file "$id")"
+    fi
+}
+
+placed_or_gone() {
+    (($(highest term "$1" "$(other_endpoints "$1")") > 0)) || not_running "$1"
+}
+
 # SIGTERM, and SIGKILL for one that does not leave in time.
 await_stop() {
     local id=$1 pid
@@ -306,24 +360,24 @@ ask_to_stop() {
 # ---- what the cluster says --------------------------------------------------------------------------------
 
 status_json() {
-    timeout 5 "$BINARY" cluster status --json --endpoints "$(endpoints)" 2>/dev/null
+    timeout 5 "$BINARY" cluster status --json --endpoints "${1:-$(endpoints)}" 2>/dev/null
 }
 
 # What each node says of itself, a line each. The objects are flat, so that they can be cut out without a JSON parser, which a fresh
 # machine does not have.
 figures() {
     local json
-    json=$(status_json) || return 1
+    json=$(status_json "$@") || return 1
     printf '%s' "$json" | tr -d ' \n\t' | tr '{' '\n'
 }
 
-# The highest figure of this name; of one node, if an id is given.
+# The highest figure of this name; of one node, if an id is given; as these endpoints have it, if any are.
 highest() {
     local name=$1 id=${2:-[0-9]+} object best=0
     while IFS= read -r object || [[ -n $object ]]; do
         [[ $object =~ \"node_id\":\"?($id)[^0-9] && $object =~ \"$name\":\"?([0-9]+) ]] || continue
         ((BASH_REMATCH[1] <= best)) || best=${BASH_REMATCH[1]}
-    done < <(figures)
+    done < <(figures "${@:3}")
     printf '%s' "$best"
 }
 
@@ -446,6 +500,7 @@ cmd_start() {
     fi
     launch "$1"
     await_start "$1"
+    await_place "$1"
     note "node $1 listens on $(address "$1")"
 }
 
@@ -497,7 +552,7 @@ cmd_endpoints() {
 }
 
 cmd_wipe() {
-    load_shape
+    load_any_shape
     web_wipe
     local id pid
     for id in $(ids); do

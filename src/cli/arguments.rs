@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::failure::Failure;
+use super::failure::{Failure, Recourse};
 use super::{bench, cart, cluster, demo, kv, lease, namespace, session, txn, watch};
 use crate::client::{Client, ClientConfig, Consistency};
 use crate::types::Revision;
@@ -27,7 +27,7 @@ Exit codes of every verb but `serve` and `gateway`:
   3  not found
   4  conflict: exists already, is at another revision, or another precondition does not hold
   5  unavailable, or out of time; the message says whether a write was certainly not applied, or
-     may have been: then repeat it with the same --request-id, or read before repeating it";
+     may have been, and what to do then";
 
 /// A duration as people write it.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -39,6 +39,20 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("a duration is not negative; {EXAMPLES}"));
     }
     humantime::parse_duration(text).map_err(|error| format!("{error}; {EXAMPLES}"))
+}
+
+/// A number of what nothing can be done without.
+pub(super) fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// How long something lives, or is held: what has no time at all would be gone at once, and who writes 0 means no end.
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    if lifetime < Duration::from_millis(1) {
+        return Err("it would be over at once: give it a millisecond or more".to_owned());
+    }
+    Ok(lifetime)
 }
 
 /// A replicated store for web sessions and shopping carts.
@@ -231,6 +245,14 @@ impl ClientVerb {
         self.target().form()
     }
 
+    /// How to find out what became of it, where that is unknown.
+    pub fn recourse(&self) -> Recourse {
+        match self {
+            Self::Cluster { .. } => Recourse::Cluster,
+            _ => Recourse::Records,
+        }
+    }
+
     /// How many threads it wants, if it is of an opinion.
     pub fn threads(&self) -> Option<u16> {
         match self {
@@ -368,6 +390,42 @@ mod tests {
             assert!(message.contains("a duration is not negative"), "{message}");
         }
         let line = "trolley lease grant --json 5s";
+        assert!(Arguments::try_parse_from(line.split(' ')).is_ok());
+    }
+
+    #[test]
+    fn what_would_be_over_at_once_is_refused() {
+        for words in [
+            "kv put k v --ttl",
+            "kv incr k --ttl",
+            "lease grant",
+            "session create --idle-ttl",
+            "session create --absolute-ttl",
+            "session update token --idle-ttl",
+            "session update token --absolute-ttl",
+            "session rotate token --idle-ttl",
+            "session rotate token --absolute-ttl",
+            "cart freeze till --user ada --lease",
+            "namespace set --idle-ttl",
+            "namespace set --idle-ttl-min",
+            "namespace set --idle-ttl-max",
+            "namespace set --absolute-ttl",
+            "namespace set --absolute-ttl-min",
+            "namespace set --absolute-ttl-max",
+            "namespace set --cart-ttl-empty",
+            "namespace set --cart-ttl-guest",
+            "namespace set --cart-ttl-user",
+        ] {
+            let parsed =
+                |ttl| Arguments::try_parse_from(format!("trolley {words} {ttl}").split(' '));
+            for nothing in ["0s", "0ms", "999us"] {
+                let refused = parsed(nothing).expect_err(words).to_string();
+                assert!(refused.contains("over at once"), "{words}: {refused}");
+            }
+            assert!(parsed("1ms").is_ok(), "{words}");
+        }
+        // Each touch is stored then.
+        let line = "trolley namespace set --touch-interval 0s";
         assert!(Arguments::try_parse_from(line.split(' ')).is_ok());
     }
 

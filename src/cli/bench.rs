@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
 
-use super::arguments::Target as Cluster;
+use super::arguments::{Target as Cluster, at_least_one};
 use super::failure::Failure;
 use super::output;
 use crate::client::{Client, ClientConfig, Transport};
@@ -22,10 +22,10 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value = "session-write")]
     pub operation: Operation,
     /// Clients, each with one operation under way
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = at_least_one())]
     pub clients: usize,
     /// Client library instances that the clients share, or connections to Redis
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one())]
     pub connections: usize,
     /// Threads that all clients share; as many as there are cores if it is not given. Where servers share the machine, one is often
     /// faster than two, which wake each other
@@ -41,7 +41,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 256)]
     pub value_bytes: usize,
     /// Sessions or keys that the clients walk over
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u64).range(1..))]
     pub keys: u64,
     /// One multiplexed stream, or one gRPC call per operation as other languages do it
     #[arg(long, value_enum, default_value = "exchange")]
@@ -203,7 +203,7 @@ fn clients(args: &BenchArgs, config: &ClientConfig) -> Result<Vec<Client>, crate
         TransportArg::Exchange => Transport::Exchange,
         TransportArg::Unary => Transport::Unary,
     };
-    (0..args.connections.max(1))
+    (0..args.connections)
         .map(|_| Client::connect(config.clone().transport(transport)))
         .collect()
 }
@@ -310,6 +310,6 @@ pub(super) async fn show(args: &BenchArgs, target: &Cluster) -> Result<(), Failu
             Found::Outage(outage) => format!("no write succeeded for {} ms", outage.outage_ms),
             Found::Nothing {} => "done".to_owned(),
         },
-    );
+    )?;
     Ok(())
 }

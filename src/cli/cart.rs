@@ -147,12 +147,12 @@ impl Verb {
             } => {
                 let owner = change.owner.owner()?;
                 let done = send!(carts.set_quantity(&owner, line.into(), quantity), change);
-                show_line(target, &done, done.line.as_ref(), done.mod_revision);
+                show_line(target, &done, done.line.as_ref(), done.mod_revision)?;
             }
             Self::Remove { line, change } => {
                 let owner = change.owner.owner()?;
                 let done = send!(carts.remove(&owner, line.into()), change);
-                show_line(target, &done, done.line.as_ref(), done.mod_revision);
+                show_line(target, &done, done.line.as_ref(), done.mod_revision)?;
             }
             Self::Clear { change } => {
                 let owner = change.owner.owner()?;
@@ -163,14 +163,14 @@ impl Verb {
                     target.form(),
                     || reply(&done, fields),
                     || format!("{removed} lines removed"),
-                );
+                )?;
             }
             Self::Get { owner, own, read } => {
                 let get = carts.get(&owner.owner()?);
                 let get = if own { get.own() } else { get };
                 let cart = get.consistency(read.consistency()).send().await?;
                 let json = || reply(&cart, json!({ "cart": cart_value(&cart) }));
-                show(target.form(), json, || cart_sheet(&cart));
+                show(target.form(), json, || cart_sheet(&cart))?;
             }
             Self::Whole(verb) => verb.run(&client, target).await?,
         }
@@ -198,7 +198,7 @@ impl Verb {
             add = add.attribute(name, value);
         }
         let done = send!(add, change);
-        show_line(target, &done, done.line.as_ref(), done.mod_revision);
+        show_line(target, &done, done.line.as_ref(), done.mod_revision)?;
         Ok(())
     }
 }
@@ -215,7 +215,7 @@ fn show_line<T>(
     done: &Reply<T>,
     line: Option<&v1::CartLine>,
     revision: u64,
-) {
+) -> Result<(), Failure> {
     let json = || {
         let fields = json!({ "line": line.map(cart_line), "mod_revision": revision });
         reply(done, fields)
@@ -224,7 +224,7 @@ fn show_line<T>(
         let mut table = line_table();
         table.add_rows(line.map(line_row));
         format!("{table}\ncart at revision {revision}")
-    });
+    })
 }
 
 /// A cart as JSON, with the protos' names.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use super::arguments::{Form, Target, WriteArgs, duration, identified, optional, revision};
+use super::arguments::{Form, Target, WriteArgs, identified, lifetime, optional, revision};
 use super::cart::{OwnerArgs, cart_sheet, cart_value};
 use super::failure::Failure;
 use super::input::Input;
@@ -111,7 +111,7 @@ pub(super) enum Verb {
         #[command(flatten)]
         owner: OwnerArgs,
         /// How long, at most a day; freezing again renews it [default: 10m]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         lease: Option<Duration>,
         /// Only if the cart is at this revision
         #[arg(long, value_name = "REVISION", value_parser = revision)]
@@ -159,7 +159,7 @@ impl Verb {
                 let update = optional!(update, if_revision, if_revision);
                 let update = actions.into_iter().fold(update, UpdateCart::action);
                 let done = identified!(update, write).send().await?;
-                show_updated(target.form(), &done);
+                show_updated(target.form(), &done)?;
             }
             Self::Merge {
                 source,
@@ -169,7 +169,7 @@ impl Verb {
             } => {
                 let merge = carts.merge(&source.owner()?, &into.owner()?, policy.into());
                 let done = identified!(merge, write).send().await?;
-                show_merged(target.form(), &done);
+                show_merged(target.form(), &done)?;
             }
             Self::Freeze {
                 holder,
@@ -190,7 +190,7 @@ impl Verb {
                     });
                     reply(&done, fields)
                 };
-                show(target.form(), json, || cart_sheet(&done.snapshot));
+                show(target.form(), json, || cart_sheet(&done.snapshot))?;
             }
             Self::Release {
                 holder,
@@ -200,7 +200,7 @@ impl Verb {
                 let release = carts.release(&owner.owner()?, holder);
                 let done = identified!(release, write).send().await?;
                 let json = || reply(&done, json!({ "mod_revision": done.mod_revision }));
-                show(target.form(), json, || "the cart is open".to_owned());
+                show(target.form(), json, || "the cart is open".to_owned())?;
             }
             Self::CompleteOrder {
                 order_id,
@@ -211,14 +211,14 @@ impl Verb {
             } => {
                 let complete = carts.complete_order(&owner.owner()?, holder, revision, order_id);
                 let done = identified!(complete, write).send().await?;
-                show_completed(target.form(), &done);
+                show_completed(target.form(), &done)?;
             }
         }
         Ok(())
     }
 }
 
-fn show_updated(form: Form, done: &Reply<v1::UpdateCartResponse>) {
+fn show_updated(form: Form, done: &Reply<v1::UpdateCartResponse>) -> Result<(), Failure> {
     let json = || {
         let results = done.results.iter();
         let results = results.map(|it| json!({ "line_id": it.line_id, "quantity": it.quantity }));
@@ -234,10 +234,10 @@ fn show_updated(form: Form, done: &Reply<v1::UpdateCartResponse>) {
         let (actions, pieces) = (done.results.len(), done.total_quantity);
         let revision = done.mod_revision;
         format!("{actions} actions done: {pieces} pieces, cart at revision {revision}")
-    });
+    })
 }
 
-fn show_merged(form: Form, done: &Reply<v1::MergeCartsResponse>) {
+fn show_merged(form: Form, done: &Reply<v1::MergeCartsResponse>) -> Result<(), Failure> {
     let json = || {
         let fields = json!({
             "already_merged": done.already_merged,
@@ -253,10 +253,10 @@ fn show_merged(form: Form, done: &Reply<v1::MergeCartsResponse>) {
         }
         let (taken, dropped) = (done.taken_lines, done.dropped_lines);
         format!("merged; lines taken: {taken}, dropped: {dropped}")
-    });
+    })
 }
 
-fn show_completed(form: Form, done: &Reply<v1::CompleteOrderResponse>) {
+fn show_completed(form: Form, done: &Reply<v1::CompleteOrderResponse>) -> Result<(), Failure> {
     let json = || {
         let fields = json!({
             "already_completed": done.already_completed,
@@ -273,7 +273,7 @@ fn show_completed(form: Form, done: &Reply<v1::CompleteOrderResponse>) {
         };
         let left = done.remaining_lines;
         format!("completed{before}; {left} lines stayed in the cart")
-    });
+    })
 }
 
 /// A lease as people read it.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::arguments::{Target, duration};
 use super::failure::Failure;
-use super::output::{show, table};
+use super::output::{one_line, show, table};
 use crate::client::{Cluster, Error};
 use crate::proto::v1;
 use crate::types::{NodeId, Room};
@@ -29,9 +29,9 @@ pub(super) enum Verb {
     },
     /// Make a new node a voting member
     ///
-    /// Start it first, with an id that no node ever had and an empty data directory: `trolley serve --join --node-id 4
-    /// --initial-cluster 1=A:7400,2=B:7400,3=C:7400,4=D:7400`. It gets the state and the log from the leader, and votes when it has
-    /// nearly all of them. If this is interrupted, run it again.
+    /// Start it first, with an id that no node ever had and an empty data directory: `trolley serve --join --node-id 4 --data-dir
+    /// /var/lib/trolley --initial-cluster 1=A:7400,2=B:7400,3=C:7400,4=D:7400`. It gets the state and the log from the leader, and
+    /// votes when it has nearly all of them. If this is interrupted, run it again.
     AddMember {
         /// The new node's id
         #[arg(value_parser = node_id)]
@@ -78,11 +78,11 @@ impl Verb {
                 };
                 show(target.form(), json, || {
                     format!("cluster {cluster_id}\n{}", status_table(&status.nodes))
-                });
+                })?;
             }
             Self::Members => {
                 let members = cluster.members().await?.members;
-                show_members(target, &members);
+                show_members(target, &members)?;
             }
             Self::TransferLeader { node_id } => {
                 let done = cluster.transfer_leader(node_id).await?;
@@ -93,7 +93,7 @@ impl Verb {
                 show(target.form(), json, || match leader {
                     0 => "leadership was transferred".to_owned(),
                     leader => format!("node {leader} leads"),
-                });
+                })?;
             }
             Self::AddMember {
                 node_id,
@@ -101,11 +101,11 @@ impl Verb {
                 wait,
             } => {
                 let added = add(&cluster, node_id, &address, wait).await?;
-                show_members(target, &added.members);
+                show_members(target, &added.members)?;
             }
             Self::RemoveMember { node_id } => {
                 let removed = cluster.remove_member(node_id).await?;
-                show_members(target, &removed.members);
+                show_members(target, &removed.members)?;
             }
             Self::Snapshot { node_id } => {
                 let done = cluster.snapshot(node_id).await?;
@@ -114,7 +114,7 @@ impl Verb {
                 let json = || json!({ "node_id": node, "snapshot_index": index });
                 show(target.form(), json, || {
                     format!("node {node} has a snapshot of the log up to index {index}")
-                });
+                })?;
             }
         }
         Ok(())
@@ -146,9 +146,9 @@ async fn add(
     added
 }
 
-fn show_members(target: &Target, members: &[v1::Member]) {
+fn show_members(target: &Target, members: &[v1::Member]) -> Result<(), Failure> {
     let json = || json!({ "members": members.iter().map(member_json).collect::<Vec<_>>() });
-    show(target.form(), json, || member_table(members));
+    show(target.form(), json, || member_table(members))
 }
 
 fn role(role: v1::Role) -> &'static str {
@@ -210,6 +210,7 @@ fn node_json(node: &v1::NodeStatus) -> Value {
     })
 }
 
+/// A row for each node, and below them why some did not answer: that may be long, and would make a column wide.
 fn status_table(nodes: &[v1::NodeStatus]) -> String {
     let mut table = table(&[
         "node",
@@ -227,10 +228,12 @@ fn status_table(nodes: &[v1::NodeStatus]) -> String {
         "free",
         "version",
     ]);
+    let mut lines = Vec::new();
     for node in nodes {
         let id = node.node_id.to_string();
         if !node.error.is_empty() {
-            table.add_row([id, node.address.clone(), node.error.clone()]);
+            table.add_row([id.as_str(), &node.address, "unreachable"]);
+            lines.push(format!("node {id}: {}", one_line(&node.error)));
             continue;
         }
         table.add_row([
@@ -250,7 +253,8 @@ fn status_table(nodes: &[v1::NodeStatus]) -> String {
             version(node),
         ]);
     }
-    table.to_string()
+    lines.insert(0, table.to_string());
+    lines.join("\n")
 }
 
 fn member_json(member: &v1::Member) -> Value {
@@ -273,6 +277,36 @@ fn member_table(members: &[v1::Member]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_node_does_not_answer_stands_below_the_table() {
+        let leads = v1::NodeStatus {
+            node_id: 1,
+            role: v1::Role::Leader.into(),
+            ..v1::NodeStatus::default()
+        };
+        let problem = "no answer, for a reason that takes many words ".repeat(5);
+        let silent = v1::NodeStatus {
+            node_id: 3,
+            address: "10.0.0.3:7400".to_owned(),
+            error: problem.clone(),
+            ..v1::NodeStatus::default()
+        };
+        let well = status_table(std::slice::from_ref(&leads));
+        let shown = status_table(&[leads, silent]);
+        let (table, below) = shown.rsplit_once('\n').expect("a line below the table");
+        assert_eq!(below, format!("node 3: {problem}"));
+        let row = table.lines().find(|line| line.contains("10.0.0.3:7400"));
+        assert!(
+            row.is_some_and(|row| row.contains("unreachable")),
+            "{table}"
+        );
+        let width = |table: &str| table.lines().map(|line| line.chars().count()).max();
+        assert!(
+            width(table) < width(&well).map(|width| width + 30),
+            "{table}"
+        );
+    }
 
     #[test]
     fn a_program_that_waits_for_others_is_seen() {

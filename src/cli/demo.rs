@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::arguments::Target;
+use super::arguments::{Target, at_least_one};
 use super::failure::Failure;
 use super::output::{sheet, show};
 use crate::torture::demo::{self, Plan, Report};
@@ -22,10 +22,10 @@ The exit code is 1 if an acknowledged write was lost or one was applied twice.";
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
     /// Tasks that add to the cart at the same time
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = at_least_one())]
     clients: usize,
     /// Adds in all
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
     adds: u64,
     /// Lines of the cart
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=100))]
@@ -46,7 +46,7 @@ pub(super) async fn run(args: &DemoArgs, target: &Target) -> Result<ExitCode, Fa
     let report = demo::run(target.connect()?, &plan, |done| bar.set_position(done)).await;
     bar.finish_and_clear();
     let report = report?;
-    show(target.form(), || json!(report), || describe(&report));
+    show(target.form(), || json!(report), || describe(&report))?;
     Ok(if report.is_clean() {
         ExitCode::SUCCESS
     } else {

@@ -18,6 +18,9 @@ pub(super) enum Failure {
     /// Standard input cannot be read.
     #[error("cannot read standard input: {0}")]
     Input(std::io::Error),
+    /// What came back cannot be printed. A reader that went away is another matter, see `output`.
+    #[error("cannot write to standard output: {0}; what was asked for is done")]
+    Output(std::io::Error),
     /// No threads.
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
@@ -38,7 +41,11 @@ impl Failure {
             | Self::Bench(BenchError::Prepare(error))
             | Self::Demo(DemoError::Client { source: error, .. }) => exit_code(error),
             Self::Bench(BenchError::Connect(_) | BenchError::Run(bench::Error::Nothing(_))) => 5,
-            Self::Input(_) | Self::Runtime(_) | Self::Bench(_) | Self::Demo(_) => 1,
+            Self::Input(_)
+            | Self::Output(_)
+            | Self::Runtime(_)
+            | Self::Bench(_)
+            | Self::Demo(_) => 1,
         }
     }
 
@@ -65,12 +72,27 @@ fn exit_code(error: &client::Error) -> u8 {
     }
 }
 
-/// What a person should know about a write that failed.
-pub(super) fn advice(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::NotApplied => "nothing was changed",
-        Outcome::Unknown => {
-            "a write may have been applied: read before repeating it, or repeat it with the same --request-id"
+/// How a person finds out what became of a request that failed and may have been carried out all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recourse {
+    /// By what is stored, or by asking again under the same name.
+    Records,
+    /// By what the cluster says of itself.
+    Cluster,
+}
+
+impl Recourse {
+    /// What a person should know about a request that failed.
+    pub fn advice(self, outcome: Outcome) -> &'static str {
+        match (outcome, self) {
+            (Outcome::NotApplied, _) => "nothing was changed",
+            (Outcome::Unknown, Self::Records) => {
+                "a write may have been applied: read before repeating it, or repeat it with the same --request-id"
+            }
+            (Outcome::Unknown, Self::Cluster) => {
+                "it may have been done all the same: `trolley cluster status` tells who leads and who is a member; asking again \
+                 does no harm"
+            }
         }
     }
 }
@@ -111,6 +133,7 @@ mod tests {
             (Failure::Client(out_of_time), 5),
             (Failure::Usage(String::new()), 2),
             (nothing_succeeded(), 5),
+            (Failure::Output(std::io::ErrorKind::StorageFull.into()), 1),
         ];
         for (failure, code) in table {
             assert_eq!(failure.exit_code(), code, "{failure:?}");

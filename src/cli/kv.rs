@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use serde_json::json;
 
 use super::arguments::{
-    Form, ReadArgs, Target, WriteArgs, duration, identified, optional, revision,
+    Form, ReadArgs, Target, WriteArgs, identified, lifetime, optional, revision,
 };
 use super::failure::Failure;
 use super::input::Input;
@@ -41,7 +41,7 @@ pub(super) enum Verb {
         #[arg(allow_hyphen_values = true)]
         value: String,
         /// How long it lives; until it is deleted without
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         ttl: Option<Duration>,
         /// The key dies with this lease
         #[arg(long, value_name = "LEASE", value_parser = clap::value_parser!(u64).range(1..))]
@@ -94,7 +94,7 @@ pub(super) struct IncrArgs {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     initial: i64,
     /// How long a counter that is not there will live; until it is deleted without
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     ttl: Option<Duration>,
     #[command(flatten)]
     write: WriteArgs,
@@ -141,9 +141,11 @@ impl Verb {
                 match target.form() {
                     Form::Json => {
                         let fields = json!({ "item": key_value(&got) });
-                        output::line(&reply(&got, fields).to_string());
+                        output::line(&reply(&got, fields).to_string())?;
                     }
-                    Form::People => show_value(&got.value.value),
+                    Form::People => {
+                        show_value(&got.value.value)?;
+                    }
                 }
             }
             Self::Put {
@@ -174,7 +176,7 @@ impl Verb {
                 };
                 show(target.form(), json, || {
                     format!("at revision {}", done.mod_revision)
-                });
+                })?;
             }
             Self::Delete {
                 key,
@@ -188,7 +190,7 @@ impl Verb {
                     target.form(),
                     || reply(&done, json!({})),
                     || "deleted".to_owned(),
-                );
+                )?;
             }
             Self::List(args) => list(args, target).await?,
             Self::Incr(args) => increment(args, target).await?,
@@ -198,12 +200,12 @@ impl Verb {
 }
 
 /// The value itself, so that it can be piped; a terminal gets a line's end, and no control characters.
-fn show_value(value: &bytes::Bytes) {
+fn show_value(value: &bytes::Bytes) -> Result<output::Reader, Failure> {
     use std::io::IsTerminal as _;
     if std::io::stdout().is_terminal() {
-        output::line(&readable(value));
+        output::people(&readable(value))
     } else {
-        output::raw(value);
+        output::raw(value)
     }
 }
 
@@ -224,7 +226,7 @@ async fn increment(args: IncrArgs, target: &Target) -> Result<(), Failure> {
         });
         reply(&done, fields)
     };
-    show(target.form(), json, || done.value.value.to_string());
+    show(target.form(), json, || done.value.value.to_string())?;
     Ok(())
 }
 
@@ -250,7 +252,7 @@ async fn list(args: ListArgs, target: &Target) -> Result<(), Failure> {
             } else {
                 format!("{table}\nmore: --cursor {}, or --all", page.next_cursor)
             }
-        });
+        })?;
         return Ok(());
     }
     // A page at a time, so that a listing of any length takes no memory.
@@ -259,10 +261,12 @@ async fn list(args: ListArgs, target: &Target) -> Result<(), Failure> {
         match target.form() {
             Form::Json => {
                 for item in &page.items {
-                    output::line(&key_value(item).to_string());
+                    output::line(&key_value(item).to_string())?;
                 }
             }
-            Form::People => output::line(&item_table(&page.items)),
+            Form::People => {
+                output::people(&item_table(&page.items))?;
+            }
         }
     }
     Ok(())

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::arguments::{ReadArgs, Target, WriteArgs, duration, identified};
+use super::arguments::{ReadArgs, Target, WriteArgs, identified, lifetime};
 use super::failure::Failure;
-use super::output::{reply, sheet, show, time};
+use super::output::{reply, sheet, show, span, time};
 
 /// What to do with leases.
 #[derive(Debug, Subcommand)]
@@ -23,7 +23,7 @@ pub(super) enum Verb {
     )]
     Grant {
         /// How long it lives unless it is kept alive
-        #[arg(value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         ttl: Duration,
         #[command(flatten)]
         write: WriteArgs,
@@ -69,7 +69,7 @@ impl Verb {
                     });
                     reply(&done, fields)
                 };
-                show(target.form(), json, || done.lease_id.to_string());
+                show(target.form(), json, || done.lease_id.to_string())?;
             }
             Self::KeepAlive { id, write } => {
                 let done = identified!(leases.keep_alive(id), write).send().await?;
@@ -79,7 +79,7 @@ impl Verb {
                 };
                 show(target.form(), json, || {
                     format!("lives until {}", time(done.deadline_ms))
-                });
+                })?;
             }
             Self::Revoke { id, write } => {
                 let done = identified!(leases.revoke(id), write).send().await?;
@@ -88,7 +88,7 @@ impl Verb {
                     target.form(),
                     || reply(&done, json!({ "deleted_keys": keys })),
                     || format!("revoked, {keys} keys deleted"),
-                );
+                )?;
             }
             Self::Get { id, read } => {
                 let get = leases.get(id).consistency(read.consistency());
@@ -102,14 +102,13 @@ impl Verb {
                     reply(&lease, fields)
                 };
                 show(target.form(), json, || {
-                    let ttl = humantime::format_duration(Duration::from_millis(lease.ttl_ms));
                     let known = [
-                        ("ttl".to_owned(), ttl.to_string()),
+                        ("ttl".to_owned(), span(Duration::from_millis(lease.ttl_ms))),
                         ("deadline".to_owned(), time(lease.deadline_ms)),
                     ];
                     let keys = lease.keys.iter().map(|key| ("key".to_owned(), key.clone()));
                     sheet(known.into_iter().chain(keys))
-                });
+                })?;
             }
         }
         Ok(())

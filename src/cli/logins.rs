@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::arguments::{
-    ReadArgs, Target, WriteArgs, duration, identified, optional, pair, revision,
+    ReadArgs, Target, WriteArgs, identified, lifetime, optional, pair, revision,
 };
 use super::checkout::PolicyArg;
 use super::failure::Failure;
@@ -79,7 +79,7 @@ impl SaveArgs {
                 ""
             };
             format!("saved, at revision {}{merged}", done.mod_revision)
-        });
+        })?;
         Ok(())
     }
 }
@@ -113,10 +113,10 @@ pub(super) struct RotateArgs {
     #[arg(long = "client", value_name = "NAME=VALUE", value_parser = pair)]
     client: Vec<(String, String)>,
     /// How long it lives without being touched or updated [default: as before]
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     idle_ttl: Option<Duration>,
     /// How long it lives whatever happens [default: the namespace's if the user changes, or else as before]
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     absolute_ttl: Option<Duration>,
     /// What becomes of the lines where the session's cart goes into the user's
     #[arg(long, value_enum, default_value = "sum")]
@@ -161,7 +161,7 @@ impl RotateArgs {
         let write = self.write;
         let done = identified!(rotate, write).send().await?;
         if self.quiet && !target.json {
-            output::line(&done.token);
+            output::line(&done.token)?;
             return Ok(());
         }
         let json = || {
@@ -179,7 +179,7 @@ impl RotateArgs {
             });
             reply(&done, fields)
         };
-        show(target.form(), json, || sheet(rotated(&done)));
+        show(target.form(), json, || sheet(rotated(&done)))?;
         Ok(())
     }
 }
@@ -264,7 +264,7 @@ impl ListArgs {
             let fields = json!({ "sessions": sessions, "next_cursor": page.next_cursor });
             reply(&page, fields)
         };
-        show(target.form(), json, || devices(&page));
+        show(target.form(), json, || devices(&page))?;
         Ok(())
     }
 }
@@ -318,7 +318,7 @@ pub(super) async fn end(
         target.form(),
         || reply(&done, json!({})),
         || "logged out".to_owned(),
-    );
+    )?;
     Ok(())
 }
 
@@ -341,6 +341,6 @@ pub(super) async fn revoke_all(
         target.form(),
         || reply(&done, json!({ "ended": ended })),
         || format!("{ended} sessions logged out"),
-    );
+    )?;
     Ok(())
 }

@@ -20,11 +20,20 @@ const BASE64: &str = "base64";
 /// A message from JSON; the error says what is wrong with it.
 pub(super) fn parse<M: Message + Default>(name: &str, mut json: Value) -> Result<M, String> {
     let descriptor = descriptor(name);
-    each_bytes(&descriptor, &mut json, &mut |value| {
-        if let Some(bytes) = to_bytes(value) {
-            *value = STANDARD.encode(bytes).into();
+    let mut problem = None;
+    each_bytes(&descriptor, &mut json, &mut |value| match to_bytes(value) {
+        Some(bytes) => *value = STANDARD.encode(bytes).into(),
+        // As good as absent.
+        None if value.is_null() => {}
+        None => {
+            problem = Some(format!(
+                r#"bytes are text, or {{"base64": "…"}}, and not {value}"#
+            ));
         }
     });
+    if let Some(problem) = problem {
+        return Err(problem);
+    }
     let message = DynamicMessage::deserialize(descriptor, json).map_err(|e| e.to_string())?;
     message.transcode_to().map_err(|e| e.to_string())
 }
@@ -60,7 +69,7 @@ fn descriptor(name: &str) -> MessageDescriptor {
         .expect("a message of the protos")
 }
 
-/// Bytes as people write them; `None` for what is neither text nor base64, which is then refused as such.
+/// Bytes as people write them; `None` for what is neither text nor base64.
 fn to_bytes(value: &Value) -> Option<Vec<u8>> {
     match value {
         Value::String(text) => Some(text.clone().into_bytes()),
@@ -146,7 +155,14 @@ mod tests {
     fn what_is_wrong_is_said() {
         for (json, what) in [
             (json!({ "the": [] }), "the"),
-            (json!({ "then": [{ "put_key": { "value": 5 } }] }), "base64"),
+            (
+                json!({ "then": [{ "put_key": { "value": 5 } }] }),
+                r#"bytes are text, or {"base64": "…"}, and not 5"#,
+            ),
+            (
+                json!({ "compare": [{ "key": "a", "value": { "base64": "?" } }] }),
+                r#"and not {"base64":"?"}"#,
+            ),
             (json!({ "then": [{ "put_kye": {} }] }), "put_kye"),
             (json!([1]), "map"),
         ] {

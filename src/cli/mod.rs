@@ -31,8 +31,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use self::arguments::{Arguments, Verb};
-use self::failure::Failure;
+use self::arguments::{Arguments, Form, Verb};
+use self::failure::{Failure, Recourse};
 use crate::process::End as _;
 
 /// Runs the program with the process's arguments.
@@ -61,20 +61,23 @@ pub fn main() -> ExitCode {
             let mut command = Arguments::command();
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut command, "trolley", &mut script);
-            output::text(&String::from_utf8_lossy(&script));
-            ExitCode::SUCCESS
-        }
-        Verb::Client(verb) => {
-            let (form, threads) = (verb.form(), verb.threads());
-            match block_on(threads, verb.run()) {
-                Ok(code) => code,
-                Err(failure) => {
-                    output::failure(form, &failure);
-                    ExitCode::from(failure.exit_code())
-                }
+            match output::raw(&script) {
+                Ok(_) => ExitCode::SUCCESS,
+                Err(failure) => told(Form::People, Recourse::Records, &failure),
             }
         }
+        Verb::Client(verb) => {
+            let (form, recourse) = (verb.form(), verb.recourse());
+            let done = block_on(verb.threads(), verb.run());
+            done.unwrap_or_else(|failure| told(form, recourse, &failure))
+        }
     }
+}
+
+/// Tells of a failure, and gives the exit code that does.
+fn told(form: Form, recourse: Recourse, failure: &Failure) -> ExitCode {
+    output::failure(form, recourse, failure);
+    ExitCode::from(failure.exit_code())
 }
 
 fn block_on(

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::arguments::{ReadArgs, Target, WriteArgs, duration, identified, revision};
+use super::arguments::{ReadArgs, Target, WriteArgs, duration, identified, lifetime, revision};
 use super::failure::Failure;
-use super::output::{reply, sheet, show};
+use super::output::{reply, sheet, show, span};
 use crate::proto::v1::{self, SessionLimitPolicy};
 use crate::types::Revision;
 
@@ -48,34 +48,34 @@ pub(super) struct SetArgs {
     #[arg(long, value_enum)]
     beyond: Option<Beyond>,
     /// Idle TTL of a session whose creator names none
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     idle_ttl: Option<Duration>,
     /// Shortest idle TTL
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     idle_ttl_min: Option<Duration>,
     /// Longest idle TTL
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     idle_ttl_max: Option<Duration>,
     /// Absolute TTL of a session whose creator names none
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     absolute_ttl: Option<Duration>,
     /// Shortest absolute TTL
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     absolute_ttl_min: Option<Duration>,
     /// Longest absolute TTL
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     absolute_ttl_max: Option<Duration>,
     /// Touches closer together than this are stored once; 0s stores each
     #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
     touch_interval: Option<Duration>,
     /// How long a cart without lines is kept after its last change
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     cart_ttl_empty: Option<Duration>,
     /// How long a session's cart is kept after its last change, if its session lives that long
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     cart_ttl_guest: Option<Duration>,
     /// How long a user's cart is kept after its last change
-    #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+    #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
     cart_ttl_user: Option<Duration>,
     /// A setting to give its default back
     #[arg(long, value_enum)]
@@ -138,7 +138,7 @@ async fn get(target: &Target, read: &ReadArgs) -> Result<(), Failure> {
         let session = session_rows(&effective.session.unwrap_or_default());
         let cart = cart_rows(&effective.cart.unwrap_or_default());
         sheet(std::iter::once(revision).chain(session).chain(cart))
-    });
+    })?;
     Ok(())
 }
 
@@ -165,7 +165,7 @@ impl SetArgs {
             target.form(),
             || reply(&done, json!({ "mod_revision": revision.get() })),
             || format!("set, at revision {revision}"),
-        );
+        )?;
         Ok(())
     }
 
@@ -270,7 +270,7 @@ fn session_json(it: &v1::SessionSettings) -> Value {
 
 fn shown(millis: Option<i64>) -> String {
     let millis = u64::try_from(millis.unwrap_or_default()).unwrap_or_default();
-    humantime::format_duration(Duration::from_millis(millis)).to_string()
+    span(Duration::from_millis(millis))
 }
 
 fn cart_rows(it: &v1::CartSettings) -> Vec<(String, String)> {

@@ -1,9 +1,11 @@
 //! What is printed: tables for people, JSON for programs.
 //!
-//! A reader that closes the pipe early is no error, so that `trolley kv list | head` is quiet.
+//! A reader that closes the pipe early is no error, so that `trolley kv list | head` is quiet. Whatever else keeps output from being
+//! written is one: a script must not take a half-written file for the whole.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,31 +15,41 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde_json::{Value, json};
 
 use super::arguments::Form;
-use super::failure::{Failure, advice};
+use super::failure::{Failure, Recourse};
 use crate::client::{Outcome, Reply};
 use crate::proto::v1;
 
-/// Prints text as it is.
-pub(super) fn text(text: &str) {
-    // See the module's documentation.
-    std::io::stdout().write_all(text.as_bytes()).ok();
+/// Whether somebody reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// As far as is known.
+    There,
+    /// Nobody does any more.
+    Gone,
 }
 
 /// Prints bytes as they are.
-pub(super) fn raw(bytes: &[u8]) {
-    let mut stdout = std::io::stdout();
-    // See the module's documentation.
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).ok();
+pub(super) fn raw(bytes: &[u8]) -> Result<Reader, Failure> {
+    write_to(&mut std::io::stdout().lock(), bytes)
 }
 
-/// Prints a line.
-pub(super) fn line(line: &str) {
-    text(&format!("{line}\n"));
+fn write_to(output: &mut impl Write, bytes: &[u8]) -> Result<Reader, Failure> {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Ok(()) => Ok(Reader::There),
+        // See the module's documentation.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Failure::Output(error)),
+    }
 }
 
-/// Prints a line, and tells whether somebody reads: what goes on until it is stopped has to know.
-pub(super) fn try_line(line: &str) -> std::io::Result<()> {
-    std::io::stdout().write_all(format!("{line}\n").as_bytes())
+/// Prints text for a program, or of our own making, and ends the line.
+pub(super) fn line(line: &str) -> Result<Reader, Failure> {
+    raw(format!("{line}\n").as_bytes())
+}
+
+/// Prints text for a person, in which names and values are other people's, and ends the line.
+pub(super) fn people(text: &str) -> Result<Reader, Failure> {
+    line(&harmless(text))
 }
 
 /// Tells a person something beside the output, on standard error.
@@ -47,21 +59,24 @@ pub(super) fn note(note: &str) {
 }
 
 /// Prints whichever form is asked for.
-pub(super) fn show(form: Form, json: impl FnOnce() -> Value, people: impl FnOnce() -> String) {
-    match form {
+pub(super) fn show(
+    form: Form,
+    json: impl FnOnce() -> Value,
+    text: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    let shown = match form {
         Form::Json => line(&json().to_string()),
-        Form::People => line(&harmless(&people())),
-    }
+        Form::People => people(&text()),
+    };
+    shown.map(drop)
 }
 
-/// Prints why a verb failed, to standard error.
-pub(super) fn failure(form: Form, failure: &Failure) {
-    let text = match form {
+/// Prints why a verb failed, to standard error, and what a person can do.
+pub(super) fn failure(form: Form, recourse: Recourse, failure: &Failure) {
+    note(&match form {
         Form::Json => failure_json(failure).to_string(),
-        Form::People => harmless(&failure_text(failure)),
-    };
-    // There is nowhere left to complain to.
-    writeln!(std::io::stderr(), "{text}").ok();
+        Form::People => harmless(&failure_text(recourse, failure)),
+    });
 }
 
 /// Prints why a node did not start, unless its log says so: settings are refused before there is a log.
@@ -70,13 +85,11 @@ pub(super) fn unlogged(verb: &str, error: &crate::config::Error) {
     writeln!(std::io::stderr(), "trolley {verb}: {error}").ok();
 }
 
-fn failure_text(failure: &Failure) -> String {
+fn failure_text(recourse: Recourse, failure: &Failure) -> String {
     match failure.client() {
-        Some(error) if error.is_retryable() => {
-            format!("error: {failure}\n{}", advice(error.outcome()))
-        }
-        Some(error) if error.outcome() == Outcome::Unknown => {
-            format!("error: {failure}\n{}", advice(Outcome::Unknown))
+        Some(error) if error.is_retryable() || error.outcome() == Outcome::Unknown => {
+            let advice = recourse.advice(error.outcome());
+            format!("error: {failure}\n{advice}")
         }
         _ => format!("error: {failure}"),
     }
@@ -219,12 +232,24 @@ pub(super) fn one_line(text: &str) -> String {
     harmless(text).replace(['\n', '\t'], " ")
 }
 
+/// A span of time as people write it: in days at most, for months and years differ in length.
+pub(super) fn span(time: Duration) -> String {
+    const DAY_S: u64 = 24 * 3600;
+    let days = time.as_secs() / DAY_S;
+    let rest = Duration::new(time.as_secs() % DAY_S, time.subsec_nanos());
+    match (days, rest) {
+        (0, rest) => humantime::format_duration(rest).to_string(),
+        (days, Duration::ZERO) => format!("{days}d"),
+        (days, rest) => format!("{days}d {}", humantime::format_duration(rest)),
+    }
+}
+
 /// A point of log time as people read it.
 pub(super) fn time(millis: u64) -> String {
     if millis == 0 {
         return "never".to_owned();
     }
-    let since = std::time::Duration::from_millis(millis);
+    let since = Duration::from_millis(millis);
     match std::time::UNIX_EPOCH.checked_add(since) {
         Some(time) if millis < 253_402_300_800_000 => {
             humantime::format_rfc3339_seconds(time).to_string()
@@ -236,6 +261,7 @@ pub(super) fn time(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client;
 
     #[test]
     fn values_are_shown_without_harm_to_a_terminal() {
@@ -248,6 +274,61 @@ mod tests {
         );
         assert_eq!(one_line("a\nb\r"), "a b\u{fffd}");
         assert!(readable(&Bytes::from(vec![b'a'; 1000])).ends_with("… (1000 bytes)"));
+    }
+
+    /// A place that cannot be written to, for this reason.
+    struct Refusing(ErrorKind);
+
+    impl Write for Refusing {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_a_failure_unless_nobody_reads() {
+        let write = |kind| write_to(&mut Refusing(kind), b"x");
+        assert!(matches!(write(ErrorKind::BrokenPipe), Ok(Reader::Gone)));
+        for kind in [ErrorKind::StorageFull, ErrorKind::Other] {
+            assert!(matches!(write(kind), Err(Failure::Output(_))), "{kind}");
+        }
+        let mut written = Vec::new();
+        assert!(matches!(write_to(&mut written, b"x"), Ok(Reader::There)));
+        assert_eq!(written, b"x");
+    }
+
+    #[test]
+    fn advice_names_only_what_the_verb_has() {
+        let unknown = client::Error::Deadline {
+            outcome: Outcome::Unknown,
+        };
+        let unknown = Failure::Client(unknown);
+        let of_write = failure_text(Recourse::Records, &unknown);
+        assert!(of_write.contains("--request-id"), "{of_write}");
+        let of_cluster = failure_text(Recourse::Cluster, &unknown);
+        assert!(!of_cluster.contains("--request-id"), "{of_cluster}");
+        assert!(of_cluster.contains("cluster status"), "{of_cluster}");
+    }
+
+    #[test]
+    fn a_span_of_time_is_shown_as_it_was_set() {
+        let day = Duration::from_secs(24 * 3600);
+        for (shown, time) in [
+            ("180d", day * 180),
+            ("3650d", day * 3650),
+            ("1d 12h", day * 3 / 2),
+            ("23h 59m", Duration::from_secs(86_340)),
+            ("1m 30s", Duration::from_secs(90)),
+            ("30d 1ms", day * 30 + Duration::from_millis(1)),
+            ("0s", Duration::ZERO),
+        ] {
+            assert_eq!(span(time), shown);
+            assert_eq!(humantime::parse_duration(shown), Ok(time), "{shown}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::arguments::{
-    Form, ReadArgs, Target, WriteArgs, duration, identified, optional, pair, revision,
+    Form, ReadArgs, Target, WriteArgs, identified, lifetime, optional, pair, revision,
 };
 use super::failure::Failure;
 use super::input::Input;
@@ -37,10 +37,10 @@ pub(super) enum Verb {
         #[arg(long = "client", value_name = "NAME=VALUE", value_parser = pair)]
         client: Vec<(String, String)>,
         /// How long it lives without being touched or updated [default: the namespace's, 30m]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         idle_ttl: Option<Duration>,
         /// How long it lives whatever happens [default: the namespace's, 14days]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         absolute_ttl: Option<Duration>,
         /// A token of your own, base64url of at least 16 bytes; - reads it from standard input
         #[arg(long)]
@@ -79,10 +79,10 @@ pub(super) enum Verb {
         #[arg(long, value_name = "NAME")]
         remove: Vec<String>,
         /// How long it lives from now on without being touched or updated [default: as before]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         idle_ttl: Option<Duration>,
         /// How long it lives from now on whatever happens [default: its deadline stays]
-        #[arg(long, value_parser = duration, allow_hyphen_values = true, value_name = "DURATION")]
+        #[arg(long, value_parser = lifetime, allow_hyphen_values = true, value_name = "DURATION")]
         absolute_ttl: Option<Duration>,
         /// Only if the session is at this revision
         #[arg(long, value_name = "REVISION", value_parser = revision)]
@@ -199,7 +199,7 @@ impl Verb {
         let create = optional!(create, absolute_ttl, absolute_ttl);
         let made = identified!(create, write).send().await?;
         if quiet && target.form() == Form::People {
-            output::line(&made.token);
+            output::line(&made.token)?;
             return Ok(());
         }
         let json = || {
@@ -219,7 +219,7 @@ impl Verb {
                     .chain(rows(&made.session))
                     .chain(ended),
             )
-        });
+        })?;
         Ok(())
     }
 
@@ -263,7 +263,7 @@ impl Verb {
                 "updated, at revision {}; lives until {deadline}",
                 done.mod_revision
             )
-        });
+        })?;
         Ok(())
     }
 }
@@ -280,7 +280,7 @@ async fn get(
     let get = if touch { get.touch() } else { get };
     let got = get.consistency(read.consistency()).send().await?;
     let json = || reply(&got, json!({ "session": output::session(&got) }));
-    show(target.form(), json, || sheet(rows(&got)));
+    show(target.form(), json, || sheet(rows(&got)))?;
     Ok(())
 }
 
@@ -293,7 +293,7 @@ async fn touch(target: &Target, token: Option<String>, write: WriteArgs) -> Resu
     let json = || reply(&done, json!({ "idle_deadline_ms": deadline }));
     show(target.form(), json, || {
         format!("lives until {}", time(deadline))
-    });
+    })?;
     Ok(())
 }
 
@@ -306,7 +306,7 @@ async fn destroy(target: &Target, token: Option<String>, write: WriteArgs) -> Re
         target.form(),
         || reply(&done, json!({})),
         || "logged out".to_owned(),
-    );
+    )?;
     Ok(())
 }
 

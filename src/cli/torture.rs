@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::failure::Failure;
 use super::output;
 use crate::torture::checks::Judgement;
 use crate::torture::corruption;
@@ -220,6 +221,8 @@ enum Broken {
     Randomness,
     #[error("interrupted")]
     Interrupted,
+    #[error(transparent)]
+    Output(#[from] Failure),
 }
 
 /// Runs the program with the process's arguments.
@@ -239,10 +242,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check(&args),
         Verb::Series(args) => block_on(run_series(&args)),
         Verb::Corruption(args) => block_on(run_corruption(&args)),
-        Verb::Faults => {
-            list_faults();
-            Ok(0)
-        }
+        Verb::Faults => list_faults(),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -261,16 +261,17 @@ fn block_on(task: impl Future<Output = Result<u8, Broken>>) -> Result<u8, Broken
     runtime.block_on(task)
 }
 
-fn list_faults() {
+fn list_faults() -> Result<u8, Broken> {
     for kind in Kind::value_variants() {
         if let Some(value) = kind.to_possible_value() {
             let help = value
                 .get_help()
                 .map(ToString::to_string)
                 .unwrap_or_default();
-            output::line(&format!("{:20} {help}", value.get_name()));
+            output::line(&format!("{:20} {help}", value.get_name()))?;
         }
     }
+    Ok(0)
 }
 
 fn draw_seed() -> Result<u64, Broken> {
@@ -351,7 +352,7 @@ async fn run_and_judge(args: &RunArgs) -> Result<u8, Broken> {
     let stop = CancellationToken::new();
     let rounds = unless_asked_twice(&stop, one(args, &stop)).await?;
     if rounds.len() > 1 {
-        output::line(&tell::series(&Series::of(&rounds)));
+        output::line(&tell::series(&Series::of(&rounds)))?;
     }
     Ok(Series::of(&rounds).exit_code())
 }
@@ -395,7 +396,7 @@ async fn one(args: &RunArgs, stop: &CancellationToken) -> Result<Vec<Verdict>, B
         };
         record.save(&folder)?;
         let verdict = judge(&record, &folder)?;
-        bar.suspend(|| tell::tell(&verdict, &folder, args.json));
+        bar.suspend(|| tell::tell(&verdict, &folder, args.json))?;
         if has_rounds && verdict.verdict == Judgement::Valid && !args.keep {
             // A hundred megabytes each, which nobody looks at.
             fs::remove_dir_all(folder.join(record::FOLDER)).ok();
@@ -447,7 +448,7 @@ async fn run_series(args: &SeriesArgs) -> Result<u8, Broken> {
         Ok(series)
     };
     let series = unless_asked_twice(&stop, all).await?;
-    output::line(&tell::series(&series));
+    output::line(&tell::series(&series))?;
     Ok(series.exit_code())
 }
 
@@ -475,7 +476,7 @@ async fn run_corruption(args: &CorruptionArgs) -> Result<u8, Broken> {
         json
     } else {
         tell::matrix(&matrix)
-    });
+    })?;
     Ok(u8::from(!matrix.is_valid()))
 }
 
@@ -499,7 +500,7 @@ fn check(args: &CheckArgs) -> Result<u8, Broken> {
     }
     let record = Record::load(&args.directory)?;
     let verdict = judge(&record, &args.directory)?;
-    tell::tell(&verdict, &args.directory, args.json);
+    tell::tell(&verdict, &args.directory, args.json)?;
     Ok(Series::of(std::slice::from_ref(&verdict)).exit_code())
 }
 

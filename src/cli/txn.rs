@@ -50,13 +50,13 @@ impl TxnArgs {
             Form::Json => {
                 let results: Vec<_> = results.collect();
                 let fields = json!({ "succeeded": done.succeeded, "results": results });
-                output::line(&output::reply(&done, fields).to_string());
+                output::line(&output::reply(&done, fields).to_string())?;
             }
             Form::People => {
                 let branch = if done.succeeded { "then" } else { "otherwise" };
-                output::line(&format!("{branch}, at revision {}", done.revision));
+                output::people(&format!("{branch}, at revision {}", done.revision))?;
                 for (nth, result) in results.enumerate() {
-                    output::line(&format!("{branch}[{nth}] {result}"));
+                    output::people(&format!("{branch}[{nth}] {result}"))?;
                 }
             }
         }

@@ -15,7 +15,7 @@ use super::arguments::{Form, Target, revision};
 use super::cart::cart_value;
 use super::failure::Failure;
 use super::input::Input;
-use super::output::{self, key_value, one_line, readable, time};
+use super::output::{self, Reader, key_value, one_line, readable, time};
 use crate::client::{CartOwner, Client, Watch, Watched};
 use crate::proto::v1::{self, EventType, cart_event::Owner, event::Record};
 use crate::types::Revision;
@@ -126,7 +126,7 @@ async fn follow(watch: Watch, lines: &mut Lines) -> Result<(), Failure> {
     loop {
         match stream.try_next().await {
             Ok(Some(watched)) => {
-                if !lines.print(&watched) {
+                if lines.print(&watched)? == Reader::Gone {
                     return Ok(());
                 }
             }
@@ -153,7 +153,7 @@ struct Lines {
 
 impl Lines {
     /// Says whether somebody still reads.
-    fn print(&mut self, watched: &Watched) -> bool {
+    fn print(&mut self, watched: &Watched) -> Result<Reader, Failure> {
         self.is_told = true;
         let line = match (watched, self.form) {
             (Watched::Event(event), Form::Json) => event_json(event).to_string(),
@@ -167,13 +167,13 @@ impl Lines {
             ) => {
                 self.next = Some(revision.next());
                 if !self.with_progress {
-                    return true;
+                    return Ok(Reader::There);
                 }
                 let progress = revision.get();
                 json!({ "progress_revision": progress, "log_time_ms": log_time_ms }).to_string()
             }
         };
-        output::try_line(&line).is_ok()
+        output::line(&line)
     }
 
     fn people(&self, event: &v1::Event) -> String {
@@ -444,7 +444,7 @@ mod tests {
             revision: Revision::new(7),
             log_time_ms: 1,
         };
-        assert!(lines.print(&progress));
+        assert!(matches!(lines.print(&progress), Ok(Reader::There)));
         assert_eq!(lines.next, Some(Revision::new(8)));
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
 
+use super::switch::switch;
 use super::{ByteSize, ProcessArgs};
 
 /// Runs a node.
@@ -14,12 +14,12 @@ use super::{ByteSize, ProcessArgs};
 /// --initial-cluster and that node's own --node-id; the address in the list is where it listens.
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
-    /// Directory that holds everything this node stores. Created if absent; one per node, never shared or copied.
+    /// Directory that holds everything this node stores. Created if absent; one per node, and no two nodes run on copies of one.
     #[arg(long, env = "TROLLEY_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
     /// A cluster of this one node: node id 1, 127.0.0.1:7400 unless --listen says otherwise.
-    #[arg(long, env = "TROLLEY_SINGLE", conflicts_with = "initial_cluster", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "TROLLEY_SINGLE", conflicts_with = "initial_cluster", value_parser = switch)]
     pub single: bool,
 
     /// This node's number in the cluster, from 1. It belongs to the data directory for good.
@@ -32,14 +32,15 @@ pub struct ServeArgs {
 
     /// Become a member of a cluster that exists: wait until its leader was told to add this node (`trolley cluster add-member`).
     /// --initial-cluster then names some of its members, and this node. Of no effect once the data directory is the cluster's.
-    #[arg(long, env = "TROLLEY_JOIN", conflicts_with = "single", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "TROLLEY_JOIN", conflicts_with = "single", value_parser = switch)]
     pub join: bool,
 
     /// Address to accept connections on [default: what --advertise says].
     #[arg(long, env = "TROLLEY_LISTEN", value_name = "HOST:PORT")]
     pub listen: Option<String>,
 
-    /// Address under which clients and the other nodes reach this node [default: its entry in --initial-cluster].
+    /// Address under which clients and the other nodes reach this node [default: its entry in --initial-cluster]. The members
+    /// remember it: a node that was started under one address does not start under another.
     #[arg(long, env = "TROLLEY_ADVERTISE", value_name = "HOST:PORT")]
     pub advertise: Option<String>,
 

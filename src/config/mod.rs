@@ -12,6 +12,7 @@ mod gateway;
 mod node;
 mod process;
 mod size;
+mod switch;
 
 pub use args::ServeArgs;
 pub use error::Error;

@@ -37,12 +37,13 @@ pub struct ProcessArgs {
     #[arg(long, env = "TROLLEY_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Which log lines are written: a level, or module=level pairs separated by commas.
+    /// Which log lines are written: a level, or module=level pairs separated by commas. With openraft=warn, every heartbeat that
+    /// fails is told of; without, a node says once that another does not answer.
     #[arg(
         long,
         env = "TROLLEY_LOG_FILTER",
         value_name = "FILTER",
-        default_value = "info,openraft=warn"
+        default_value = "info,openraft=error"
     )]
     pub log_filter: String,
 }

@@ -1,5 +1,6 @@
 //! What can go wrong on the way to a peer, and what openraft is told of it.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use openraft::RPCTypes;
@@ -9,15 +10,16 @@ use tonic_types::StatusExt as _;
 
 use super::envelope::{INITIAL_CLUSTER_DIFFERS, WRONG_CLUSTER, WRONG_NODE, WRONG_SHARD};
 use crate::raft::TypeConfig;
+use crate::transport::root_cause;
 
 /// A call to a peer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection, or the peer is shutting down. Asking again at once is of no use.
-    #[error("the peer is unreachable: {0}")]
+    #[error("the peer is unreachable: {}", cause(.0))]
     Unreachable(#[source] Box<Status>),
     /// The connection broke in the middle of the call.
-    #[error("the connection to the peer broke: {0}")]
+    #[error("the connection to the peer broke: {}", cause(.0))]
     Broken(#[source] Box<Status>),
     /// No answer in time.
     #[error("the peer did not answer within {0:?}")]
@@ -47,15 +49,25 @@ impl From<Status> for Error {
                     reason,
                     message: status.message().to_owned(),
                 },
-                None => Self::Failed(status.to_string()),
+                None => Self::Failed(cause(&status)),
             },
             // What h2 and hyper report when a connection or stream ends before the answer. Nothing here sends
             // these codes on purpose.
             Code::Unknown | Code::Cancelled | Code::Internal | Code::Aborted => {
                 Self::Broken(Box::new(status))
             }
-            _ => Self::Failed(status.to_string()),
+            _ => Self::Failed(cause(&status)),
         }
+    }
+}
+
+/// What a person wants to know of a status: what the system said where the transport failed, or else what the peer said. All that is
+/// between is how the transport is built.
+fn cause(status: &Status) -> String {
+    match status.source() {
+        Some(source) => root_cause(source),
+        None if status.message().is_empty() => status.code().description().to_owned(),
+        None => status.message().to_owned(),
     }
 }
 
@@ -103,7 +115,42 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+    use crate::network::{Pool, Timing};
+    use crate::proto::internal as pb;
+
+    #[tokio::test]
+    async fn nobody_listens_is_said_in_a_few_words() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        drop(listener);
+        let pool = Pool::new(Timing::default());
+        let deadline = Duration::from_secs(30);
+        let answer = pool
+            .hello(&address, pb::HelloRequest::default(), deadline)
+            .await;
+        let error = answer.expect_err("nobody is there");
+        let refused = "the peer is unreachable: Connection refused (os error 111)";
+        assert_eq!(error.to_string(), refused);
+    }
+
+    #[test]
+    fn the_root_of_a_failure_is_told() {
+        let told = |status| Error::from(status).to_string();
+        let broken = io::Error::new(io::ErrorKind::ConnectionReset, "reset");
+        let outer = Status::from_error(Box::new(io::Error::other(broken)));
+        assert_eq!(told(outer), "the connection to the peer broke: reset");
+        let said = Status::unavailable("this node is shutting down");
+        assert_eq!(
+            told(said),
+            "the peer is unreachable: this node is shutting down"
+        );
+        let silent = told(Status::unimplemented(""));
+        assert!(silent.starts_with("the peer failed: "), "{silent}");
+        assert!(silent.len() > "the peer failed: ".len(), "{silent}");
+    }
 
     #[test]
     fn openraft_backs_off_only_where_asking_again_is_of_no_use() {

@@ -23,6 +23,14 @@ pub struct Heard {
     term: u64,
 }
 
+impl Heard {
+    /// The last heartbeat was answered.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.misses == 0
+    }
+}
+
 /// What was heard of all peers. Cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub struct PeerRooms {

@@ -55,7 +55,10 @@ pub enum BootstrapError {
         own: InstanceId,
     },
     /// The members do not list this node.
-    #[error("cluster {cluster} has no member {node}: it was removed, or was never added")]
+    #[error(
+        "cluster {cluster} has no member {node}: it was removed, or was never added; a new node, with an empty directory and an id that \
+         was never used, is started with --join and added by `trolley cluster add-member`"
+    )]
     NotAMember {
         /// The cluster that answered.
         cluster: ClusterId,

@@ -26,6 +26,7 @@ mod periodic;
 mod propose;
 mod read;
 mod recognition;
+mod roll_call;
 mod rounds;
 mod snapshot;
 mod space;

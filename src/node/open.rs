@@ -20,7 +20,7 @@ use super::incoming::Incoming;
 use super::peers::Peers;
 use super::recognition::Inquiry;
 use super::{
-    Disks, Node, Parts, Raft, drop_overtaken, recognition, snapshot, space, timekeeping,
+    Disks, Node, Parts, Raft, drop_overtaken, recognition, roll_call, snapshot, space, timekeeping,
     watch as watching,
 };
 use crate::clock::{Clock, LogClock};
@@ -31,9 +31,10 @@ use crate::network::{
     PeerEndpoint, PeerRooms, Pool, RaftEndpoint, Timing,
 };
 use crate::proto::internal as pb;
+use crate::raft::{Member, Membership};
 use crate::storage::machine::{Machine, StateConfig};
 use crate::storage::{self, DbConfig, LogConfig, LogDb, LogStore};
-use crate::types::{ClusterId, ShardId};
+use crate::types::{ClusterId, NodeId, ShardId};
 
 /// Longest time for a snapshot's chunk, and for installing a received snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -60,6 +61,19 @@ pub enum OpenError {
     /// openraft did not start.
     #[error("Raft did not start: {0}")]
     Raft(String),
+    /// The node was started under another address than its cluster dials.
+    #[error(
+        "the members know node {node} at {listed}, and it was started as {advertised}: start it under the address that they know, or \
+         remove it and add a new node, under an id that was never used, at the new one"
+    )]
+    Moved {
+        /// This node.
+        node: NodeId,
+        /// Where its peers and clients dial it.
+        listed: String,
+        /// What it was told of itself.
+        advertised: String,
+    },
 }
 
 /// A verified data directory on its way to a node. Cloning shares it.
@@ -189,6 +203,7 @@ impl Prepared {
             );
             Machine::open(&data_dir, cluster, ShardId::ZERO, log_db, state)?
         };
+        machine.check_reaches(self.log.purged())?;
         let (state, builder) = (machine.state(), machine.builder());
         let incoming = Incoming::new(machine.dir(), disk.seen());
         let peer_rooms = PeerRooms::default();
@@ -211,6 +226,15 @@ impl Prepared {
         )
         .await
         .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
+        let members = raft
+            .with_raft_state(|state| state.membership_state.effective().membership().clone())
+            .await
+            .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
+        if let Err(moved) = check_place(&config, &members) {
+            // The directory of another cluster has another address, too.
+            recognition::place_of(&self.newborn, cluster, &self.pool).await?;
+            return Err(moved);
+        }
         let node = Node::start(Parts {
             applied: state.applied(),
             log_clock,
@@ -299,8 +323,58 @@ impl Node {
         self.spawn(|stop| space::admit(Arc::clone(shared), stop));
         self.spawn(|stop| space::hand_over(self.clone(), stop));
         self.spawn(|stop| watching::run(self.clone(), contact, stop));
+        self.spawn(|stop| roll_call::run(self.clone(), stop));
         self.spawn(|stop| snapshot::run(self.clone(), snapshots, stop));
     }
+}
+
+/// Compares what the node was told of the members with what its log and its state say.
+///
+/// Its own address must be the same. Members dial the one in their membership, so that under another one the node would hear
+/// nobody, be of no use to anybody, and look well. That this membership may be outdated is no excuse: an id keeps its address for as
+/// long as it is a member, and is never used again. A node that is alone, and meant to be, is dialled by clients only, who are told
+/// where it is by whoever moved it.
+///
+/// That others are listed is usual: some were removed since, or added.
+fn check_place(config: &NodeConfig, members: &Membership) -> Result<(), OpenError> {
+    let (node, advertised) = (config.node_id, &config.advertise);
+    let own = members.get_node(&node.get());
+    if let Some(Member {
+        address: listed, ..
+    }) = own.filter(|own| own.address != *advertised)
+    {
+        if members.nodes().count() > 1 || config.initial_cluster.len() > 1 {
+            return Err(OpenError::Moved {
+                node,
+                listed: listed.clone(),
+                advertised: advertised.clone(),
+            });
+        }
+        tracing::warn!(
+            listed,
+            advertised,
+            "this node was started under another address than it has as a member: that does no harm while it is alone; before \
+             others are added it must be back"
+        );
+    }
+    let strangers = strangers(config, members);
+    if !strangers.is_empty() {
+        tracing::warn!(
+            ?strangers,
+            "--initial-cluster names nodes that are no members: whoever is to become one is started with --join and added \
+             by `trolley cluster add-member`"
+        );
+    }
+    Ok(())
+}
+
+/// Who is listed and no member, where the members are known.
+fn strangers(config: &NodeConfig, members: &Membership) -> Vec<u64> {
+    let listed = config.initial_cluster.keys().map(|id| id.get());
+    let is_known = members.nodes().next().is_some();
+    listed
+        .filter(|id| is_known && members.get_node(id).is_none())
+        .collect()
 }
 
 fn draw_cluster_id() -> ClusterId {
@@ -384,5 +458,79 @@ pub fn raft_config(timers: Timers, snapshots: Snapshots) -> openraft::Config {
         // A purge waits until it has a whole batch: with fewer entries to keep, a batch of 4,096 would keep many times as many.
         purge_batch_size: PURGE_BATCH.min(snapshots.keep_entries.max(1)),
         ..openraft::Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::ServeArgs;
+    use crate::types::InstanceId;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn parsed(flags: &[&str]) -> NodeConfig {
+        let line = ["serve", "--data-dir", "unused", "--node-id", "2"];
+        let line = line.iter().chain(flags);
+        let args = Line::parse_from(line).args;
+        NodeConfig::try_from(args).expect("they are well formed")
+    }
+
+    /// Node 2 of these.
+    fn config(initial_cluster: &str) -> NodeConfig {
+        parsed(&["--initial-cluster", initial_cluster])
+    }
+
+    fn members(all: &[(u64, &str)]) -> Membership {
+        let instance = InstanceId::new([7; 16]);
+        let member = |address: &str| Member {
+            address: address.to_owned(),
+            instance,
+        };
+        let nodes: BTreeMap<_, _> = all.iter().map(|(id, at)| (*id, member(at))).collect();
+        let voters: BTreeSet<_> = nodes.keys().copied().collect();
+        Membership::new(vec![voters], nodes).expect("every voter is a node")
+    }
+
+    #[test]
+    fn a_node_that_is_a_member_at_another_address_does_not_start() {
+        let known = members(&[(1, "a:1"), (2, "b:1"), (3, "c:1")]);
+        let moved = check_place(&config("1=a:1,2=b:2,3=c:1"), &known);
+        let moved = moved.expect_err("nobody dials b:2").to_string();
+        for part in ["node 2", "b:1", "b:2"] {
+            assert!(moved.contains(part), "{moved}");
+        }
+        check_place(&parsed(&["--single", "--listen", "b:2"]), &known)
+            .expect_err("it is not alone");
+        let others_moved = check_place(&config("1=a:2,2=b:1,3=c:2"), &known);
+        others_moved.expect("it knows better where they are");
+        let removed = members(&[(1, "a:1"), (3, "c:1")]);
+        let removed = check_place(&config("1=a:1,2=b:2"), &removed);
+        removed.expect("it asks the others, and hears that it was removed");
+        check_place(&config("1=a:1,2=b:2"), &Membership::default()).expect("it is new");
+    }
+
+    #[test]
+    fn a_node_alone_may_move_unless_it_is_to_be_one_of_several() {
+        let alone = members(&[(2, "b:1")]);
+        let moved = parsed(&["--single", "--listen", "b:2"]);
+        check_place(&moved, &alone).expect("nobody dials it but clients");
+        check_place(&config("1=a:1,2=b:2"), &alone).expect_err("others are to dial it");
+    }
+
+    #[test]
+    fn who_is_listed_and_no_member_is_told_of() {
+        let known = members(&[(2, "b:1"), (4, "d:1")]);
+        assert_eq!(strangers(&config("1=a:1,2=b:1,3=c:1"), &known), [1, 3]);
+        assert!(strangers(&config("2=b:1,4=d:1"), &known).is_empty());
+        assert!(strangers(&config("1=a:1,2=b:1"), &Membership::default()).is_empty());
     }
 }

@@ -37,6 +37,8 @@ use crate::types::{ClusterId, NodeId};
 const ROUNDS: u32 = 3;
 /// Between two of them.
 const PERIOD: Duration = Duration::from_secs(1);
+/// The same while nothing is at stake but the reason for an end.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long a member hears no leader before it asks whether it still is one.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -73,6 +75,26 @@ pub(super) async fn run(inquiry: Inquiry, stop: CancellationToken) {
         () = stop.cancelled() => {}
         error = inquiry.disowned() => inquiry.shared.end(Stopped::Disowned(Arc::new(error))),
     }
+}
+
+/// Asks those that a node was configured with for its place, until they say something or have been silent for long: why it has none,
+/// if so. For a node that ends in any case.
+pub(super) async fn place_of(
+    own: &Newborn,
+    cluster: ClusterId,
+    pool: &Pool,
+) -> Result<(), BootstrapError> {
+    let until = Instant::now() + SILENCE;
+    while Instant::now() < until {
+        let answers = own.greet_each(pool).await;
+        let answers = answers.into_iter().filter_map(Result::ok).flatten();
+        match weigh(own, cluster, None, answers) {
+            Verdict::Known => return Ok(()),
+            Verdict::Disowned(error) => return Err(error),
+            Verdict::Open => sleep(PAUSE).await,
+        }
+    }
+    Ok(())
 }
 
 impl Inquiry {

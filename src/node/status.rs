@@ -27,6 +27,14 @@ impl Node {
             .collect()
     }
 
+    /// Where a member is dialled; empty for a node that is none.
+    pub(super) fn address_of(&self, node: u64) -> String {
+        let metrics = self.shared.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let member = metrics.membership_config.membership().get_node(&node);
+        member.map_or_else(String::new, |member| member.address.clone())
+    }
+
     /// This node's figures.
     #[must_use]
     pub fn status(&self) -> v1::NodeStatus {

@@ -82,7 +82,10 @@ impl<B: Base> Node<B> {
                 "node {id} is {} entries behind",
                 last.saturating_sub(index)
             ))),
-            None => Err(Error::TransferFailed("no voter is reachable".to_owned())),
+            None => Err(Error::TransferFailed(match wanted {
+                Some(wanted) => format!("node {wanted} has not answered this leader yet"),
+                None => "no other voter has answered this leader yet".to_owned(),
+            })),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Why a node could not be run, and what the process says with its exit code.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::config;
 use crate::node::{BootstrapError, OpenError, Stopped};
@@ -11,7 +12,7 @@ use crate::process::{End, ListenError};
 /// | exit code | meaning |
 /// |---|---|
 /// | 1 | the system refused threads, signals or sockets |
-/// | 2 | settings: nothing was touched |
+/// | 2 | settings, or an address that is not the one by which the members know this node: nothing was changed |
 /// | 3 | the data directory: absent rights, in use, another node's, of a newer program, or damaged |
 /// | 4 | the address: in use, or not this machine's |
 /// | 5 | a storage fault, a replica that diverged, or a program that is too old for its cluster, at run time |
@@ -29,6 +30,9 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The settings make no sense for this data directory.
+    #[error("cannot serve: {0}")]
+    Moved(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The node is no member of its cluster.
     #[error("cannot join the cluster: {0}")]
     Membership(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -59,7 +63,8 @@ impl From<OpenError> for Error {
         match error {
             OpenError::Storage(source) if source.is_no_space() => Self::NoSpace(source.to_string()),
             OpenError::Storage(_) | OpenError::Log(_) => Self::DataDirectory(Box::new(error)),
-            OpenError::Bootstrap(_) => Self::Membership(Box::new(error)),
+            OpenError::Moved { .. } => Self::Moved(Box::new(error)),
+            OpenError::Bootstrap(error) => Stopped::Disowned(Arc::new(error)).into(),
             OpenError::Raft(reason) => Stopped::met(reason).into(),
             OpenError::Config(_) => Self::Stopped(error.to_string()),
         }
@@ -88,7 +93,7 @@ impl End for Error {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Runtime(_) | Self::Transport(_) | Self::Reflection(_) => 1,
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::Moved(_) => 2,
             Self::DataDirectory(_) => 3,
             Self::Listen(_) => 4,
             Self::Stopped(_) => 5,

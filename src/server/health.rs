@@ -9,7 +9,7 @@ use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::{HealthReporter, health_reporter};
 
 use crate::api::Backend;
-use crate::node::ReadMode;
+use crate::node::{Error, ReadMode};
 
 /// How often the node asks.
 pub(super) const PROBE_PERIOD: Duration = Duration::from_secs(1);
@@ -60,23 +60,24 @@ impl Health {
         let mut said = None;
         loop {
             let knows_leader = leadership.borrow_and_update().leader.is_some();
-            let status = tokio::select! {
-                can_serve = can_serve(&node), if knows_leader => if can_serve {
-                    ServingStatus::Serving
-                } else {
-                    ServingStatus::NotServing
-                },
+            let can_serve = tokio::select! {
+                can_serve = can_serve(&node), if knows_leader => can_serve,
                 // Whatever the answer would be, it is about another leader.
                 changed = leadership.changed(), if knows_leader => match changed {
                     Ok(()) => continue,
                     Err(_) => break,
                 },
-                else => ServingStatus::NotServing,
+                else => Err(Error::NoLeader),
             };
-            // Who watches is told of changes only.
-            if said != Some(status) {
-                self.set(status).await;
-                said = Some(status);
+            // Who watches, or reads the log, is told of changes only.
+            if said != Some(can_serve.is_ok()) {
+                let is_start = said.replace(can_serve.is_ok()).is_none();
+                log(&can_serve, is_start);
+                self.set(match can_serve {
+                    Ok(()) => ServingStatus::Serving,
+                    Err(_) => ServingStatus::NotServing,
+                })
+                .await;
             }
             tokio::select! {
                 _ = probes.tick() => {}
@@ -93,14 +94,21 @@ impl Health {
     }
 }
 
-/// The node can answer a linearizable read.
-async fn can_serve(node: &impl Backend) -> bool {
-    let deadline = Instant::now() + PROBE_PATIENCE;
-    let read = node.read_barrier(ReadMode::Linearizable, deadline).await;
-    if let Err(error) = &read {
-        tracing::debug!(%error, "not serving");
+/// Tells an operator; that a node which has just started does not serve at once is usual.
+fn log(can_serve: &Result<(), Error>, is_start: bool) {
+    match can_serve {
+        Ok(()) => tracing::info!("serving"),
+        Err(error) if is_start => tracing::info!(%error, "not serving yet"),
+        Err(error) => {
+            tracing::warn!(%error, "not serving: no majority confirms what this node would read");
+        }
     }
-    read.is_ok()
+}
+
+/// Whether the node can answer a linearizable read.
+async fn can_serve(node: &impl Backend) -> Result<(), Error> {
+    let deadline = Instant::now() + PROBE_PATIENCE;
+    node.read_barrier(ReadMode::Linearizable, deadline).await
 }
 
 #[cfg(test)]

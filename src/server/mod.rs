@@ -188,6 +188,14 @@ pub async fn run(
 ) -> Result<(), Error> {
     let mut shutdown = pin!(shutdown);
     let config = Arc::new(config);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.node_id.get(),
+        listen = config.listen,
+        advertise = config.advertise,
+        data_dir = %config.data_dir.display(),
+        "starting"
+    );
     let prepared = Prepared::open(Arc::clone(&config), clock).await?;
     let listener = listener.into_std().map_err(Error::Runtime)?;
     let settled = tokio::select! {

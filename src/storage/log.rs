@@ -85,6 +85,12 @@ impl LogStore {
         self.state().vote
     }
 
+    /// The last entry that is no more needed, if any was purged.
+    #[must_use]
+    pub fn purged(&self) -> Option<LogId> {
+        self.state().last_purged
+    }
+
     /// Reads and verifies all of a shard's log.
     pub(super) fn open(
         shard: ShardId,

@@ -90,6 +90,25 @@ impl Machine {
         })
     }
 
+    /// Checks that no entry is missing between the state and a log that is purged up to `purged`. A state that was lost with all its
+    /// snapshots cannot be told from one that never was: an empty one takes its place.
+    pub fn check_reaches(&self, purged: Option<LogId>) -> Result<(), Error> {
+        let applied = self.shard.state.position().applied.map(|id| id.index);
+        let Some(purged) = purged.filter(|purged| applied < Some(purged.index)) else {
+            return Ok(());
+        };
+        let ends = match applied {
+            Some(index) => format!("ends at log index {index}"),
+            None => "is empty".to_owned(),
+        };
+        let detail = format!(
+            "it {ends}, and the log begins behind index {}: what was between is missing",
+            purged.index
+        );
+        let place = self.shard.dir.path();
+        Err(Error::corrupt(place, "the state database", detail))
+    }
+
     /// The state that this machine writes.
     #[must_use]
     pub fn state(&self) -> StateDb {

@@ -4,7 +4,7 @@ mod coalesce;
 mod connect;
 mod places;
 
-use std::error::Error as _;
+use std::error::Error;
 
 pub use coalesce::Coalescing;
 pub use connect::Connector;
@@ -21,4 +21,14 @@ pub fn never_connected(status: &tonic::Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+/// What an error comes from: tonic's own words for it are "transport error".
+#[must_use]
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(cause) = root.source() {
+        root = cause;
+    }
+    root.to_string()
 }

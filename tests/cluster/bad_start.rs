@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::{Cluster, eventually, unused_port};
+use crate::harness::{Cluster, copy, eventually, unused_port};
 
 /// A process that does not outlive its test.
 struct Running(Child);
@@ -174,6 +174,28 @@ async fn a_directory_that_is_not_this_nodes_is_refused() {
     client.close().await;
 }
 
+/// A node that nobody would hear, because its peers dial another address, says so instead of looking well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_under_another_address_is_refused() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let own = cluster.node(2).data_dir().to_owned();
+    let (one, two, three) = {
+        let mut all = cluster.endpoints().into_iter();
+        let mut next = || all.next().expect("there are three");
+        (next(), next(), next())
+    };
+    assert!(cluster.node(2).stop().await.success());
+    let moved = format!("127.0.0.1:{}", unused_port());
+    let initial = format!("1={one},2={moved},3={three}");
+    let flags = ["--node-id", "2", "--data-dir", text(&own)];
+    let flags = [&flags[..], &["--initial-cluster", &initial]].concat();
+    expect_refusal(&serve(&flags).await, 2, &["node 2", &two, &moved]);
+    // Nothing was changed.
+    cluster.node(2).start();
+    cluster.wait_until_caught_up(2).await;
+    cluster.wait_for_agreement().await;
+}
+
 /// What a node of another cluster, which is gone, has left.
 async fn foreign_directory(size: usize, id: u64) -> TempDir {
     let folder = TempDir::new().expect("a folder");
@@ -285,19 +307,6 @@ fn largest(folder: &Path, begins: &str, ends: &str) -> PathBuf {
     named.max_by_key(size).expect("there is one")
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it can be listed") {
-        let path = entry.expect("it can be listed").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("it can be copied");
-        }
-    }
-}
-
 /// Files of a data directory, the damage that is done to each, and what the node names.
 fn damages(data: &Path) -> Vec<(PathBuf, Harm, &'static str)> {
     use Harm::{Cut, FlipAt, FlipEnd, Gone, Zero};
@@ -406,6 +415,39 @@ async fn damage_is_named_and_refused_for_good() {
     fs::remove_dir_all(&data).expect("nobody uses it");
     cluster.node(1).start();
     cluster.wait_for_leader().await;
+}
+
+/// A state that is gone altogether looks like that of a new node; the log, which begins behind it, knows better.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_state_is_named_where_the_log_cannot_bring_it_back() {
+    let mut cluster = Cluster::start(1, &["--snapshot-keep-entries", "0"]).await;
+    let client = cluster.client();
+    for number in 0..10 {
+        let put = client.keys().put(format!("k-{number}"), "v").send().await;
+        put.expect("a node takes a write");
+    }
+    eventually("a log that is purged", async || {
+        let put = client.keys().put("k", "v").send().await;
+        put.expect("a node takes a write");
+        let taken = client.cluster().snapshot(None).await;
+        taken.expect("a snapshot is taken");
+        cluster.figures(1).await.purged_index > 0
+    })
+    .await;
+    client.close().await;
+    cluster.node(1).kill();
+    let shards = cluster.node(1).data_dir().join("shards");
+    fs::remove_dir_all(&shards).expect("nobody uses it");
+    for _ in 0..2 {
+        cluster.node(1).start();
+        let exit = cluster.node(1).wait_for_exit().await;
+        let said = cluster.node(1).log_end();
+        assert_eq!(exit.code(), Some(3), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        for name in [text(&shards), "the state database", "replace this node"] {
+            assert!(last.contains(name), "{name} is not named: {last}");
+        }
+    }
 }
 
 /// Damage that only a read meets, for it is in the middle of a table: the node stops at once, with exit code 5 and a line that names

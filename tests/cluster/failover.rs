@@ -1,5 +1,9 @@
 //! Leaders that die under load.
 
+use trolley::proto::v1::TransferLeaderRequest;
+use trolley::proto::v1::cluster_service_client::ClusterServiceClient;
+use trolley::types::NodeId;
+
 use crate::harness::{Cluster, Load, connect};
 
 /// The leader is killed four times while 32 clients add to a cart: every add is in it exactly once.
@@ -37,5 +41,29 @@ async fn a_dead_endpoint_is_no_obstacle() {
     put.expect("the client finds the leader, which it was not told of");
     let got = client.keys().get("greeting").send().await;
     assert_eq!(got.expect("it was written").value.value, "hello");
+    client.close().await;
+}
+
+/// A transfer that cannot be names the node that is in the way, and not the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_to_a_node_that_is_down_names_it() {
+    let mut cluster = Cluster::start(3, &[]).await;
+    let client = cluster.client();
+    let leader = cluster.wait_for_leader().await;
+    let others = cluster.others(leader);
+    let id = |number| NodeId::new(number).expect("ids begin at 1");
+    cluster.node(others[0]).kill();
+    let transferred = client.cluster().transfer_leader(Some(id(others[1]))).await;
+    transferred.expect("it is well");
+    // Who leads now has never heard it.
+    let leader = cluster.channel(others[1]).await;
+    let request = TransferLeaderRequest {
+        target_node_id: others[0],
+    };
+    let mut leader = ClusterServiceClient::new(leader);
+    let failed = leader.transfer_leader(request).await;
+    let failed = failed.expect_err("nobody is there");
+    let named = format!("node {} has not answered", others[0]);
+    assert!(failed.message().contains(&named), "{failed}");
     client.close().await;
 }

@@ -31,16 +31,21 @@ struct Ran {
     said: String,
 }
 
-fn spawn(endpoints: &str, words: &[String]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_trolley"))
+fn command(endpoints: &str, words: &[String]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trolley"));
+    command
         .args(words)
         .env("TROLLEY_ENDPOINTS", endpoints)
         .env_remove("TROLLEY_TOKEN")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary is there")
+        .stderr(Stdio::piped());
+    command
+}
+
+fn spawn(endpoints: &str, words: &[String]) -> Child {
+    let child = command(endpoints, words).spawn();
+    child.expect("the binary is there")
 }
 
 fn wait(child: Child) -> Ran {
@@ -481,6 +486,51 @@ async fn the_command_line_serves_people_and_programs() {
         Some(3),
         "{status}"
     );
+}
+
+/// A script that keeps what is printed must hear that it was not written, and that somebody else's names do no harm to a terminal.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_printed_arrives_or_fails_and_is_harmless() {
+    const HARM: &str = "a\u{1b}[2Jb\u{9b}c";
+    let cluster = Cluster::start(1, &[]).await;
+    let endpoints = cluster.endpoints().join(",");
+    let client = cluster.client();
+    let put = client.keys().put(HARM, "v").send().await;
+    put.expect("a node takes a write");
+    let file = cluster.folder().join("harm");
+    let get = serde_json::json!({ "then": [{ "get_key": { "key": HARM } }] });
+    fs::write(&file, get.to_string()).expect("it can be written");
+    let txn = format!("txn {}", file.display());
+    for line in ["kv list", "kv list --all", &txn] {
+        let ran = run(&endpoints, &words(line, &BTreeMap::new()));
+        assert_eq!(ran.code, 0, "{line}: {}", ran.said);
+        assert!(ran.out.contains('a') && ran.out.contains('c'), "{line}");
+        let harmful = |c: char| c.is_control() && c != '\n';
+        assert!(!ran.out.contains(harmful), "{line}: {:?}", ran.out);
+    }
+    let put = client.keys().put("k", "v").send().await;
+    put.expect("a node takes a write");
+    for line in [
+        "kv get k",
+        "kv get k --json",
+        "kv list",
+        "kv list --all",
+        "kv list --all --json",
+        "session create",
+        "session create --quiet",
+        "cluster status",
+        "watch --from 1",
+        "completions bash",
+        &txn,
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full");
+        let mut command = command(&endpoints, &words(line, &BTreeMap::new()));
+        let child = command.stdout(full.expect("it is always there")).spawn();
+        let ran = wait(child.expect("the binary is there"));
+        assert_eq!(ran.code, 1, "{line}: {}", ran.said);
+        assert!(ran.said.contains("No space left"), "{line}: {}", ran.said);
+    }
+    client.close().await;
 }
 
 fn parse(text: &str) -> Value {

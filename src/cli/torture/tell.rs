@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::torture::checks::Judgement;
 use crate::torture::corruption::judge::Ending;
@@ -41,14 +42,15 @@ pub(super) fn show(bar: &ProgressBar, progress: &Progress) {
     }
 }
 
-pub(super) fn tell(verdict: &Verdict, folder: &Path, is_json: bool) {
+pub(super) fn tell(verdict: &Verdict, folder: &Path, is_json: bool) -> Result<(), Failure> {
     if is_json {
         let json = serde_json::to_string(verdict).unwrap_or_default();
-        output::line(&json);
+        output::line(&json)?;
     } else {
-        output::line(&describe(verdict));
-        output::line(&format!("{}", folder.join("timeline.html").display()));
+        output::line(&describe(verdict))?;
+        output::line(&format!("{}", folder.join("timeline.html").display()))?;
     }
+    Ok(())
 }
 
 fn describe(verdict: &Verdict) -> String {

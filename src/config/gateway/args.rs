@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::config::switch::switch;
 use crate::config::{DEFAULT_ENDPOINTS, ProcessArgs};
 
 /// A way to sign tokens.
@@ -122,7 +122,7 @@ pub struct GatewayArgs {
     pub shop: Option<String>,
 
     /// Let browsers send the shop's cookie without TLS: only for a demo, on a loopback address.
-    #[arg(long, env = "TROLLEY_GATEWAY_COOKIES_OVER_HTTP", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "TROLLEY_GATEWAY_COOKIES_OVER_HTTP", value_parser = switch)]
     pub cookies_over_http: bool,
 
     /// What the shop's answers call this gateway [default: the address that it listens on].
@@ -185,7 +185,7 @@ pub struct GatewayArgs {
     pub rate_of_refusals: u32,
 
     /// Take the caller's address from the last entry of X-Forwarded-For: only behind a load balancer that writes it.
-    #[arg(long, env = "TROLLEY_GATEWAY_FORWARDED_FOR", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "TROLLEY_GATEWAY_FORWARDED_FOR", value_parser = switch)]
     pub forwarded_for: bool,
 
     /// Origins whose pages may call the API from a browser, separated by commas; none by default.

@@ -16,6 +16,7 @@ pub mod shoppers;
 mod storm;
 pub mod system;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +44,11 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One cluster at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Waits until no other cluster runs; none does while the guard lives.
+pub async fn take_turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
 
 /// Nodes 1 to N with their data in one folder, which is kept when the test fails.
 pub struct Cluster {
@@ -105,7 +111,7 @@ impl Cluster {
         flags: &[&str],
         environment: &[(String, String)],
     ) -> Self {
-        let turn = TURN.lock().await;
+        let turn = take_turn().await;
         let folder =
             TempDir::with_prefix("trolley-cluster-").expect("a temporary folder can be made");
         let both = addresses.iter().zip(listening);
@@ -357,6 +363,20 @@ pub fn unused_port() -> u16 {
     ports::unused().expect("some port is free")
 }
 
+/// The first of so many such ports in a row.
+pub fn unused_ports(count: u16) -> u16 {
+    let mut first = unused_port();
+    let mut last = first;
+    while last - first + 1 < count {
+        let next = unused_port();
+        if next != last + 1 {
+            first = next;
+        }
+        last = next;
+    }
+    first
+}
+
 fn unused_addresses(count: usize) -> Vec<String> {
     let ports = (0..count).map(|_| unused_port());
     ports.map(|port| format!("127.0.0.1:{port}")).collect()
@@ -377,5 +397,19 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
             "never came, within {DEADLINE:?}: {what}"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Copies a folder and what is in it: contents, and nothing else.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("it can be copied");
+        }
     }
 }

@@ -145,6 +145,11 @@ impl Node {
         self.process.signal("TERM");
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.process.signal("HUP");
+    }
+
     /// SIGTERM, and waits until the node has drained and left.
     pub async fn stop(&mut self) -> ExitStatus {
         self.ask_to_stop();
@@ -164,6 +169,11 @@ impl Node {
                 .is_ok()
         })
         .await;
+    }
+
+    /// All of its log, of earlier processes too.
+    pub fn said(&self) -> String {
+        self.process.said()
     }
 
     /// The last lines of its log.
