@@ -18,9 +18,9 @@
 //! 4. Only if none of those who elected it knows log time either do wall clocks count: then the earliest of theirs and its
 //!    own, and never a time before what was applied.
 //!
-//! So whatever wall clocks show, log time passes as fast as time does on the leader of the day, until the machines of a majority have been restarted
-//! without hearing of log time in between. (Pauses are time: a monotonic clock goes on while a process is stopped, but not while a
-//! machine sleeps, which makes log time late and never early.) Then:
+//! So whatever wall clocks show, log time passes as fast as it does on the monotonic clock of whoever leads, until the machines of a
+//! majority have been restarted without hearing of log time in between. (Pauses are time: a monotonic clock goes on while a process
+//! is stopped, but not while a machine sleeps, which makes log time late and never early.) Then:
 //!
 //! - Time that passed while nobody led counts, because wall clocks showed it.
 //! - Nothing ends early, unless the wall clock of *every* node of the electing majority is ahead of log time; then by as

@@ -305,6 +305,7 @@ mod tests {
     fn advice_names_only_what_the_verb_has() {
         let unknown = client::Error::Deadline {
             outcome: Outcome::Unknown,
+            problem: String::new(),
         };
         let unknown = Failure::Client(unknown);
         let of_write = failure_text(Recourse::Records, &unknown);

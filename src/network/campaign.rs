@@ -38,8 +38,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::LeaderContact;
 use crate::raft::{TypeConfig, Vote};
 
-/// First and longest pause between two attempts of a campaign, and between two looks at how one goes. Voters heard the leader at slightly different times,
-/// so the first attempt may be early; a node that reaches nobody should not ask forty times a second.
+/// First and longest pause between two attempts of a campaign, and between two looks at how one goes. Voters heard the leader at
+/// slightly different times, so the first attempt may be early; a node that reaches nobody should not ask forty times a second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(15), Duration::from_millis(500));
 /// Between the first attempts of two nodes. Two that asked at the same moment would both be granted the pre-vote, and the one
 /// with the higher id would depose the other just when it has won.

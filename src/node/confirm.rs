@@ -6,12 +6,13 @@
 //!
 //! Invariant: a read index is used only if, at moments after its round began, as many nodes as make a majority with this one
 //! held no vote later than the one by which this node led when the round began. That one is looked up before openraft is asked for
-//! the index: it may have come to hold a later one when it answers, and what holds for the earlier vote holds for that too. A vote is a promise not to follow an earlier one, and whoever
-//! grants one holds it before it says so ([`LogStore::vote`](crate::storage::LogStore::vote)). A later leader needs the votes
-//! of a majority, so that it is elected after one of those moments, and whatever it commits is after the beginning of the
-//! round (Ongaro, *Consensus: Bridging Theory and Practice*, 6.4, where heartbeats say the same and more). That this node leads
-//! and up to where its own entries are committed, openraft's core says within the round; it does so only while heartbeats are
-//! answered, so that with clocks that run alike nothing else would be needed. Votes need no clocks.
+//! the index: this node may have come to hold a later one when it answers, and what holds for the earlier vote holds for that too.
+//! A vote is a promise not to follow an earlier one, and whoever grants one holds it before it says so
+//! ([`LogStore::vote`](crate::storage::LogStore::vote)). A later leader needs the votes of a majority, so that it is elected after
+//! one of those moments, and whatever it commits is after the beginning of the round (Ongaro, *Consensus: Bridging Theory and
+//! Practice*, 6.4, where heartbeats say the same and more). That this node leads and up to where its own entries are committed,
+//! openraft's core says within the round; it does so only while heartbeats are answered, so that with clocks that run alike nothing
+//! else would be needed. Votes need no clocks.
 //!
 //! Whoever is silent for [`HEDGE`] is not waited for, but somebody else is asked as well. If not enough answer, openraft does
 //! it in its way.

@@ -120,7 +120,8 @@ pub enum MembershipError {
     },
     /// The others would have no majority.
     #[error(
-        "without node {node} there are {voters} voters, of which {heard} answer the leader and have nearly all of its log: that is no majority"
+        "without node {node} there are {voters} voters, of which {heard} answer the leader and have nearly all of its log: \
+         that is no majority"
     )]
     NoMajority {
         /// The node that was to be removed.
@@ -455,8 +456,8 @@ mod tests {
     /// A voter whose disk is full, or that gets a snapshot, answers heartbeats all the same.
     #[test]
     fn a_voter_that_answers_and_has_the_log_counts_and_no_other() {
-        let now = InstantOf::<TypeConfig>::now();
-        let early = now - Duration::from_millis(1);
+        let early = InstantOf::<TypeConfig>::now();
+        let now = early + Duration::from_millis(1);
         let term = Vote::new_committed(2, 1).leader_id;
         let last = 10 * LAG_ALLOWED;
         let mut metrics = RaftMetrics::new_initial(1);

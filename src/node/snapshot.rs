@@ -278,9 +278,9 @@ mod tests {
             ..quiet()
         };
         assert!(schedule.is_due(&grown));
-        tokio::time::advance(trigger.interval - Duration::from_millis(1)).await;
+        tokio::time::advance(trigger.interval / 2).await;
         assert!(!schedule.is_due(&quiet()), "there is time");
-        tokio::time::advance(Duration::from_millis(1)).await;
+        tokio::time::advance(trigger.interval / 2).await;
         assert!(schedule.is_due(&quiet()));
         let saved = Look {
             unsaved: false,

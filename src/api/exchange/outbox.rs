@@ -118,19 +118,20 @@ mod tests {
     use crate::node;
     use crate::proto::v1;
 
-    fn item(bytes: usize) -> Result<Answer, Refused> {
+    fn push(outbox: &mut Outbox, sequence: u64, bytes: usize) {
         let item = v1::KeyValue {
             value: vec![7; bytes].into(),
             ..Default::default()
         };
-        Ok(Answer {
+        let answer = Answer {
             revision: Revision::new(1),
             replayed: false,
             response: Response::GetKey(v1::GetKeyResponse {
                 header: None,
                 item: Some(item),
             }),
-        })
+        };
+        outbox.push(sequence, Ok(answer));
     }
 
     /// The frames that are sent, by what is in them.
@@ -152,11 +153,11 @@ mod tests {
     #[test]
     fn what_is_large_has_a_frame_of_its_own() {
         let mut outbox = Outbox::default();
-        outbox.push(1, item(FULL_BYTES / 2));
-        outbox.push(2, item(limits::MESSAGE_BYTES - 1024));
+        push(&mut outbox, 1, FULL_BYTES / 2);
+        push(&mut outbox, 2, limits::MESSAGE_BYTES - 1024);
         assert!(outbox.is_full());
-        outbox.push(3, item(FULL_BYTES / 2));
-        outbox.push(4, item(LARGEST_BYTES));
+        push(&mut outbox, 3, FULL_BYTES / 2);
+        push(&mut outbox, 4, LARGEST_BYTES);
         assert_eq!(outbox.len(), 4);
         assert_eq!(frames(&mut outbox), [vec![1, 3], vec![2], vec![4]]);
     }
