@@ -245,8 +245,9 @@ async fn put_here(node: &Channel) -> String {
 
 /// The last index of the node's log, by its own word.
 async fn log_end(node: &Channel, id: u64) -> u64 {
-    let status = ClusterServiceClient::new(node.clone()).status(v1::StatusRequest {});
-    let nodes = status.await.expect("it answers").into_inner().nodes;
+    let mut client = ClusterServiceClient::new(node.clone());
+    let status = client.status(v1::StatusRequest {}).await;
+    let nodes = status.expect("it answers").into_inner().nodes;
     let own = nodes.iter().find(|node| node.node_id == id);
     own.expect("it is among them").last_log_index
 }
@@ -411,8 +412,8 @@ async fn what_is_wrong_with_the_leader_is_told_apart() {
     drop(to_leader);
 }
 
-/// A leader that was deposed in its sleep does not know what becomes of what it has in its log; a target that sleeps takes no leadership; and
-/// a node that drains takes nothing new.
+/// A leader that was deposed in its sleep does not know what becomes of what it has in its log; a target that sleeps takes no
+/// leadership; and a node that drains takes nothing new.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_leads_no_more_says_so() {
     let mut cluster = Cluster::start(3, &[]).await;

@@ -58,6 +58,10 @@ async fn programs_are_replaced_one_after_the_other_and_no_call_fails() {
     let folder = TempDir::with_prefix("trolley-upgrade-").expect("a temporary folder can be made");
     let (mut nodes, client) = running(folder.path(), wall, [0; 3]).await;
     let load = Load::start(&client, "guest", 16);
+    eventually("what all programs know", async || {
+        follow(&status(&client).await, StateVersion::NEWEST)
+    })
+    .await;
     for (id, node) in (1..).zip(&mut nodes) {
         load.wait_for(200).await;
         if id > 1 {
