@@ -422,9 +422,9 @@ async fn whoever_leads_no_more_says_so() {
     let node = cluster.channel(leader).await;
     let before = log_end(&node, leader).await;
     for id in &followers {
-        cluster.node(*id).pause();
+        cluster.node(*id).kill();
     }
-    // It takes writes that nobody confirms, and sleeps while the others elect one of them.
+    // It takes writes that nobody else has, and sleeps while the others come back and elect one of them.
     let depose = async {
         eventually("a write in its log", async || {
             log_end(&node, leader).await > before
@@ -432,7 +432,7 @@ async fn whoever_leads_no_more_says_so() {
         .await;
         cluster.node(leader).pause();
         for id in &followers {
-            cluster.node(*id).resume();
+            cluster.node(*id).start();
         }
         cluster.wait_for_leader_beside(leader).await;
         cluster.node(leader).resume();
