@@ -8,7 +8,7 @@
 //!    instant before it confirms an entry, and goes on from there by its monotonic clock, also when it comes to lead. So every
 //!    majority has somebody who knows what time it was when an acknowledged write was stamped. Wall-clock jumps on any node
 //!    change nothing. What is heard is late by as long as it was under way, so a follower goes by the latest time of all that it
-//!    heard in the last [`HEARD_FOR`]: or log time would fall behind with each message that was held up before its sender died.
+//!    heard in the last `HEARD_FOR`: or log time would fall behind with each message that was held up before its sender died.
 //!    And by nothing older, because monotonic clocks do not run alike: one that is slewed gains minutes in an hour, and a
 //!    node that stayed with the latest time it ever knew would keep them, and end sessions early when it comes to lead.
 //! 2. A node writes down what it knows, beside the clock of its machine, see [`LogClock::note`]. One that was restarted goes on
