@@ -143,7 +143,8 @@ reasons! {
     MEMBER_BEHIND: FailedPrecondition, retry, Unknown, "The node was added as a learner and lacks too much of the \
         log to vote: add it again; metadata `behind`, in log entries.";
     MEMBERS_CHANGING: Unavailable, retry, NotApplied, "Another change of the members is not finished.";
-    REMOVAL_UNSAFE: FailedPrecondition, retry, NotApplied, "No majority of the voters that would stay answers the leader.";
+    REMOVAL_UNSAFE: FailedPrecondition, retry, NotApplied, "No majority of the voters that would stay answers the \
+        leader and has nearly all of its log.";
     COMPACTED: OutOfRange, final, NotApplied, "The events of `start_revision` are no longer kept: read the state, \
         then watch from there; metadata `oldest_revision`.";
     WATCHER_TOO_SLOW: ResourceExhausted, retry, NotApplied, "The watcher read too slowly: go on from metadata \

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tonic::Code;
 
 use crate::proto::v1;
+use crate::transport::said;
 
 /// What is known about a write that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,15 +142,6 @@ impl Error {
         self.rejected()
             .is_some_and(|rejected| codes.contains(&rejected.code))
     }
-}
-
-/// What a status says, or what its code means where it says nothing.
-pub(super) fn said(status: &tonic::Status) -> String {
-    let said = match status.message() {
-        "" => status.code().description(),
-        message => message,
-    };
-    said.to_owned()
 }
 
 fn bracketed(reason: &str) -> String {

@@ -33,9 +33,8 @@ use tonic::ConnectError;
 use tonic::body::Body;
 use tower::Service;
 
-use super::node::explain;
 use crate::limits;
-use crate::transport::Connector;
+use crate::transport::{Connector, root_cause};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -158,7 +157,7 @@ impl Link {
         let connecting = async move {
             let made = timeout(settings.connect, connect(authority, settings)).await;
             let made = made.unwrap_or_else(|_| Err("no connection within the time for it".into()));
-            made.map_err(|error| Refused(explain(&*error).into()))
+            made.map_err(|error| Refused(root_cause(&*error).into()))
         };
         connecting.boxed().shared()
     }

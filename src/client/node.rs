@@ -25,7 +25,6 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Streaming};
 
 use super::call::Backoff;
-use super::error::said;
 use super::frame::{Encoded, FrameCodec};
 use super::ledger::Ledger;
 use super::link::{self, Link};
@@ -33,7 +32,7 @@ use super::outbound::Outbound;
 use super::supervisor::Shared;
 use crate::limits;
 use crate::proto::v1;
-use crate::transport::Connector;
+use crate::transport::{Connector, root_cause, said};
 
 /// Operations that may wait for a frame.
 const INBOX: usize = limits::FRAME_OPERATIONS;
@@ -408,10 +407,10 @@ impl Node {
                 .endpoint
                 .connect_with_connector(Connector::counting(Arc::clone(&self.received)))
                 .await
-                .map_err(|e| explain(&e))?;
+                .map_err(|e| root_cause(&e))?;
             let mut grpc =
                 tonic::client::Grpc::new(channel).max_decoding_message_size(LARGEST_FRAME);
-            grpc.ready().await.map_err(|e| explain(&e))?;
+            grpc.ready().await.map_err(|e| root_cause(&e))?;
             let session = self.begin_session();
             let outbound = Outbound::new(self, shared, session);
             let path = PathAndQuery::from_static("/trolley.v1.ExchangeService/Exchange");
@@ -561,15 +560,4 @@ impl Drop for ShutOnDrop<'_> {
 pub(super) fn lose(waiter: oneshot::Sender<Answer>, sent: bool, cause: Cause) {
     // A caller that is gone wants no answer.
     waiter.send(Answer::Lost(Lost { sent, cause })).ok();
-}
-
-/// An error with its causes: tonic's own text is "transport error".
-pub(super) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = cause.to_string();
-        source = cause.source();
-    }
-    text
 }

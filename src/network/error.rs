@@ -10,7 +10,7 @@ use tonic_types::StatusExt as _;
 
 use super::envelope::{INITIAL_CLUSTER_DIFFERS, WRONG_CLUSTER, WRONG_NODE, WRONG_SHARD};
 use crate::raft::TypeConfig;
-use crate::transport::root_cause;
+use crate::transport::{root_cause, said};
 
 /// A call to a peer failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +66,7 @@ impl From<Status> for Error {
 fn cause(status: &Status) -> String {
     match status.source() {
         Some(source) => root_cause(source),
-        None if status.message().is_empty() => status.code().description().to_owned(),
-        None => status.message().to_owned(),
+        None => said(status),
     }
 }
 

@@ -121,7 +121,7 @@ impl<S: SnapshotFiles> Transfer<S> {
         }
     }
 
-    /// What the receiver lacks. An empty file counts until it was sent once, so that the receiver creates it.
+    /// What the receiver lacks. How much is held does not tell an empty file that is there from one that is not: it is always sent.
     fn missing(&self, held: &[u64]) -> Vec<Part> {
         let mut parts = Vec::new();
         for (index, file) in self.snapshot.manifest().files.iter().enumerate() {

@@ -232,8 +232,10 @@ impl Prepared {
             .map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
         if let Err(moved) = check_place(&config, &members) {
             // The directory of another cluster has another address, too.
-            recognition::place_of(&self.newborn, cluster, &self.pool).await?;
-            return Err(moved);
+            let place = recognition::place_of(&self.newborn, cluster, &self.pool).await;
+            let ended = raft.shutdown().await;
+            ended.map_err(|error| OpenError::Raft(error.to_string()))?;
+            return Err(place.err().map_or(moved, OpenError::Bootstrap));
         }
         let node = Node::start(Parts {
             applied: state.applied(),

@@ -375,8 +375,8 @@ pub(super) fn publish(unfinished: &Path, complete: &Path) -> Result<(), Error> {
 pub(super) fn discard(complete: &Path) -> Result<(), Error> {
     let name = complete.file_name().expect("it is in a shard's directory");
     let name = name.to_string_lossy();
-    let number = name.trim_start_matches("snapshot-");
-    let leaving = complete.with_file_name(format!("snapshot-{number}.tmp"));
+    let rest = name.trim_start_matches("snapshot-");
+    let leaving = complete.with_file_name(format!("snapshot-{rest}.tmp"));
     // A crash may have left one of that name.
     remove(&leaving)?;
     match fs::rename(complete, &leaving) {

@@ -23,6 +23,16 @@ pub fn never_connected(status: &tonic::Status) -> bool {
     false
 }
 
+/// What a status says, or what its code means where it says nothing.
+#[must_use]
+pub fn said(status: &tonic::Status) -> String {
+    let said = match status.message() {
+        "" => status.code().description(),
+        message => message,
+    };
+    said.to_owned()
+}
+
 /// What an error comes from: tonic's own words for it are "transport error".
 #[must_use]
 pub fn root_cause(error: &(dyn Error + 'static)) -> String {

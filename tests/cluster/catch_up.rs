@@ -2,7 +2,7 @@
 
 use trolley::proto::v1::NodeStatus;
 
-use crate::harness::{Cluster, Load, eventually};
+use crate::harness::{Cluster, LeftBehind, Load, eventually};
 
 /// A short absence: the leader still has the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -29,13 +29,9 @@ async fn a_follower_catches_up_through_the_log() {
 async fn a_follower_catches_up_through_a_snapshot_taken_under_load() {
     let mut cluster = Cluster::start(3, &["--snapshot-keep-entries", "100"]).await;
     let client = cluster.client();
-    let leader = cluster.wait_for_leader().await;
-    let away = cluster.others(leader)[0];
-    let last = cluster.figures(away).await.last_log_index;
-    cluster.node(away).kill();
-
-    let load = Load::start(&client, "guest", 16);
-    cluster.purge_beyond(&client, leader, last, &load).await;
+    let LeftBehind {
+        away, last, load, ..
+    } = cluster.leave_behind(&client).await;
     cluster.node(away).start();
     cluster.wait_until_caught_up(away).await;
     load.stop_and_check().await;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Cluster, Load, eventually};
+use crate::harness::{Cluster, LeftBehind, eventually};
 
 const KEYS: usize = 50;
 
@@ -59,12 +59,9 @@ async fn a_damaged_log_is_refused_or_did_not_matter() {
 async fn a_leader_whose_snapshot_rots_stops_and_names_the_file() {
     let mut cluster = Cluster::start(3, &["--snapshot-keep-entries", "100"]).await;
     let client = cluster.client();
-    let leader = cluster.wait_for_leader().await;
-    let away = cluster.others(leader)[0];
-    let last = cluster.figures(away).await.last_log_index;
-    cluster.node(away).kill();
-    let load = Load::start(&client, "guest", 16);
-    cluster.purge_beyond(&client, leader, last, &load).await;
+    let LeftBehind {
+        leader, away, load, ..
+    } = cluster.leave_behind(&client).await;
     load.stop_and_check().await;
     let table = largest_table(cluster.node(leader).data_dir());
     flip(&table);

@@ -10,7 +10,7 @@ use trolley::network::{Greeter, GreetingEndpoint, InitialClusterDiffers};
 use trolley::proto::internal::{HelloRequest, HelloResponse};
 use trolley::types::NodeId;
 
-use crate::harness::{Cluster, Load, unused_port};
+use crate::harness::{Cluster, LeftBehind, Load, unused_port};
 
 /// Of a node that its cluster does not know.
 const DISOWNED: i32 = 6;
@@ -34,15 +34,14 @@ async fn a_lost_node_is_replaced_under_load() {
     let flags = ["--snapshot-keep-entries", "100"];
     let mut cluster = Cluster::start(3, &flags).await;
     let client = cluster.client();
-    let leader = cluster.wait_for_leader().await;
-    let gone = cluster.others(leader)[0];
-    let last = cluster.figures(gone).await.last_log_index;
-    cluster.node(gone).kill();
+    let LeftBehind {
+        away: gone,
+        last,
+        load,
+        ..
+    } = cluster.leave_behind(&client).await;
     let data = cluster.node(gone).data_dir().to_owned();
     fs::remove_dir_all(data).expect("it was there");
-
-    let load = Load::start(&client, "guest", 16);
-    cluster.purge_beyond(&client, leader, last, &load).await;
     let new = cluster.start_newcomer(&flags);
     cluster.add(&client, new).await;
     cluster.remove(&client, gone).await;

@@ -276,19 +276,12 @@ fn is_der(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{ALL, HMAC};
     use super::*;
     use serde_json::json;
 
     const POINT: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-    const ALL: [JwtAlgorithm; 4] = [
-        JwtAlgorithm::Hs256,
-        JwtAlgorithm::Rs256,
-        JwtAlgorithm::Es256,
-        JwtAlgorithm::EdDsa,
-    ];
-    const HMAC: [JwtAlgorithm; 1] = [JwtAlgorithm::Hs256];
 
     fn parse(text: &str, origin: Origin) -> Result<Vec<(Option<String>, JwtAlgorithm)>, BadKeys> {
         parse_for(&ALL, text.as_bytes(), origin)

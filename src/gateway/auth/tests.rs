@@ -18,14 +18,14 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NOW: u64 = 1_800_000_000;
 /// How far clocks may be apart.
 const LEEWAY: u64 = 30;
-const ALL: [JwtAlgorithm; 4] = [
+pub(super) const ALL: [JwtAlgorithm; 4] = [
     JwtAlgorithm::Hs256,
     JwtAlgorithm::Rs256,
     JwtAlgorithm::Es256,
     JwtAlgorithm::EdDsa,
 ];
 /// What a secret alone is for.
-const HMAC: [JwtAlgorithm; 1] = [JwtAlgorithm::Hs256];
+pub(super) const HMAC: [JwtAlgorithm; 1] = [JwtAlgorithm::Hs256];
 
 // Keys that were made for these tests and stand nowhere else.
 const EC_PRIVATE: &[u8] = include_bytes!("testdata/ec.private.pem");

@@ -102,19 +102,26 @@ async fn a_snapshot_transfer_resumes_where_it_broke() {
     stop(nodes).await;
 }
 
-/// A disk may need minutes to read and sync a large snapshot, and no call waits as long.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_is_verified_and_installed_once_however_many_senders_give_up_waiting() {
-    let mut nodes = start_purged().await;
+/// A learner that has received all of the leader's snapshot and verifies it, until its gate is opened.
+async fn start_verifying(leader: &Node) -> (Node, Offering) {
     let learner = Node::start(2).await;
     let inbox = learner.inbox.clone();
     inbox.gate.close();
-    add(&nodes[0], &learner).await;
+    add(leader, &learner).await;
     eventually("all of it to be verified", async || {
         inbox.finished.load(Ordering::Relaxed) == 1
     })
     .await;
-    let mut offering = Offering::new(&nodes[0], &learner).await;
+    let offering = Offering::new(leader, &learner).await;
+    (learner, offering)
+}
+
+/// A disk may need minutes to read and sync a large snapshot, and no call waits as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_verified_and_installed_once_however_many_senders_give_up_waiting() {
+    let mut nodes = start_purged().await;
+    let (learner, mut offering) = start_verifying(&nodes[0]).await;
+    let inbox = learner.inbox.clone();
     for _ in 0..3 {
         let given_up = offering.install(IMPATIENCE).await;
         assert!(matches!(given_up, Err(Error::Timeout(_))), "{given_up:?}");
@@ -141,15 +148,8 @@ async fn a_snapshot_is_verified_and_installed_once_however_many_senders_give_up_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_installed_although_nobody_waits_and_not_received_twice() {
     let nodes = start_purged().await;
-    let learner = Node::start(2).await;
+    let (learner, mut offering) = start_verifying(&nodes[0]).await;
     let inbox = learner.inbox.clone();
-    inbox.gate.close();
-    add(&nodes[0], &learner).await;
-    eventually("all of it to be verified", async || {
-        inbox.finished.load(Ordering::Relaxed) == 1
-    })
-    .await;
-    let mut offering = Offering::new(&nodes[0], &learner).await;
     let last = nodes[0].metrics().snapshot;
     stop(nodes).await;
     inbox.gate.open();

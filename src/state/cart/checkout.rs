@@ -20,7 +20,7 @@ use crate::state::apply::Outcome;
 use crate::state::batch::{Batch, SlotId};
 use crate::state::command::CartOwner;
 use crate::state::{Key, Rejection, Store};
-use crate::types::{HolderId, LogTime, Namespace, OrderId, Revision, StateVersion, Ttl};
+use crate::types::{HolderId, Namespace, OrderId, Revision, StateVersion, Ttl};
 
 /// Freezes a cart, or renews the lease of its holder's freeze if nothing has changed since.
 pub(super) fn freeze<S: Store>(
@@ -104,9 +104,7 @@ pub(super) fn release<S: Store>(
     open: &Open,
     holder: HolderId,
 ) -> Outcome {
-    let now = batch.now();
-    let held = |freeze: &pb::StoredFreeze| freeze.holder == holder.as_str();
-    check_held(record(batch, open), now, held)?;
+    check_held(batch, open, &holder, |_| true)?;
     let revision = batch.next_revision();
     change(batch, open, revision).freeze = None;
     life::renew(batch, open);
@@ -115,16 +113,24 @@ pub(super) fn release<S: Store>(
     }))
 }
 
-/// There is the freeze that is meant; otherwise whoever holds the cart is named.
-fn check_held(
-    cart: Option<&pb::CartRecord>,
-    now: LogTime,
+/// There is the holder's freeze, and it is the one that is meant; otherwise whoever else holds the cart is named.
+fn check_held<S: Store>(
+    batch: &Batch<'_, S>,
+    open: &Open,
+    holder: &HolderId,
     is_meant: impl Fn(&pb::StoredFreeze) -> bool,
 ) -> Result<(), Rejection> {
-    let freeze = cart.and_then(|cart| cart.freeze.as_ref());
+    let freeze = record(batch, open).and_then(|cart| cart.freeze.as_ref());
+    let is_own = |freeze: &pb::StoredFreeze| freeze.holder == holder.as_str();
+    let names_everybody = batch.version() < StateVersion::SECOND;
     match freeze {
-        Some(freeze) if is_meant(freeze) => Ok(()),
-        Some(freeze) if freeze.deadline > now.as_millis() => Err(life::frozen(freeze)),
+        Some(freeze) if is_own(freeze) && is_meant(freeze) => Ok(()),
+        Some(freeze)
+            if freeze.deadline > batch.now().as_millis()
+                && (names_everybody || !is_own(freeze)) =>
+        {
+            Err(life::frozen(freeze))
+        }
         _ => Err(Rejection::CartNotFrozen),
     }
 }
@@ -153,15 +159,9 @@ pub(super) fn complete<S: Store>(
         };
     }
     let open = open(batch, namespace, owner)?;
-    let is_meant = |freeze: &pb::StoredFreeze| is_same(&freeze.holder, freeze.revision);
-    let cart = record(batch, &open);
-    let is_own = cart
-        .and_then(|cart| life::running_freeze(cart, batch.now()))
-        .is_some_and(|freeze| freeze.holder == holder.as_str() && !is_meant(freeze));
-    if is_own && batch.version() >= StateVersion::SECOND {
-        return Err(Rejection::CartNotFrozen.into());
-    }
-    check_held(cart, batch.now(), is_meant)?;
+    check_held(batch, &open, &holder, |freeze| {
+        freeze.revision == revision.get()
+    })?;
     let answer = take_out(batch, &open, order);
     remember(batch, id, &key, (holder, revision), answer);
     Ok(Body::OrderCompleted(answer))

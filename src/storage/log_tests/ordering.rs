@@ -1,6 +1,7 @@
 //! Order, durability of single writes, identity, and space.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,6 +13,17 @@ use crate::storage::commit::{Change, Durability, RocksSink, Sink};
 use crate::storage::db::{Replay, open_log};
 use crate::storage::{disk_bytes, wire};
 use crate::types::ClusterId;
+
+/// After a restart, the log holds this entry behind what was purged, and nothing else.
+async fn assert_holds_one_behind(data: &Path, purged: LogId, only: Entry) {
+    let db = open(data, node(1)).expect("opens");
+    let mut log = db.log(ShardId::ZERO).expect("whole");
+    let state = log.get_log_state().await.expect("readable");
+    assert_eq!(state.last_purged_log_id, Some(purged));
+    assert_eq!(state.last_log_id, Some(only.log_id));
+    assert_eq!(read_all(&mut log).await, [encoded(&only)]);
+    close(db, log).await;
+}
 
 /// openraft asks for that where a power cut took the end of the log, and the state is further.
 #[tokio::test]
@@ -27,13 +39,7 @@ async fn a_purge_beyond_the_end_is_where_the_log_goes_on() {
         .expect("durable");
     close(db, log).await;
 
-    let db = open(dir.path(), node(1)).expect("opens");
-    let mut log = db.log(ShardId::ZERO).expect("whole");
-    let state = log.get_log_state().await.expect("readable");
-    assert_eq!(state.last_purged_log_id, Some(log_id(1, 9)));
-    assert_eq!(state.last_log_id, Some(log_id(2, 10)));
-    assert_eq!(read_all(&mut log).await, [encoded(&entry(2, 10, 20))]);
-    close(db, log).await;
+    assert_holds_one_behind(dir.path(), log_id(1, 9), entry(2, 10, 20)).await;
 }
 
 /// The state is further than the log, which holds entries of an earlier leader where the state has others.
@@ -58,13 +64,7 @@ async fn a_log_that_is_dropped_up_to_what_is_applied_goes_on_there() {
         .expect("durable");
     close(db, log).await;
 
-    let db = open(dir.path(), node(1)).expect("opens");
-    let mut log = db.log(ShardId::ZERO).expect("whole");
-    let state = log.get_log_state().await.expect("readable");
-    assert_eq!(state.last_purged_log_id, Some(log_id(2, 12)));
-    assert_eq!(state.last_log_id, Some(log_id(3, 13)));
-    assert_eq!(read_all(&mut log).await, [encoded(&entry(3, 13, 20))]);
-    close(db, log).await;
+    assert_holds_one_behind(dir.path(), log_id(2, 12), entry(3, 13, 20)).await;
 }
 
 #[tokio::test]

@@ -74,6 +74,17 @@ enum Data<'a> {
     OnSmallDisks(Kind, u64),
 }
 
+/// A cluster that went on without one of its followers.
+pub struct LeftBehind {
+    pub leader: u64,
+    /// The follower that was killed.
+    pub away: u64,
+    /// Where its log ends: the leader's begins behind that.
+    pub last: u64,
+    /// Goes on until it is stopped.
+    pub load: Load,
+}
+
 impl Cluster {
     /// Starts `size` nodes, with these flags beside the necessary ones, and waits for a leader.
     pub async fn start(size: usize, flags: &[&str]) -> Self {
@@ -271,6 +282,23 @@ impl Cluster {
             self.figures(leader).await.purged_index > last
         })
         .await;
+    }
+
+    /// Kills a follower, and has the leader go on under load until its log no longer has what the follower lacks. Start
+    /// the cluster with few entries to keep.
+    pub async fn leave_behind(&mut self, client: &Client) -> LeftBehind {
+        let leader = self.wait_for_leader().await;
+        let away = self.others(leader)[0];
+        let last = self.figures(away).await.last_log_index;
+        self.node(away).kill();
+        let load = Load::start(client, "guest", 16);
+        self.purge_beyond(client, leader, last, &load).await;
+        LeftBehind {
+            leader,
+            away,
+            last,
+            load,
+        }
     }
 
     /// The node that leads in the highest term, if one says so.
