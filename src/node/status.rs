@@ -106,13 +106,8 @@ impl Node {
 
 /// A little-endian number, its highest digit first.
 fn hexadecimal(digest: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * digest.len());
-    for byte in digest.iter().rev() {
-        text.extend(
-            [byte >> 4, byte & 15].map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])),
-        );
-    }
-    text
+    let digits: Vec<u8> = digest.iter().rev().copied().collect();
+    hex::encode(digits)
 }
 
 #[cfg(test)]

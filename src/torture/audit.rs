@@ -1,7 +1,6 @@
 //! After everything was mended and the clients have stopped: what each node holds, and what all of them have written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -190,11 +189,8 @@ fn shapes(token: &str) -> [Vec<u8>; 3] {
     let decoded = SessionToken::parse(token).map(|token| token.expose_bytes().to_vec());
     // What the store drew is well formed; what is not has one shape.
     let decoded = decoded.unwrap_or_else(|_| token.as_bytes().to_vec());
-    let hex = decoded.iter().fold(String::new(), |mut text, byte| {
-        _ = write!(text, "{byte:02x}");
-        text
-    });
-    [token.as_bytes().to_vec(), decoded, hex.into_bytes()]
+    let hex = hex::encode(&decoded).into_bytes();
+    [token.as_bytes().to_vec(), decoded, hex]
 }
 
 /// Looks through logs for panics, and through logs and data for tokens.
@@ -261,12 +257,10 @@ mod tests {
                 lasts: true,
             })
             .collect();
-        let hex = drawn.expose_bytes().iter();
-        let hex = hex.fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let forms = [
             drawn.expose().into_bytes(),
             drawn.expose_bytes().to_vec(),
-            hex.into_bytes(),
+            hex::encode(drawn.expose_bytes()).into_bytes(),
         ];
         for form in forms {
             let folder = tempfile::tempdir().expect("a folder");

@@ -232,14 +232,6 @@ fn is_of(event: &v1::CartEvent, owner: &CartOwner) -> bool {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-        text
-    })
-}
-
 impl From<v1::EventType> for EventKind {
     fn from(kind: v1::EventType) -> Self {
         match kind {
@@ -263,7 +255,7 @@ impl EventRecord {
                 use v1::cart_event::Owner as Of;
                 let (user_id, token_hash) = match event.owner {
                     Some(Of::UserId(user)) => (Some(user), None),
-                    Some(Of::TokenHash(hash)) => (None, Some(hex(&hash))),
+                    Some(Of::TokenHash(hash)) => (None, Some(hex::encode(hash))),
                     None => (None, None),
                 };
                 Self::Cart {
@@ -274,12 +266,12 @@ impl EventRecord {
             }
             Record::Session(event) => Self::Session {
                 user_id: text(event.user_id),
-                token_hash: hex(&event.token_hash),
+                token_hash: hex::encode(&event.token_hash),
                 session: event.session.map(|session| Box::new(session.into())),
             },
             Record::User(event) => Self::User {
                 user_id: event.user_id,
-                spared_token_hash: text(hex(&event.spared_token_hash)),
+                spared_token_hash: text(hex::encode(&event.spared_token_hash)),
             },
         }
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::{Machine, hex, rejection, tick, token};
+use super::{Machine, rejection, tick, token};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
@@ -471,7 +471,7 @@ fn records_on_disk_stay_what_they_are() {
     ];
     for (key, expected, fixture) in fixtures {
         let bytes = record::encode(&expected);
-        assert_eq!(hex(&bytes), fixture);
+        assert_eq!(hex::encode(&bytes), fixture);
         let stored = record::decode(key, bytes).expect("own bytes");
         assert_eq!(stored.record, expected);
     }
@@ -486,7 +486,7 @@ fn records_on_disk_stay_what_they_are() {
     };
     let old = Record::Cart(old.into());
     let bytes = record::encode(&old);
-    assert_eq!(hex(&bytes), OLD_CART);
+    assert_eq!(hex::encode(&bytes), OLD_CART);
     let opened = record::decode(&cart_key, bytes).expect("old bytes");
     assert_eq!(opened.record, old);
 }

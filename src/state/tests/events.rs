@@ -363,7 +363,7 @@ fn bytes_on_disk_stay_what_they_are() {
     let mut machine = Machine::default();
     machine.apply(1000, &super::command(super::put("k", "v", None)));
     let value = machine.store.iter().find_map(|(key, value)| {
-        (Key::decode(key).ok()? == Key::Events(Revision::new(1))).then(|| super::hex(value))
+        (Key::decode(key).ok()? == Key::Events(Revision::new(1))).then(|| hex::encode(value))
     });
     let expected = "0801121e08e80712190a0c2064656661756c74006b000012070a0176100118013001";
     assert_eq!(value.as_deref(), Some(expected));

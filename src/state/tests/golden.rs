@@ -150,7 +150,7 @@ fn refusal(rejected: &pb::Rejected) -> String {
 
 fn dump(machine: &Machine, out: &mut String) {
     let header = machine.store.header();
-    let digest = super::hex(&header.digest);
+    let digest = hex::encode(&header.digest);
     let (revision, time) = (header.revision, header.log_time);
     writeln!(out, "  revision {revision} time {time} digest {digest}").expect("a string takes it");
     for (bytes, _) in machine.store.iter() {
@@ -213,7 +213,7 @@ fn describe(machine: &Machine, key: &Key) -> String {
 fn name(key: &Key) -> String {
     match key {
         Key::Request(namespace, hash) => {
-            format!("Request({namespace:?}, {})", super::hex(hash.as_bytes()))
+            format!("Request({namespace:?}, {})", hex::encode(hash.as_bytes()))
         }
         key => format!("{key:?}"),
     }

@@ -230,6 +230,6 @@ fn bytes_on_disk_stay_what_they_are() {
         (Key::EventMarks, "51".to_owned()),
     ];
     for (key, bytes) in expected {
-        assert_eq!(super::hex(&key.encode()), bytes, "{key:?}");
+        assert_eq!(hex::encode(key.encode()), bytes, "{key:?}");
     }
 }

@@ -17,7 +17,6 @@ mod window;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -377,13 +376,6 @@ fn put(key: &str, value: &str, ttl: Option<u64>) -> Operation {
 
 fn token(nth: u8) -> TokenHash {
     TokenHash::new([nth; 32])
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        write!(out, "{byte:02x}").expect("a string takes it");
-        out
-    })
 }
 
 fn rejection(reply: &pb::Reply) -> Option<Rejection> {

@@ -516,8 +516,8 @@ fn reply_tables_on_disk_stay_what_they_are() {
         ),
     ];
     for (key, bytes, fixture) in fixtures {
-        assert_eq!(super::hex(&bytes), fixture);
+        assert_eq!(hex::encode(&bytes), fixture);
         let opened = record::decode(&key, bytes.into()).expect("own bytes");
-        assert_eq!(super::hex(&record::encode(&opened.record)), fixture);
+        assert_eq!(hex::encode(record::encode(&opened.record)), fixture);
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::{Machine, command, hex, rejection, tick};
+use super::{Machine, command, rejection, tick};
 use crate::limits;
 use crate::proto::internal::reply::Body;
 use crate::proto::{internal as pb, v1};
@@ -262,17 +262,6 @@ fn a_kept_session_counts_and_is_the_oldest() {
 const FIRST_VERSION: &str = "0a03616e6e120d0a057468656d6512046461726b1801200228e80730ea07\
                              38c0843d4080c2d72f48a88c3d5001";
 
-fn unhex(text: &str) -> Vec<u8> {
-    let digits: String = text.split_whitespace().collect();
-    let pairs = digits.as_bytes().chunks(2);
-    pairs
-        .map(|pair| {
-            let pair = std::str::from_utf8(pair).expect("ASCII");
-            u8::from_str_radix(pair, 16).expect("two hexadecimal digits")
-        })
-        .collect()
-}
-
 #[test]
 fn stored_records_stay_what_they_are() {
     let session = pb::SessionRecord {
@@ -358,11 +347,9 @@ fn stored_records_stay_what_they_are() {
         ),
     ];
     for (key, stored, bytes) in expected {
-        assert_eq!(
-            hex(&record::encode(&stored)),
-            bytes.replace(char::is_whitespace, "")
-        );
-        let decoded = record::decode(&key, unhex(bytes).into()).expect("own bytes");
+        assert_eq!(hex::encode(record::encode(&stored)), bytes);
+        let bytes = hex::decode(bytes).expect("hexadecimal");
+        let decoded = record::decode(&key, bytes.into()).expect("own bytes");
         assert_eq!(decoded.record, stored);
     }
     let user_session = Key::UserSession(ns(), self::user(), 1, token(1));
@@ -373,7 +360,8 @@ fn stored_records_stay_what_they_are() {
 /// A machine whose store holds a session of an earlier version, which had no index of users' sessions.
 fn of_an_earlier_version() -> Machine {
     let mut machine = Machine::default();
-    let mut old = pb::SessionRecord::decode(&unhex(FIRST_VERSION)[..]).expect("old bytes");
+    let old = hex::decode(FIRST_VERSION).expect("hexadecimal");
+    let mut old = pb::SessionRecord::decode(&old[..]).expect("old bytes");
     assert_eq!(
         (old.birth, old.touch_interval, old.tombstone_until),
         (0, 0, 0)

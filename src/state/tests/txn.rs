@@ -218,7 +218,7 @@ fn bytes_in_the_log_and_on_disk_stay_what_they_are() {
     let txn = Txn::new(vec![compare.expect("they fit")], steps, Vec::new()).expect("few");
     let encoded = command(Operation::Txn(Box::new(txn))).encode();
     assert_eq!(
-        super::hex(&encoded),
+        hex::encode(&encoded),
         "0a0764656661756c74e203170a070a016b2004480112070a0572030a016b120322016b"
     );
 
@@ -231,7 +231,7 @@ fn bytes_in_the_log_and_on_disk_stay_what_they_are() {
             .store
             .iter()
             .find(|(bytes, _)| **bytes == key.encode());
-        super::hex(found.expect("it is stored").1)
+        hex::encode(found.expect("it is stored").1)
     };
     let ns = Namespace::default;
     assert_eq!(
@@ -245,5 +245,5 @@ fn bytes_in_the_log_and_on_disk_stay_what_they_are() {
         create_revision: 1,
         ..pb::KvRecord::default()
     };
-    assert_eq!(super::hex(&counter.encode_to_vec()), "10012800");
+    assert_eq!(hex::encode(counter.encode_to_vec()), "10012800");
 }

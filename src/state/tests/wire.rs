@@ -161,7 +161,7 @@ fn an_encoded_command_stays_what_it_is() {
             absolute_ttl: Some(Ttl::from_millis(5)),
         },
     );
-    let hex = super::hex(&command.encode());
+    let hex = hex::encode(command.encode());
     let expected = format!(
         "0a0764656661756c742a3c0a20{}12067365616c6564220c0a0463617274120466756c6c280430051210{}\
          210300000000000000",

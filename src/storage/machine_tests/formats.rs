@@ -768,14 +768,9 @@ fn hex(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "-".to_owned();
     }
-    crate::state::tests::hex(bytes)
+    hex::encode(bytes)
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    let digits = text.trim_start_matches('-').as_bytes().chunks(2);
-    let byte = |pair: &[u8]| {
-        let pair = std::str::from_utf8(pair).expect("ASCII");
-        u8::from_str_radix(pair, 16).expect("hexadecimal")
-    };
-    digits.map(byte).collect()
+    hex::decode(text.trim_start_matches('-')).expect("hexadecimal")
 }
