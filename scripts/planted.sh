@@ -28,6 +28,9 @@ readonly BUGS=(
     "lost-touches kill-leader,latency sessions"
     "forgotten-fields kill-leader,latency sessions"
     "unsealed-tokens kill-leader,latency sessions"
+    "lost-keep-alives kill-leader,latency leases,registers"
+    "shared-locks kill-leader,latency locks,registers"
+    "forgotten-moves kill-leader,latency leases,registers"
     "default-recovery corruption"
 )
 

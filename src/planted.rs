@@ -43,6 +43,12 @@ pub enum Bug {
     ForgottenFields,
     /// A token that the server draws goes into the log as it is.
     UnsealedTokens,
+    /// A lease that is kept alive ends when it would have ended without.
+    LostKeepAlives,
+    /// A key that is another lease's already is given away once more to who wants it only if it is absent.
+    SharedLocks,
+    /// A key that is put with another lease ends with the first one, too.
+    ForgottenMoves,
 }
 
 /// So many groups of a log are synced even with [`Bug::UnsyncedLog`]: without any, there is no cluster to come back to, and nothing to
@@ -70,7 +76,7 @@ pub const fn has(_: Bug) -> bool {
 }
 
 /// Their names in the environment.
-pub const ALL: [(&str, Bug); 18] = [
+pub const ALL: [(&str, Bug); 21] = [
     ("unsynced-log", Bug::UnsyncedLog),
     ("leader-reads", Bug::LeaderReads),
     ("follower-reads", Bug::FollowerReads),
@@ -89,4 +95,7 @@ pub const ALL: [(&str, Bug); 18] = [
     ("lost-touches", Bug::LostTouches),
     ("forgotten-fields", Bug::ForgottenFields),
     ("unsealed-tokens", Bug::UnsealedTokens),
+    ("lost-keep-alives", Bug::LostKeepAlives),
+    ("shared-locks", Bug::SharedLocks),
+    ("forgotten-moves", Bug::ForgottenMoves),
 ];

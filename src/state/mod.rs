@@ -7,7 +7,7 @@
 //! | [`Command`] (`command`, `command_wire`) | what an entry asks for, and its bytes |
 //! | `growth` | whether it needs room, for nodes whose disks are full |
 //! | [`apply`] (`apply`) | one entry: time, sweep, replay, operation, reply |
-//! | [`Batch`] (`batch`, `sweep`) | the overlay over a store, log time, the deadline index |
+//! | [`Batch`] (`batch`, `deadlines`, `sweep`) | the overlay over a store, log time, the deadline index, what is due |
 //! | `replies`, `window` | exactly-once: the replies of clients and of request ids |
 //! | `session`, `cart`, `kv`, `lease`, [`namespace`] | what the operations do |
 //! | `txn` | several of them as one |
@@ -54,6 +54,7 @@ mod batch;
 mod cart;
 mod command;
 mod command_wire;
+mod deadlines;
 pub mod digest;
 pub mod events;
 mod fault;
@@ -84,6 +85,7 @@ pub use apply::{Applied, apply, apply_all};
 pub use batch::Batch;
 pub use cart::{CartAction, CartOperation, MergePolicy};
 pub use command::{CartOwner, Command, Identity, LineRef, Operation, RequestHash, fingerprint};
+pub use deadlines::SweepHorizon;
 pub use fault::Fault;
 pub use keys::{Key, KeyRange};
 pub use kv::{Increment, KeyOperation, PutCondition};
@@ -94,6 +96,5 @@ pub use rejection::Rejection;
 pub use replies::is_answered;
 pub use session::{Fields, Rotation, SavePolicy, SessionOperation};
 pub use store::{Change, Changes, Record, Store, Stored};
-pub use sweep::SweepHorizon;
 pub use txn::{Compare, Operand, Relation, Step, Subject, Txn};
 pub use window::ClientWindow;

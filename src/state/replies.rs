@@ -25,11 +25,12 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::apply::{Applied, reply};
-use super::batch::{Batch, SlotId, Swept};
+use super::batch::{Batch, SlotId};
 use super::command::{Command, Identity, RequestHash};
+use super::deadlines::Entry;
 use super::keys::Key;
 use super::store::Record;
-use super::sweep::Entry;
+use super::sweep::Swept;
 use super::window::ClientWindow;
 use super::{Fault, Rejection, Store};
 use crate::limits;

@@ -1,259 +1,164 @@
-//! The deadline index as a batch sees it: the store's entries with the batch's own changes over them.
+//! The sweep: what is due is deleted at the beginning of each log entry, as much of it as one entry may.
 //!
-//! Invariants:
-//! 1. Each record that has a deadline has exactly one index entry, at or before that deadline, of its own or with its group
-//!    ([`super::replies`]). A record whose deadline moves on keeps its entry, and the sweep moves it when it meets it:
-//!    touching a session costs no index write.
-//! 2. [`SweepHorizon`] is at or before every entry. It saves scans and never changes a result.
-//! 3. Within a batch the store's index is read once, ascending; what lies behind was removed or is known. It is read
-//!    between transactions only, so that undoing one never has to give back what was read.
+//! Nobody could read it any more: what is live is decided by deadlines alone. So how far a sweep has come changes nothing that callers
+//! see but the revision under which watchers are told, and that is the same on every node, because the sweep is a part of the entry.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::ControlFlow;
-
-use bytes::Bytes;
-
-use super::keys::{Key, KeyRange};
-use super::{Fault, Store};
+use super::batch::{Batch, SlotId};
+use super::deadlines::Entry;
+use super::events::Gone;
+use super::keys::Key;
+use super::window::ClientWindow;
+use super::{Fault, Store, cart, kv, lease, replies, session};
 use crate::limits;
+use crate::proto::internal as pb;
 use crate::types::LogTime;
 
-/// A lower bound of the earliest deadline that the index may hold. Its owner keeps it from batch to batch, and
-/// starts with the default, which knows nothing, whenever it opens or replaces a store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SweepHorizon(LogTime);
-
-impl SweepHorizon {
-    /// The bound of an index without entries.
-    fn never() -> LogTime {
-        LogTime::from_millis(u64::MAX)
-    }
-
-    /// Nothing is due before this time, so that a `Tick` is needed only once it is near. `None`: there are no
-    /// deadlines. The start of time when nothing is known, which one `Tick` changes.
-    #[must_use]
-    pub fn next_deadline(self) -> Option<LogTime> {
-        (self.0 != Self::never()).then_some(self.0)
-    }
-
-    pub(super) fn may_be_due(self, now: LogTime) -> bool {
-        self.0 <= now
-    }
+/// What a sweep did for one entry of the deadline index.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Swept {
+    /// Records that it looked at, of the budget of one log entry.
+    pub records: usize,
+    /// Something is gone that a caller could read until then.
+    pub readable: bool,
 }
 
-/// How an entry of the overlay relates to the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    /// Only the batch has it.
-    New,
-    /// The store has it; the batch removed it and put it back.
-    Restored,
-}
-
-/// An index entry.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    /// The entry's own key.
-    pub key: Bytes,
-    /// When it is due.
-    pub time: LogTime,
-    /// The encoded key of the record that it stands for.
-    pub target: Bytes,
-}
-
-impl Entry {
-    /// From an encoded [`Key::Deadline`].
-    fn parse(key: Bytes) -> Result<Self, Fault> {
-        match Key::decode(&key)? {
-            Key::Deadline(time, target) => Ok(Self { key, time, target }),
-            _ => Err(Fault::corrupt(
-                "the deadline index",
-                "another key stands in it",
-            )),
-        }
-    }
-}
-
-/// The index with the batch's changes.
-#[derive(Debug)]
-pub(super) struct Index {
-    horizon: SweepHorizon,
-    live: BTreeMap<Bytes, Origin>,
-    removed: BTreeSet<Bytes>,
-    /// Entries of the store that were read but not yet reached, ascending.
-    ahead: VecDeque<Bytes>,
-    /// What of the store's index was not read; `None` before the first read.
-    unread: Option<KeyRange>,
-    /// Set while a transaction runs.
-    undo: Option<IndexUndo>,
-}
-
-/// What takes a transaction's changes of the index back.
-#[derive(Debug)]
-struct IndexUndo {
-    horizon: SweepHorizon,
-    /// Of each change, in order: the entry's key, and what stood there before.
-    before: Vec<(Bytes, Standing)>,
-}
-
-/// Where an entry's key stands in the overlay.
-#[derive(Debug)]
-struct Standing {
-    live: Option<Origin>,
-    removed: bool,
-}
-
-impl Index {
-    pub fn new(horizon: SweepHorizon) -> Self {
+impl Swept {
+    fn one(readable: bool) -> Self {
         Self {
-            horizon,
-            live: BTreeMap::new(),
-            removed: BTreeSet::new(),
-            ahead: VecDeque::new(),
-            unread: None,
-            undo: None,
+            records: 1,
+            readable,
         }
-    }
-
-    /// Begins to note what [`Index::roll_back`] takes back.
-    pub fn begin(&mut self) {
-        self.undo = Some(IndexUndo {
-            horizon: self.horizon,
-            before: Vec::new(),
-        });
-    }
-
-    /// Keeps what was done since [`Index::begin`].
-    pub fn keep(&mut self) {
-        self.undo = None;
-    }
-
-    /// Makes the index what it was at [`Index::begin`].
-    pub fn roll_back(&mut self) {
-        let Some(undo) = self.undo.take() else {
-            return;
-        };
-        self.horizon = undo.horizon;
-        for (key, Standing { live, removed }) in undo.before.into_iter().rev() {
-            match live {
-                Some(origin) => drop(self.live.insert(key.clone(), origin)),
-                None => drop(self.live.remove(&key)),
-            }
-            if removed {
-                self.removed.insert(key);
-            } else {
-                self.removed.remove(&key);
-            }
-        }
-    }
-
-    fn note(&mut self, key: &Bytes) {
-        if let Some(undo) = &mut self.undo {
-            let standing = Standing {
-                live: self.live.get(key).copied(),
-                removed: self.removed.contains(key),
-            };
-            undo.before.push((key.clone(), standing));
-        }
-    }
-
-    pub fn horizon(&self) -> SweepHorizon {
-        self.horizon
-    }
-
-    /// The sweep saw that nothing lies before `time`; `None` for nothing at all.
-    pub fn set_horizon(&mut self, time: Option<LogTime>) {
-        self.horizon = SweepHorizon(time.unwrap_or_else(SweepHorizon::never));
-    }
-
-    /// Adds an entry, which is not there, and returns its key.
-    pub fn insert(&mut self, time: LogTime, target: &Key) -> Bytes {
-        let key = Key::encode_deadline(time, target);
-        self.note(&key);
-        let origin = if self.removed.remove(&key) {
-            Origin::Restored
-        } else {
-            Origin::New
-        };
-        self.live.insert(key.clone(), origin);
-        self.horizon = SweepHorizon(self.horizon.0.min(time));
-        key
-    }
-
-    /// Removes an entry, which is there.
-    pub fn remove(&mut self, key: Bytes) {
-        self.note(&key);
-        if self.live.remove(&key) != Some(Origin::New) {
-            self.removed.insert(key);
-        }
-    }
-
-    /// The entry with the earliest deadline. Reads of the store's index only as far as `now`, and one entry more.
-    pub fn earliest(&mut self, store: &impl Store, now: LogTime) -> Result<Option<Entry>, Fault> {
-        let stored = self.earliest_stored(store, now)?;
-        let own = self.live.first_key_value().map(|(key, _)| key);
-        let earliest = match (stored, own) {
-            (Some(stored), Some(own)) => Some(stored.min(own.clone())),
-            (stored, own) => stored.or_else(|| own.cloned()),
-        };
-        earliest.map(Entry::parse).transpose()
-    }
-
-    fn earliest_stored(
-        &mut self,
-        store: &impl Store,
-        now: LogTime,
-    ) -> Result<Option<Bytes>, Fault> {
-        loop {
-            while let Some(key) = self.ahead.front() {
-                if !self.removed.contains(key) && !self.live.contains_key(key) {
-                    return Ok(Some(key.clone()));
-                }
-                self.ahead.pop_front();
-            }
-            let unread = self
-                .unread
-                .get_or_insert_with(|| KeyRange::deadlines_from(self.horizon.0));
-            if unread.is_empty() {
-                return Ok(None);
-            }
-            read_ahead(store, unread, &mut self.ahead, now)?;
-        }
-    }
-
-    /// What the store has to write: each changed entry's key, and whether it is there now.
-    pub fn into_changes(self) -> impl Iterator<Item = (Bytes, bool)> {
-        let inserted = self
-            .live
-            .into_iter()
-            .filter(|(_, origin)| *origin == Origin::New);
-        inserted
-            .map(|(key, _)| (key, true))
-            .chain(self.removed.into_iter().map(|key| (key, false)))
     }
 }
 
-/// Reads on, up to what one log entry can sweep or the first entry that is not due, and notes what remains.
-fn read_ahead(
-    store: &impl Store,
-    unread: &mut KeyRange,
-    ahead: &mut VecDeque<Bytes>,
-    now: LogTime,
-) -> Result<(), Fault> {
-    let not_due = KeyRange::deadlines_from(LogTime::from_millis(now.as_millis().saturating_add(1)));
-    let mut more = false;
-    store.scan(unread, &mut |key, _| {
-        ahead.push_back(Bytes::copy_from_slice(key));
-        more = ahead.len() > limits::SWEEP_PER_ENTRY || key >= not_due.start.as_slice();
-        Ok(if more {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        })
-    })?;
-    match ahead.back() {
-        Some(last) if more => *unread = unread.after(last),
-        _ => unread.start.clone_from(&unread.end),
+impl<S: Store> Batch<'_, S> {
+    /// Begins an entry of so many commands: moves log time on, and sweeps what is due, as much as one entry may.
+    pub(super) fn begin_entry(&mut self, stamp: LogTime, commands: usize) -> Result<(), Fault> {
+        if !self.move_on(stamp, commands) {
+            return Ok(());
+        }
+        self.ending(Gone::Expired);
+        let mut deleted = false;
+        let mut budget = None;
+        let horizon = loop {
+            let Some(entry) = self.earliest()? else {
+                break None;
+            };
+            if entry.time > self.now() {
+                break Some(entry.time);
+            }
+            let left = budget.unwrap_or_else(|| sweep_budget(self.now(), entry.time));
+            if left == 0 {
+                break Some(entry.time);
+            }
+            let swept = self.expire(entry, left)?;
+            deleted |= swept.readable;
+            budget = Some(left.saturating_sub(swept.records));
+        };
+        self.set_horizon(horizon);
+        if deleted {
+            self.next_revision();
+        }
+        self.close_revision()
     }
-    Ok(())
+
+    /// Deletes the record that an index entry stands for, or moves the entry to where the record's deadline has
+    /// moved since. Two kinds stand for more than themselves, and stay until all of that is swept, within the budget of
+    /// each log entry: a user for revoked sessions, a group for the requests in it.
+    fn expire(&mut self, entry: Entry, budget: usize) -> Result<Swept, Fault> {
+        let target = Key::decode(&entry.target)?;
+        let id = self.load(&target)?;
+        let (indexed, deadline) = self.deadlines(&target, id)?;
+        if indexed != entry.time {
+            return Err(Fault::corrupt(
+                "the deadline index",
+                "an entry is not at its record's place",
+            ));
+        }
+        if let Key::User(namespace, user) = &target {
+            return session::sweep_revoked(self, id, namespace, user, budget);
+        }
+        if let Key::RequestGroup(..) = &target {
+            return replies::expire_group(self, id, entry, budget);
+        }
+        self.remove_from_index(entry.key);
+        if deadline > self.now() {
+            self.index(deadline, &target);
+            match &target {
+                Key::Session(..) => session::note_indexed(self, id, deadline),
+                Key::UserCart(..) | Key::SessionCart(..) => cart::note_indexed(self, id, deadline),
+                Key::Kv(..) => kv::note_indexed(self, id, deadline),
+                Key::Lease(..) => lease::note_indexed(self, id, deadline),
+                _ => replies::note_indexed(self, id, deadline),
+            }
+            return Ok(Swept::one(false));
+        }
+        if let Key::Session(namespace, token) = &target {
+            return session::expire(self, id, namespace, token).map(Swept::one);
+        }
+        if let Key::SessionCart(namespace, token) = &target {
+            cart::note_expired(self, namespace, token)?;
+            if session::is_cut_off(self, namespace, token)? {
+                self.unseen(|batch| batch.delete(id));
+                return Ok(Swept::one(true));
+            }
+        }
+        if let Key::Kv(namespace, name) = &target {
+            kv::leave_lease(self, namespace, name, id)?;
+        }
+        self.delete(id);
+        Ok(Swept::one(matches!(
+            target,
+            Key::UserCart(..) | Key::SessionCart(..) | Key::Kv(..) | Key::Lease(..)
+        )))
+    }
+
+    /// Where the index holds a record, and when it is really due.
+    fn deadlines(&mut self, key: &Key, id: SlotId) -> Result<(LogTime, LogTime), Fault> {
+        let found = match key {
+            Key::Session(..) => self
+                .read::<pb::SessionRecord>(id)
+                .map(|it| (it.indexed_deadline, session::deadline(it).as_millis())),
+            Key::User(..) => self
+                .read::<pb::UserRecord>(id)
+                .map(|it| (it.indexed_deadline, it.indexed_deadline)),
+            Key::UserCart(..) | Key::SessionCart(..) => self
+                .read::<pb::CartRecord>(id)
+                .map(|it| (it.indexed_deadline, it.deadline)),
+            Key::Order(..) => self
+                .read::<pb::OrderRecord>(id)
+                .map(|it| (it.deadline, it.deadline)),
+            Key::Client(..) => self
+                .read::<ClientWindow>(id)
+                .map(|it| (it.indexed_deadline, it.deadline)),
+            Key::Kv(namespace, _) => kv::deadlines(self, namespace, id)?,
+            Key::Lease(..) => self
+                .read::<pb::LeaseRecord>(id)
+                .map(|it| (it.indexed_deadline, it.deadline)),
+            Key::Request(..) => self
+                .read::<pb::RequestRecord>(id)
+                .filter(|it| !it.is_grouped)
+                .map(|it| (it.deadline, it.deadline)),
+            Key::RequestGroup(deadline, ..) => self
+                .read::<pb::RequestGroupRecord>(id)
+                .map(|_| (deadline.as_millis(), deadline.as_millis())),
+            _ => None,
+        };
+        let (indexed, deadline) = found
+            .ok_or_else(|| Fault::corrupt("the deadline index", "an entry stands for no record"))?;
+        Ok((
+            LogTime::from_millis(indexed),
+            LogTime::from_millis(deadline),
+        ))
+    }
+}
+
+/// How many records an entry sweeps that meets one which has been due since `earliest`.
+fn sweep_budget(now: LogTime, earliest: LogTime) -> usize {
+    let late = earliest.as_millis().saturating_add(limits::SWEEP_LATE_MS);
+    if now.as_millis() < late {
+        limits::SWEEP_PER_ENTRY
+    } else {
+        limits::SWEEP_PER_ENTRY_LATE
+    }
 }

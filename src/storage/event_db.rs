@@ -4,8 +4,8 @@ use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, ReadOptions, WriteBatch};
 
 use super::Error;
+use super::committed::unlogged;
 use super::db::EVENTS;
-use super::state_db::unlogged;
 use crate::limits;
 use crate::state::history::{self, Chunk};
 use crate::state::{Fault, Key, KeyRange};

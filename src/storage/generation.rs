@@ -44,9 +44,11 @@ use tokio::task::JoinError;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Error;
+use super::committed::Committed;
 use super::log_db::LogDb;
+use super::opener::Opener;
 use super::snapshot::{self, CONTENTS, SnapshotDir, Snapshots};
-use super::state_db::{Committed, Opener, StateDb};
+use super::state_db::StateDb;
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::raft::SnapshotMeta;

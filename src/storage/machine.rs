@@ -24,8 +24,9 @@ use tokio::time::Instant;
 use super::Error;
 use super::generation::{self, Shard, ShardDir};
 use super::log_db::LogDb;
+use super::opener::Opener;
+use super::position::{Advance, highest_node_id};
 use super::snapshot::{self, Builder, Snapshot, SnapshotDir, Snapshots};
-use super::state_db::{Advance, Opener, highest_node_id};
 use crate::limits;
 use crate::raft::{
     LogId, Proposal, Replies, Reply, SnapshotMeta, StoredMembership, TypeConfig, bytes_in,
@@ -34,7 +35,9 @@ use crate::raft::{
 use crate::state::{self, Batch, Fault};
 use crate::types::{ClusterId, ShardId};
 
-pub use super::state_db::{AppliedAt, StateConfig, StateDb};
+pub use super::committed::AppliedAt;
+pub use super::opener::StateConfig;
+pub use super::state_db::StateDb;
 pub use super::state_view::StateView;
 
 /// One shard's state machine.

@@ -14,6 +14,7 @@
 mod ballast;
 mod cache;
 mod commit;
+mod committed;
 mod db;
 mod error;
 mod event_db;
@@ -27,6 +28,8 @@ mod log_db;
 #[cfg(test)]
 mod log_tests;
 pub mod machine;
+mod opener;
+mod position;
 pub mod receive;
 mod sabotage;
 mod scan;

@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 use super::Error as StorageError;
 use super::generation::{self, Name, ShardDir};
+use super::position;
 use super::snapshot::{self, CONTENTS, SnapshotDir};
-use super::state_db;
 use crate::limits;
 use crate::proto::internal as pb;
 
@@ -194,7 +194,7 @@ fn open(path: &Path) -> Result<File, StorageError> {
 /// Whether a peer's manifest can be received at all.
 fn check(manifest: &pb::SnapshotManifest, dir: &ShardDir) -> Result<(), String> {
     snapshot::check_owner(manifest, dir)?;
-    state_db::meta_of(manifest).map_err(|e| e.to_string())?;
+    position::meta_of(manifest).map_err(|e| e.to_string())?;
     if manifest.last_log_id.is_none() {
         return Err("it covers no log entry".to_owned());
     }

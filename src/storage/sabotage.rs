@@ -6,7 +6,7 @@ use prost::Message as _;
 use rocksdb::{DB, WriteBatch};
 
 use super::Error;
-use super::state_db::unlogged;
+use super::committed::unlogged;
 use crate::proto::internal as pb;
 use crate::raft::LogId;
 use crate::state::{Key, KeyRange};

@@ -39,7 +39,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::Error;
 use super::generation::{self, Directory, Name, ShardDir};
-use super::state_db::{self, StateDb};
+use super::state_db::StateDb;
+use super::{opener, position};
 use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::raft::{SnapshotMeta, TypeConfig};
@@ -87,7 +88,7 @@ impl SnapshotDir {
 
     /// What openraft knows of it.
     pub fn meta(&self) -> Result<SnapshotMeta, Error> {
-        state_db::meta_of(&self.manifest)
+        position::meta_of(&self.manifest)
             .map_err(|e| Error::corrupt(self.path(), CONTENTS, e.to_string()))
     }
 
@@ -409,7 +410,7 @@ fn describe(
 ) -> Result<pb::SnapshotManifest, Error> {
     // Before anything opens the directory, so that it lists what the checkpoint wrote and nothing else.
     let files = list_files(checkpoint, &known_checksums(previous))?;
-    let content = state_db::inspect(checkpoint)?;
+    let content = opener::inspect(checkpoint)?;
     Ok(pb::SnapshotManifest {
         format: FORMAT,
         cluster_id: Bytes::copy_from_slice(dir.cluster().as_bytes()),

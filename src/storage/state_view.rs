@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use rocksdb::ReadOptions;
 
+use super::committed::Committed;
 use super::layer::Merged;
-use super::state_db::Committed;
 use crate::proto::internal as pb;
 use crate::state::{Fault, Key, KeyRange, Store, Stored};
 use crate::types::StateVersion;

@@ -2,7 +2,8 @@
 //!
 //! A cluster of three is filled, and killed. For every kind of file that a follower of it has and every [`Way`] all data become what
 //! they were, one file is damaged, and the node is started: first alone, so that nobody repairs what is missing before it is
-//! looked at; then with its peers. Both times everything that was acknowledged is read from it.
+//! looked at; then with its peers. Both times it must hold what was written up to the revision that it has come to, no more and no less:
+//! what was overwritten or deleted before is a violation as well as what nobody wrote.
 //!
 //! The data of all three are put back, and not only of the one: a node that is put back alone has forgotten what it has told the others
 //! since, and Raft does not hold then. Tables that a state and its snapshot share on a disk are apart in the copies, so that one
@@ -12,8 +13,8 @@
 
 pub mod files;
 pub mod judge;
+mod story;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,10 +26,11 @@ use tonic::Status;
 
 use self::files::Kind;
 use self::judge::{Ending, Seen};
-use super::cluster::view::{Stored, View};
+use self::story::{Content, Story, difference};
+use super::cluster::view::View;
 use super::cluster::{Cluster, Layout, copy};
 use super::faults::damage::Way;
-use crate::client::{self, CartOwner, Client, ClientConfig};
+use crate::client::{self, Client, ClientConfig};
 use crate::proto::v1::NodeStatus;
 
 /// The node that is damaged, and how many there are.
@@ -40,10 +42,6 @@ const START: Duration = Duration::from_secs(20);
 /// The same of a call to it.
 const CALL: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
-/// Keys that are written in each of three rounds.
-const KEYS: u32 = 400;
-const SESSIONS: u32 = 24;
-const USERS: u32 = 4;
 
 /// What is run.
 #[derive(Debug, Clone)]
@@ -109,6 +107,9 @@ pub enum Error {
     /// A call to a node that nothing was done to.
     #[error("{0}")]
     Call(String),
+    /// Damage would prove nothing.
+    #[error("a node that nothing was done to does not hold what was written: {0}")]
+    Differs(String),
 }
 
 impl From<Status> for Error {
@@ -117,21 +118,12 @@ impl From<Status> for Error {
     }
 }
 
-/// What a node must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Content {
-    keys: BTreeMap<String, Stored>,
-    carts: BTreeMap<String, BTreeMap<String, u64>>,
-    sessions: BTreeMap<String, bool>,
-}
-
 struct Bench {
     cluster: Cluster,
     views: Vec<View>,
     /// The one that is damaged.
     victim: u64,
-    tokens: Vec<String>,
-    expected: Content,
+    story: Story,
     /// What it said of itself before it was killed.
     before: NodeStatus,
     undamaged: PathBuf,
@@ -186,8 +178,7 @@ impl Bench {
         let mut bench = Self {
             views: views.collect::<Result<_, _>>()?,
             victim: 0,
-            tokens: Vec::new(),
-            expected: Content::default(),
+            story: Story::default(),
             before: NodeStatus::default(),
             undamaged: settings.folder.join("undamaged"),
             cluster,
@@ -218,51 +209,28 @@ impl Bench {
     async fn fill(&mut self) -> Result<(), Error> {
         let config = ClientConfig::new(self.cluster.endpoints())?.timeout(PATIENCE);
         let client = Client::connect(config)?;
-        self.write(&client, 0).await?;
+        self.story.write(&client).await?;
         self.victim = self.follower().await?;
         self.view(self.victim).snapshot().await?;
-        self.write(&client, 1).await?;
+        self.story.write(&client).await?;
         self.level(&client).await?;
         // Opening the log writes what it finds in write-ahead logs to a table.
         self.cluster.stop(self.victim).await?;
         self.cluster.start(self.victim)?;
         self.level(&client).await?;
         self.view(self.victim).snapshot().await?;
-        self.write(&client, 2).await?;
+        self.story.write(&client).await?;
         self.level(&client).await?;
         client.close().await;
-        self.expected = self.read(self.victim).await?;
         let status = self.view(self.victim).status().await;
         self.before = status.ok_or_else(|| Error::Call("no status".to_owned()))?;
+        let content = self.read(self.victim).await?;
+        if let Some(wrong) = difference(&content, &self.story.at(self.before.revision)) {
+            return Err(Error::Differs(wrong));
+        }
         self.kill_all().await?;
         for id in 1..=NODES {
             copy(self.cluster.node(id).data(), &self.pristine(id))?;
-        }
-        Ok(())
-    }
-
-    async fn write(&mut self, client: &Client, round: u32) -> Result<(), Error> {
-        for number in 0..KEYS {
-            let key = format!("matrix/{round}/{number:04}");
-            let value = format!("{key} ").repeat(16);
-            client.keys().put(key, value).send().await?;
-        }
-        for number in 0..USERS {
-            let owner = CartOwner::User(user(number));
-            client
-                .carts()
-                .add(&owner, format!("sku-{round}"), 3)
-                .send()
-                .await?;
-        }
-        for _ in 0..SESSIONS {
-            let session = client
-                .sessions()
-                .create()
-                .field("round", "x")
-                .send()
-                .await?;
-            self.tokens.push(session.value.token.clone());
         }
         Ok(())
     }
@@ -306,14 +274,14 @@ impl Bench {
             keys: view.keys().await?,
             ..Content::default()
         };
-        for number in 0..USERS {
-            let user = user(number);
+        for user in story::users() {
             let cart = view.cart(&user).await?;
             content.carts.insert(user, cart);
         }
-        for (number, token) in self.tokens.iter().enumerate() {
-            let is_there = view.session(token, true).await?;
-            content.sessions.insert(number.to_string(), is_there);
+        for (number, token) in self.story.tokens() {
+            if view.session(token, true).await? {
+                content.sessions.insert(number);
+            }
         }
         Ok(content)
     }
@@ -375,9 +343,17 @@ impl Bench {
                         status.last_log_index, self.before.last_log_index
                     ));
                 }
-                // What it had not known to be committed it need not have applied. But nothing may be there that nobody wrote.
-                match self.read(self.victim).await {
-                    Ok(content) => seen.wrong = difference(&content, &self.expected, true),
+                // What it had not known to be committed it need not have applied: it may be at an earlier revision, and hold what was
+                // there then.
+                let content = self.read(self.victim).await;
+                let after = self.view(self.victim).status().await;
+                if after.is_some_and(|it| it.revision != status.revision) {
+                    continue;
+                }
+                match content {
+                    Ok(content) => {
+                        seen.wrong = difference(&content, &self.story.at(status.revision));
+                    }
                     Err(_) => {
                         self.has_ended(seen);
                     }
@@ -406,7 +382,7 @@ impl Bench {
                 seen.has_served = true;
                 match self.read(self.victim).await {
                     Ok(content) => {
-                        let wrong = difference(&content, &self.expected, false);
+                        let wrong = difference(&content, &self.story.at(own.revision));
                         let differs =
                             (own.digest != others.digest).then(|| "its digest".to_owned());
                         seen.wrong = seen.wrong.take().or(wrong).or(differs);
@@ -432,33 +408,4 @@ impl Bench {
         }
         seen.code.is_some()
     }
-}
-
-fn user(number: u32) -> String {
-    format!("matrix-user-{number}")
-}
-
-/// What a node holds that it should not, or has not although it should. One that has not caught up may lack something, or hold less.
-fn difference(content: &Content, expected: &Content, may_lack: bool) -> Option<String> {
-    for (key, stored) in &content.keys {
-        if expected.keys.get(key) != Some(stored) {
-            return Some(
-                format!("{key} holds {stored:?}")
-                    .chars()
-                    .take(120)
-                    .collect(),
-            );
-        }
-    }
-    if may_lack {
-        return None;
-    }
-    if content.keys.len() != expected.keys.len() {
-        let missing = expected.keys.len() - content.keys.len();
-        return Some(format!("{missing} keys are missing"));
-    }
-    if content.carts != expected.carts {
-        return Some("carts differ".to_owned());
-    }
-    (content.sessions != expected.sessions).then(|| "sessions differ".to_owned())
 }

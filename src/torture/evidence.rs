@@ -4,6 +4,7 @@
 //! see [`super::linearizability`]; for the other properties this is what is left of all that was recorded: lines of JSON as they are in
 //! the record, in the order in which they were sent, with the faults among them.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -14,8 +15,8 @@ use serde_json::{Value, json};
 
 use super::record::Record;
 use super::verdict::Verdict;
-use super::workloads::bank;
 use super::workloads::sessions::Request;
+use super::workloads::{bank, leases};
 
 /// Where they go, below a run's directory.
 pub const FOLDER: &str = "violations";
@@ -54,6 +55,12 @@ pub fn about(record: &Record, what: &str) -> Vec<Value> {
         }
     }
     sessions(record, what, &mut lines);
+    leases(record, what, &mut lines);
+    for entry in &record.locks {
+        if entry.call.lock() == what {
+            lines.push((entry.invoked_us, line("locks", entry)));
+        }
+    }
     faults(record, &mut lines);
     lines.sort_by_key(|(at_us, _)| *at_us);
     lines.into_iter().map(|(_, line)| line).collect()
@@ -105,6 +112,22 @@ fn sessions(record: &Record, what: &str, lines: &mut Vec<Line>) {
         };
         if is_about {
             lines.push((entry.invoked_us, line("sessions", entry)));
+        }
+    }
+}
+
+/// A lease's own calls, and those of its keys; a key's own, and those of the leases that it was put with.
+fn leases(record: &Record, what: &str, lines: &mut Vec<Line>) {
+    let calls = || record.leases.iter().map(|entry| &entry.call);
+    let of_key = calls().filter_map(|call| match call {
+        leases::Request::Put { key, lease } if key == what => Some(lease.as_str()),
+        _ => None,
+    });
+    let of_key: BTreeSet<&str> = of_key.collect();
+    for entry in &record.leases {
+        let names = entry.call.names();
+        if names.contains(&Some(what)) || names[0].is_some_and(|lease| of_key.contains(lease)) {
+            lines.push((entry.invoked_us, line("leases", entry)));
         }
     }
 }

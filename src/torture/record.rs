@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::chronicle::Chronicle;
 use super::history::{self, History};
-use super::workloads::{bank, carts, lists, probes, registers, sessions, watchers};
+use super::workloads::{bank, carts, leases, lists, locks, probes, registers, sessions, watchers};
 
 /// Where it is below a run's directory.
 pub const FOLDER: &str = "record";
@@ -122,6 +122,10 @@ pub struct Record {
     pub listings: Vec<lists::Listings>,
     /// Calls about sessions.
     pub sessions: Vec<sessions::Calls>,
+    /// Calls about leases and keys that live for a time.
+    pub leases: Vec<leases::Calls>,
+    /// Calls about locks.
+    pub locks: Vec<locks::Calls>,
     /// What watchers were told.
     pub feeds: Vec<watchers::Feed>,
     /// Probes.
@@ -168,6 +172,8 @@ impl Record {
             bankings: Vec::new(),
             listings: Vec::new(),
             sessions: Vec::new(),
+            leases: Vec::new(),
+            locks: Vec::new(),
             feeds: Vec::new(),
             probes: Vec::new(),
             samples: Vec::new(),
@@ -192,6 +198,8 @@ impl Record {
         write(&folder, "bank.jsonl", &self.bankings)?;
         write(&folder, "lists.jsonl", &self.listings)?;
         write(&folder, "sessions.jsonl", &self.sessions)?;
+        write(&folder, "leases.jsonl", &self.leases)?;
+        write(&folder, "locks.jsonl", &self.locks)?;
         write(&folder, "watchers.jsonl", &self.feeds)?;
         write(&folder, "probes.jsonl", &self.probes)?;
         write(&folder, "samples.jsonl", &self.samples)?;
@@ -217,6 +225,8 @@ impl Record {
             bankings: read(&folder, "bank.jsonl")?,
             listings: read(&folder, "lists.jsonl")?,
             sessions: read(&folder, "sessions.jsonl")?,
+            leases: read(&folder, "leases.jsonl")?,
+            locks: read(&folder, "locks.jsonl")?,
             feeds: read(&folder, "watchers.jsonl")?,
             probes: read(&folder, "probes.jsonl")?,
             samples: read(&folder, "samples.jsonl")?,

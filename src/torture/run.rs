@@ -70,6 +70,10 @@ pub enum Workload {
     Lists,
     /// Logins and logouts
     Sessions,
+    /// Keys that live as long as a lease, or for a time of their own
+    Leases,
+    /// Locks, and what they protect
+    Locks,
     /// Watchers of the registers
     Watch,
 }
@@ -84,6 +88,8 @@ impl Workload {
             Self::Bank => "bank",
             Self::Lists => "lists",
             Self::Sessions => "sessions",
+            Self::Leases => "leases",
+            Self::Locks => "locks",
             Self::Watch => "watch",
         }
     }

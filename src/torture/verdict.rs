@@ -221,6 +221,8 @@ fn operations(record: &Record) -> BTreeMap<String, Counts> {
     add("bank", of_tape(&record.bankings));
     add("lists", of_tape(&record.listings));
     add("sessions", of_tape(&record.sessions));
+    add("leases", of_tape(&record.leases));
+    add("locks", of_tape(&record.locks));
     add("probes", of_tape(&record.probes));
     let events: usize = record.feeds.iter().map(|feed| feed.events.len()).sum();
     let events = events as u64;

@@ -20,6 +20,7 @@ use super::apply::{Outcome, detach};
 use super::batch::{Batch, SlotId};
 use super::keys::Key;
 use super::{Fault, Rejection, Store, lease};
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::types::{self, LeaseId, LogTime, Namespace, Revision, Ttl, Value};
@@ -147,7 +148,9 @@ pub(super) fn leave_lease<S: Store>(
     name: &types::Key,
     id: SlotId,
 ) -> Result<(), Fault> {
-    if let Some(lease) = lease_of(batch, namespace, id)? {
+    if let Some(lease) = lease_of(batch, namespace, id)?
+        && !planted::has(Bug::ForgottenMoves)
+    {
         lease::remove_key(batch, lease, name);
     }
     Ok(())
@@ -204,7 +207,9 @@ fn put<S: Store>(
         PutCondition::IfRevision(asked) if asked != actual => {
             return Err(Rejection::RevisionMismatch { actual }.into());
         }
-        PutCondition::IfAbsent if place.live.is_some() => {
+        PutCondition::IfAbsent
+            if place.live.is_some() && !(planted::has(Bug::SharedLocks) && lease.is_some()) =>
+        {
             return Err(Rejection::KeyExists { actual }.into());
         }
         _ => {}

@@ -20,6 +20,7 @@ use super::batch::{Batch, SlotId};
 use super::keys::Key;
 use super::{Fault, Rejection, Store, kv};
 use crate::limits;
+use crate::planted::{self, Bug};
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::types::{self, LeaseId, LogTime, Namespace, Ttl};
@@ -122,10 +123,13 @@ fn keep_alive<S: Store>(
     let lease = batch
         .change::<pb::LeaseRecord>(id)
         .expect("a live lease has a record");
-    lease.deadline = now.after(Ttl::from_millis(lease.ttl)).as_millis();
+    let deadline = now.after(Ttl::from_millis(lease.ttl)).as_millis();
+    if !planted::has(Bug::LostKeepAlives) {
+        lease.deadline = deadline;
+    }
     Ok(Body::LeaseRenewed(pb::LeaseRenewed {
         ttl: lease.ttl,
-        deadline: lease.deadline,
+        deadline,
     }))
 }
 

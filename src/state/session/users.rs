@@ -24,10 +24,11 @@ use crate::limits;
 use crate::proto::internal as pb;
 use crate::proto::internal::reply::Body;
 use crate::state::apply::{Outcome, Stop};
-use crate::state::batch::{Batch, SlotId, Swept};
+use crate::state::batch::{Batch, SlotId};
 use crate::state::events::Gone;
 use crate::state::keys::Key;
 use crate::state::namespace::SessionPolicy;
+use crate::state::sweep::Swept;
 use crate::state::{Fault, Rejection, Store};
 use crate::types::{LogTime, Namespace, Revision, SessionHandle, TokenHash, UserId};
 

@@ -25,8 +25,8 @@ use crate::raft::TypeConfig;
 use crate::state::record;
 use crate::storage::high_water::HighWater;
 use crate::storage::identity::Identity as NodeIdentity;
+use crate::storage::position::decode_position;
 use crate::storage::snapshot::{CONTENTS, write_contents};
-use crate::storage::state_db::decode_position;
 use crate::storage::wire::{self, Record};
 
 const PACKAGE: &str = "trolley.internal.v1";

@@ -8,7 +8,10 @@
 pub mod bank;
 pub mod carts;
 mod graph;
+pub mod leases;
 pub mod lists;
+pub mod lives;
+pub mod locks;
 pub mod log_time;
 pub mod nodes;
 pub mod recovery;
@@ -107,6 +110,7 @@ impl Check {
 pub fn all(record: &Record) -> Vec<Check> {
     let ran = |name: &str| record.about.workloads.iter().any(|it| it == name);
     let audit = &record.audit;
+    let log_time = LogTime::of(&record.probes);
     let mut checks = Vec::new();
     if ran("registers") {
         checks.push(registers::linearizability(&record.history));
@@ -131,8 +135,15 @@ pub fn all(record: &Record) -> Vec<Check> {
         checks.push(sessions::ended(&record.sessions, audit));
         checks.push(sessions::alive(&record.sessions, audit));
         checks.push(sessions::contents(&record.sessions));
-        let log_time = LogTime::of(&record.probes);
         checks.push(sessions::expiry(&record.sessions, &log_time));
+    }
+    if ran("leases") {
+        checks.push(leases::ended(&record.leases, audit));
+        checks.push(leases::alive(&record.leases, audit));
+        checks.push(leases::expiry(&record.leases, &log_time));
+    }
+    if ran("locks") {
+        checks.push(locks::exclusive(&record.locks));
     }
     if ran("watch") {
         checks.push(watch::complete(&record.feeds, &record.history, audit));

@@ -5,59 +5,49 @@
 use std::collections::BTreeMap;
 
 use super::Check;
+use super::lives::{self, Life, Look, Span, span};
 use super::log_time::LogTime;
-use crate::torture::record::Audit;
-use crate::torture::tape::Entry;
-use crate::torture::workloads::sessions::{Calls, LONG_TTL_MS, Request};
+use crate::torture::record::{Audit, NodeAudit};
+use crate::torture::workloads::LONG_TTL_MS;
+use crate::torture::workloads::sessions::{Calls, Request};
 
-/// A session that has outlived its deadline by log time may be read this much longer: with a leader, clocks change hands.
-const LATE_MS: u64 = 1_000;
-/// A touch is stored if the last one is older than this part of the TTL.
+/// A touch is stored if the last one is older than this part of the TTL; the deadline that it stores is as much later.
 const TOUCH_PART: u64 = 10;
-
-/// A stretch of time in which a call took effect, if it did.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    invoked: u64,
-    /// When it was known to have; `None` if it is not known whether it has.
-    done: Option<u64>,
-}
+/// The reason of a refusal that tells as much as a read.
+const NOT_FOUND: &str = "SESSION_NOT_FOUND";
 
 /// What is known of one session.
 #[derive(Debug, Default)]
-struct Life<'a> {
-    born: Option<Span>,
-    ttl_ms: u64,
+struct Story<'a> {
+    life: Life,
     user: &'a str,
     /// A rotation gave it what this one held.
     heir_of: Option<&'a str>,
-    /// What may have ended it.
-    ends: Vec<Span>,
-    /// What may have moved its deadline; its birth is the first.
-    refreshes: Vec<Span>,
     updates: Vec<(Span, u64)>,
     reads: Vec<Read>,
-    /// Changes that were acknowledged: when they were sent.
-    changes: Vec<u64>,
 }
 
+/// The session was found, and held a count.
 #[derive(Debug, Clone, Copy)]
 struct Read {
     invoked: u64,
     returned: u64,
-    /// The count, if it was found.
-    found: Option<u64>,
+    count: u64,
 }
 
-fn span<C, A>(entry: &Entry<C, A>) -> Option<Span> {
-    entry.outcome.may_have_happened().then(|| Span {
-        invoked: entry.invoked_us,
-        done: entry.outcome.answer().and(entry.returned_us),
-    })
+type Stories<'a> = BTreeMap<&'a str, Story<'a>>;
+
+impl Story<'_> {
+    fn bear(&mut self, call: &Calls, ttl_ms: u64) {
+        self.life.born = span(call);
+        self.life.refreshes.extend(span(call));
+        self.life.ttl_ms = ttl_ms;
+        self.life.grace_ms = ttl_ms / TOUCH_PART;
+    }
 }
 
-fn lives(calls: &[Calls]) -> BTreeMap<&str, Life<'_>> {
-    let mut lives: BTreeMap<&str, Life<'_>> = BTreeMap::new();
+fn stories(calls: &[Calls]) -> Stories<'_> {
+    let mut stories = Stories::new();
     // Births first: whose session a rotation goes on with, and which there are to be revoked.
     for call in calls {
         match &call.call {
@@ -66,72 +56,77 @@ fn lives(calls: &[Calls]) -> BTreeMap<&str, Life<'_>> {
                 user,
                 idle_ttl_ms,
             } => {
-                let life = lives.entry(session).or_default();
-                life.born = span(call);
-                life.refreshes.extend(span(call));
-                life.ttl_ms = *idle_ttl_ms;
-                life.user = user;
+                let story = stories.entry(session).or_default();
+                story.bear(call, *idle_ttl_ms);
+                story.user = user;
             }
             Request::Rotate { session, into } => {
-                let (user, ttl_ms) = lives
+                let (user, ttl_ms) = stories
                     .get(session.as_str())
-                    .map_or(("", LONG_TTL_MS), |old| (old.user, old.ttl_ms));
-                let life = lives.entry(into).or_default();
-                life.born = span(call);
-                life.refreshes.extend(span(call));
-                life.ttl_ms = ttl_ms;
-                life.user = user;
-                life.heir_of = Some(session);
+                    .map_or(("", LONG_TTL_MS), |old| (old.user, old.life.ttl_ms));
+                let story = stories.entry(into).or_default();
+                story.bear(call, ttl_ms);
+                story.user = user;
+                story.heir_of = Some(session);
             }
             _ => {}
         }
     }
     for call in calls {
-        live(&mut lives, call);
+        live(&mut stories, call);
     }
-    lives
+    stories
 }
 
-fn live<'a>(lives: &mut BTreeMap<&'a str, Life<'a>>, call: &'a Calls) {
+fn live<'a>(stories: &mut Stories<'a>, call: &'a Calls) {
     match &call.call {
         Request::Create { .. } => {}
         Request::Read { session } => {
-            let read = call.outcome.answer().zip(call.returned_us);
-            let read = read.map(|(found, returned)| Read {
-                invoked: call.invoked_us,
+            let told = call.outcome.answer().zip(call.returned_us);
+            let Some((found, returned)) = told else {
+                return;
+            };
+            let story = stories.entry(session).or_default();
+            let invoked = call.invoked_us;
+            story.life.looks.push(Look {
+                invoked,
                 returned,
-                found: *found,
+                is_there: found.is_some(),
             });
-            lives.entry(session).or_default().reads.extend(read);
+            story.reads.extend(found.map(|count| Read {
+                invoked,
+                returned,
+                count,
+            }));
         }
         Request::Update { session, count } => {
-            let life = lives.entry(session).or_default();
-            if let Some(span) = span(call) {
-                life.updates.push((span, *count));
-                life.refreshes.push(span);
-                life.changes.extend(span.done.map(|_| span.invoked));
-            }
+            let story = stories.entry(session).or_default();
+            story.updates.extend(span(call).map(|span| (span, *count)));
+            story.life.refreshes.extend(span(call));
+            story.life.change(call, NOT_FOUND);
         }
         Request::Touch { session } => {
-            let life = lives.entry(session).or_default();
-            if let Some(span) = span(call) {
-                life.refreshes.push(span);
-                life.changes.extend(span.done.map(|_| span.invoked));
-            }
+            let story = stories.entry(session).or_default();
+            story.life.refreshes.extend(span(call));
+            story.life.change(call, NOT_FOUND);
         }
         Request::Rotate { session, .. } | Request::Destroy { session } => {
-            lives.entry(session).or_default().ends.extend(span(call));
+            let story = stories.entry(session).or_default();
+            story.life.ends.extend(span(call));
+            story.life.looks.extend(Look::refused(call, NOT_FOUND));
         }
         Request::RevokeAll { user } => {
             // Those that it may have met. Whoever is born behind it is not concerned.
             let Some(span) = span(call) else { return };
-            for life in lives.values_mut().filter(|life| life.user == user) {
-                let Some(born) = life.born else { continue };
+            for story in stories.values_mut().filter(|story| story.user == user) {
+                let Some(born) = story.life.born else {
+                    continue;
+                };
                 let until = span.done.unwrap_or(u64::MAX);
                 if born.invoked <= until {
                     // Born at the same time, it may have met it or not.
                     let is_before = born.done.is_some_and(|done| done < span.invoked);
-                    life.ends.push(Span {
+                    story.life.ends.push(Span {
                         invoked: span.invoked,
                         done: span.done.filter(|_| is_before),
                     });
@@ -141,100 +136,40 @@ fn live<'a>(lives: &mut BTreeMap<&'a str, Life<'a>>, call: &'a Calls) {
     }
 }
 
-impl Life<'_> {
-    /// When it was first known to have ended.
-    fn ended(&self) -> Option<u64> {
-        self.ends.iter().filter_map(|end| end.done).min()
-    }
+fn of_all<'a>(stories: &'a Stories<'_>) -> impl Iterator<Item = (&'a str, &'a Life)> {
+    stories.iter().map(|(label, story)| (*label, &story.life))
+}
 
-    /// The earliest time that its deadline can have been moved to, by what was acknowledged before a read was sent: whatever moved it
-    /// moved it forward, and a touch that is not stored finds it at least as far ahead.
-    fn lives_until(&self, read: &Read) -> u64 {
-        let told = self
-            .refreshes
-            .iter()
-            .filter(|it| it.done.is_some_and(|done| done < read.invoked));
-        let last = told.map(|it| it.invoked).max();
-        last.unwrap_or(0) + self.ttl_ms * 1000
-    }
-
-    /// The latest time that its deadline may have been moved to; `None` if that is not known or does not come while a run lasts.
-    fn due(&self) -> Option<u64> {
-        if self.ttl_ms >= LONG_TTL_MS || self.refreshes.iter().any(|it| it.done.is_none()) {
-            return None;
-        }
-        let last = self.refreshes.iter().filter_map(|it| it.done).max()?;
-        let ttl = self.ttl_ms * 1000;
-        Some(last + ttl + ttl / TOUCH_PART)
-    }
+fn held(node: &NodeAudit, label: &str) -> Option<bool> {
+    node.sessions.get(label).copied()
 }
 
 /// After an acknowledged destroy, rotation or revocation no read returns the session, on no node, and no change succeeds.
 #[must_use]
 pub fn ended(calls: &[Calls], audit: &Audit) -> Check {
-    let mut check = Check::new("logged out stays out");
-    for (label, life) in lives(calls) {
-        let Some(ended) = life.ended() else { continue };
-        check.examined += 1;
-        let late = life
-            .reads
-            .iter()
-            .find(|read| read.found.is_some() && read.invoked > ended);
-        if let Some(read) = late {
-            let what = format!(
-                "{label} ended by {ended} µs and was read at {} µs",
-                read.invoked
-            );
-            check.violate_in(label, Some(read.returned), what);
-        }
-        if let Some(change) = life.changes.iter().find(|change| **change > ended) {
-            let what = format!("{label} ended by {ended} µs and was changed at {change} µs");
-            check.violate_in(label, Some(*change), what);
-        }
-        for node in &audit.nodes {
-            if node.sessions.get(label) == Some(&true) {
-                let what = format!("{label} ended by {ended} µs and is on node {}", node.node);
-                check.violate_in(label, Some(audit.at_us), what);
-            }
-        }
-    }
-    check.expect_facts()
+    let stories = stories(calls);
+    lives::ended("logged out stays out", of_all(&stories), audit, held)
 }
 
 /// A session that nothing may have ended, and whose time is not over, is there.
 #[must_use]
 pub fn alive(calls: &[Calls], audit: &Audit) -> Check {
-    let mut check = Check::new("logged in stays in");
-    for (label, life) in lives(calls) {
-        let Some(born) = life.born.and_then(|born| born.done) else {
-            continue;
-        };
-        let may_have_ended = |by: u64| life.ends.iter().any(|end| end.invoked <= by);
-        for read in life.reads.iter().filter(|read| read.invoked > born) {
-            check.examined += 1;
-            let is_over = life.lives_until(read) <= read.returned || may_have_ended(read.returned);
-            if read.found.is_none() && !is_over {
-                let what = format!("{label} was not found at {} µs", read.invoked);
-                check.violate_in(label, Some(read.returned), what);
-            }
-        }
-        let must_be = life.ttl_ms == LONG_TTL_MS && life.ends.is_empty();
-        for node in audit.nodes.iter().filter(|_| must_be) {
-            if node.sessions.get(label) == Some(&false) {
-                let what = format!("{label} is not on node {}", node.node);
-                check.violate_in(label, Some(audit.at_us), what);
-            }
-        }
-    }
-    check.expect_facts()
+    let stories = stories(calls);
+    lives::alive("logged in stays in", of_all(&stories), audit, held)
+}
+
+/// A session whose time is over is gone soon after, in the time that writes had carried into the log when it was read.
+#[must_use]
+pub fn expiry(calls: &[Calls], log_time: &LogTime) -> Check {
+    lives::expiry("expiry", of_all(&stories(calls)), log_time)
 }
 
 /// All updates of a session, and of those that it has gone on from through rotations. An update that nobody knows of has taken
 /// effect before its session was rotated, or never.
-fn updates<'a>(lives: &BTreeMap<&'a str, Life<'a>>, life: &Life<'a>) -> Vec<(Span, u64)> {
-    let mut updates = life.updates.clone();
-    let mut next = life.heir_of;
-    while let Some(before) = next.and_then(|label| lives.get(label)) {
+fn updates<'a>(stories: &Stories<'a>, story: &Story<'a>) -> Vec<(Span, u64)> {
+    let mut updates = story.updates.clone();
+    let mut next = story.heir_of;
+    while let Some(before) = next.and_then(|label| stories.get(label)) {
         updates.extend_from_slice(&before.updates);
         next = before.heir_of;
     }
@@ -246,16 +181,10 @@ fn updates<'a>(lives: &BTreeMap<&'a str, Life<'a>>, life: &Life<'a>) -> Vec<(Spa
 #[must_use]
 pub fn contents(calls: &[Calls]) -> Check {
     let mut check = Check::new("sessions hold what was written last");
-    let lives = lives(calls);
-    for (label, life) in &lives {
-        let updates = updates(&lives, life);
-        let mut reads: Vec<_> = life
-            .reads
-            .iter()
-            .filter_map(|read| Some((*read, read.found?)))
-            .collect();
-        reads.sort_unstable_by_key(|(read, _)| read.invoked);
-        for (read, count) in &reads {
+    let stories = stories(calls);
+    for (label, story) in &stories {
+        let updates = updates(&stories, story);
+        for read in &story.reads {
             check.examined += 1;
             let told = updates
                 .iter()
@@ -268,46 +197,16 @@ pub fn contents(calls: &[Calls]) -> Check {
                 // Not one that a later acknowledged one has overwritten. Of what was given up nobody knows when it comes.
                 span.done.is_none() || least.is_none_or(|(invoked, _)| span.invoked >= invoked)
             });
-            let is_initial = *count == 0 && least.is_none();
-            if !is_initial && !possible.any(|(_, possible)| possible == count) {
-                let what = format!("{label} held {count}, when {least:?} had been acknowledged");
+            let is_initial = read.count == 0 && least.is_none();
+            if !is_initial && !possible.any(|(_, count)| *count == read.count) {
+                let what = format!(
+                    "{label} held {}, when {least:?} had been acknowledged",
+                    read.count
+                );
                 check.violate_in(label, Some(read.returned), what);
             }
         }
     }
-    check.expect_facts()
-}
-
-/// A session whose time is over is gone soon after, in the time that writes had carried into the log when it was read. Sessions of
-/// which nobody knows whether their deadline was moved are left out.
-#[must_use]
-pub fn expiry(calls: &[Calls], log_time: &LogTime) -> Check {
-    let mut check = Check::new("expiry");
-    let (mut latest, mut held_up) = (0, 0);
-    for (label, life) in lives(calls) {
-        let Some(due) = life.due() else {
-            continue;
-        };
-        for read in life.reads.iter().filter(|read| read.invoked > due) {
-            check.examined += 1;
-            if read.found.is_none() {
-                continue;
-            }
-            let reached = log_time.reached(read.invoked);
-            let late = reached.saturating_sub(due);
-            latest = latest.max(late);
-            held_up = held_up.max(read.invoked - due - late);
-            if late > LATE_MS * 1000 {
-                let what = format!("{label} was read {} ms after its end", late / 1000);
-                check.violate_in(label, Some(read.returned), what);
-            }
-        }
-    }
-    check.note = format!(
-        "at most {} ms late, and {} ms where log time could not go on; what is early is among those that stay in",
-        latest / 1000,
-        held_up / 1000
-    );
     check.expect_facts()
 }
 
@@ -315,7 +214,6 @@ pub fn expiry(calls: &[Calls], log_time: &LogTime) -> Check {
 mod tests {
     use super::super::testing::{assert_invalid, assert_valid, lost, refused, told};
     use super::*;
-    use crate::torture::record::NodeAudit;
 
     fn create(idle_ttl_ms: u64) -> Request {
         Request::Create {

@@ -16,7 +16,7 @@ use crate::torture::tape::Tape;
 use crate::torture::workloads::registers::Registers;
 use crate::torture::workloads::sessions::{Card, Sessions};
 use crate::torture::workloads::watchers::Watchers;
-use crate::torture::workloads::{Context, bank, carts, lists, probes, registers};
+use crate::torture::workloads::{Context, bank, carts, leases, lists, locks, probes, registers};
 
 /// How long the end of all clients may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,6 +31,8 @@ pub(super) struct Clients {
     bank: Option<Arc<Tape<bank::Banking, Vec<i64>>>>,
     lists: Option<Arc<lists::Lists>>,
     sessions: Option<Arc<Sessions>>,
+    leases: Option<Arc<leases::Leases>>,
+    locks: Option<Arc<locks::Locks>>,
     watchers: Option<Watchers>,
     probes: Arc<Tape<u64, ()>>,
     working: JoinSet<()>,
@@ -44,9 +46,14 @@ pub(super) async fn make_room(admin: &Client, view: &View) -> Result<u64, Error>
     // Nobody is doing harm; a node that does not answer is found out by the clients.
     let keys = view.keys().await.unwrap_or_default();
     let is_old = |key: &&String| {
-        [registers::PREFIX, lists::PREFIX]
-            .iter()
-            .any(|prefix| key.starts_with(prefix))
+        [
+            registers::PREFIX,
+            lists::PREFIX,
+            leases::PREFIX,
+            locks::PREFIX,
+        ]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
     };
     let old = keys.keys().filter(is_old).cloned();
     let deleted = stream::iter(old).map(|key| async move { admin.keys().delete(key).send().await });
@@ -87,6 +94,10 @@ impl Clients {
         let lists = lists.transpose()?;
         let sessions = runs(Workload::Sessions).then(|| Sessions::start(&context, tasks));
         let sessions = sessions.transpose()?;
+        let leases = runs(Workload::Leases).then(|| leases::start(&context, tasks));
+        let leases = leases.transpose()?;
+        let locks = runs(Workload::Locks).then(|| locks::start(&context, tasks));
+        let locks = locks.transpose()?;
         let watchers = runs(Workload::Watch).then(|| Watchers::start(&context, &mut watching));
         Ok(Self {
             registers,
@@ -94,6 +105,8 @@ impl Clients {
             bank,
             lists,
             sessions,
+            leases,
+            locks,
             watchers: watchers.transpose()?,
             probes: probes::start(&context, tasks)?,
             working,
@@ -166,6 +179,12 @@ impl Clients {
         }
         if let Some(sessions) = &self.sessions {
             record.sessions = sessions.tape.take();
+        }
+        if let Some(leases) = &self.leases {
+            record.leases = leases.take();
+        }
+        if let Some(locks) = &self.locks {
+            record.locks = locks.take();
         }
         if let Some(watchers) = &self.watchers {
             record.feeds = watchers.feeds();

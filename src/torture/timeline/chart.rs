@@ -229,6 +229,8 @@ fn lanes(record: &Record, span_us: f64) -> Vec<(String, Vec<Column>)> {
         ("bank", columns(&record.bankings, span_us)),
         ("lists", columns(&record.listings, span_us)),
         ("sessions", columns(&record.sessions, span_us)),
+        ("leases", columns(&record.leases, span_us)),
+        ("locks", columns(&record.locks, span_us)),
     ];
     let lanes = lanes
         .into_iter()

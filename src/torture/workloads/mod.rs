@@ -4,8 +4,11 @@
 //! the middle. They stop when they are told to; whatever is under way then comes to its end.
 
 pub mod bank;
+pub mod board;
 pub mod carts;
+pub mod leases;
 pub mod lists;
+pub mod locks;
 pub mod probes;
 pub mod registers;
 pub mod sessions;
@@ -18,6 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, ClientConfig, Error, Transport};
 use crate::torture::tape::Stopwatch;
+
+/// Of what must outlive the run.
+pub const LONG_TTL_MS: u64 = 3_600_000;
+/// Of what has an end that is waited for.
+pub const SHORT_TTL_MS: u64 = 2_500;
+/// Longest pause between two calls in the life of the latter: so long that a touch is stored, which is a tenth of the TTL.
+const LINGER_MS: u64 = 600;
 
 /// What all workloads are given.
 #[derive(Debug, Clone)]

@@ -3,15 +3,15 @@
 //! A session is written by one client, and read by all; so what a read may see follows from what that client was told. On the
 //! tapes a session has a label; tokens are secrets and stay in memory.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::Context;
+use super::board::Board;
+use super::{Context, LINGER_MS, LONG_TTL_MS, SHORT_TTL_MS};
 use crate::client::{Client, Error};
 use crate::proto::v1;
 use crate::torture::tape::{Entry, Outcome, Tape};
@@ -20,18 +20,8 @@ const CLIENTS: u32 = 4;
 const READERS: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(1_200);
 const PACE_MS: u64 = 14;
-/// The same in the life of a session whose end is waited for: so long that a touch is stored, which is a tenth of its TTL.
-const LINGER_MS: u64 = 600;
-/// Sessions that readers look at: the newest ones, ended or not.
-const BOARD: usize = 48;
-/// The same of those whose end is waited for: so many that they are looked at until it has come.
-const SHORT_LIVED: usize = 24;
 /// Tokens that are remembered, to look for them where none may be.
 const TOKENS: usize = 20_000;
-/// Of a session that must outlive the run.
-pub const LONG_TTL_MS: u64 = 3_600_000;
-/// Of one whose end is waited for.
-pub const SHORT_TTL_MS: u64 = 2_500;
 /// The field that counts updates.
 const FIELD: &str = "count";
 
@@ -94,8 +84,7 @@ pub type Calls = Entry<Request, Sight>;
 pub struct Sessions {
     /// Calls.
     pub tape: Tape<Request, Sight>,
-    board: Mutex<VecDeque<Card>>,
-    short_lived: Mutex<VecDeque<Card>>,
+    board: Board<Card>,
     tokens: Mutex<Vec<Card>>,
 }
 
@@ -121,8 +110,7 @@ impl Sessions {
     pub fn start(context: &Context, tasks: &mut JoinSet<()>) -> Result<Arc<Self>, Error> {
         let sessions = Arc::new(Self {
             tape: Tape::new(context.stopwatch),
-            board: Mutex::default(),
-            short_lived: Mutex::default(),
+            board: Board::default(),
             tokens: Mutex::default(),
         });
         for process in 0..context.count(CLIENTS) {
@@ -148,15 +136,16 @@ impl Sessions {
     /// Every token of the run, up to a bound, with its label.
     #[must_use]
     pub fn cards(&self) -> Vec<Card> {
-        lock(&self.tokens).clone()
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Card>> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn show(&self, card: &Card) {
-        push(&self.board, BOARD, card);
-        if !card.lasts {
-            push(&self.short_lived, SHORT_LIVED, card);
-        }
-        let mut tokens = lock(&self.tokens);
+        self.board.show(card, card.lasts);
+        let mut tokens = self.lock();
         if tokens.len() < TOKENS {
             tokens.push(card.clone());
         }
@@ -170,12 +159,7 @@ impl Sessions {
         mut random: Rng,
     ) {
         while context.pause(&mut random, PACE_MS).await {
-            let board = if random.bool() {
-                &self.board
-            } else {
-                &self.short_lived
-            };
-            if let Some(card) = draw(board, &mut random) {
+            if let Some(card) = self.board.draw(&mut random) {
                 self.read(&client, process, &card).await;
             }
         }
@@ -194,25 +178,6 @@ impl Sessions {
         };
         self.tape.end(open, outcome);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Adds the newest, and drops the oldest beyond so many.
-fn push(board: &Mutex<VecDeque<Card>>, most: usize, card: &Card) {
-    let mut board = lock(board);
-    board.push_back(card.clone());
-    if board.len() > most {
-        board.pop_front();
-    }
-}
-
-fn draw(board: &Mutex<VecDeque<Card>>, random: &mut Rng) -> Option<Card> {
-    let board = lock(board);
-    let at = random.usize(0..board.len().max(1));
-    board.get(at).cloned()
 }
 
 fn count(session: &v1::Session) -> u64 {
@@ -258,6 +223,12 @@ impl Teller {
         self.client.close().await;
     }
 
+    /// Whether the next new token's request has an id of the caller's, under which the node seals the token: it is nowhere else in
+    /// what a node writes.
+    fn is_named(&mut self) -> bool {
+        self.random.bool()
+    }
+
     fn next_label(&mut self) -> String {
         self.made += 1;
         format!(
@@ -276,11 +247,13 @@ impl Teller {
                 idle_ttl_ms,
             },
         );
+        let is_named = self.is_named();
         let create = self.client.sessions().create().user(user).field(FIELD, "0");
-        let created = create
-            .idle_ttl(Duration::from_millis(idle_ttl_ms))
-            .send()
-            .await;
+        let mut create = create.idle_ttl(Duration::from_millis(idle_ttl_ms));
+        if is_named {
+            create = create.request_id(&session);
+        }
+        let created = create.send().await;
         let token = created.as_ref().ok().map(|reply| reply.value.token.clone());
         self.sessions.tape.end(open, Outcome::of(created, |_| None));
         let card = Card {
@@ -345,7 +318,12 @@ impl Teller {
                 into: into.clone(),
             },
         );
-        let rotated = self.client.sessions().rotate(&card.token).send().await;
+        let is_named = self.is_named();
+        let mut rotate = self.client.sessions().rotate(&card.token);
+        if is_named {
+            rotate = rotate.request_id(&into);
+        }
+        let rotated = rotate.send().await;
         let token = rotated.as_ref().ok().map(|reply| reply.value.token.clone());
         self.sessions.tape.end(open, Outcome::of(rotated, |_| None));
         let next = Card {
