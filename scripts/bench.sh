@@ -498,8 +498,18 @@ measure_endings() {
     measure_beside "$REVOKED_SESSIONS sessions are revoked" revoke-all 1 3s --user many
 }
 
+# Has a program look at its options, which says what is wrong with them, or what there is, before anything is built.
+look_at_options() {
+    python3 "$@" || exit
+    local argument
+    for argument in "${@:2}"; do
+        [[ $argument != --help && $argument != -h ]] || exit 0
+    done
+}
+
 # What it has measured stays, so that it can go on. See growth.py.
 measure_growth() {
+    look_at_options "$ROOT/scripts/growth.py" "$@"
     SYSTEMS=trolley
     WORK=$(mktemp -d)
     trap clean_up EXIT
@@ -510,6 +520,7 @@ measure_growth() {
 # A front's, beside Express's. See fronts.py.
 measure_gateway() {
     local packages=()
+    look_at_options "$ROOT/scripts/fronts.py" "$@"
     SYSTEMS=trolley,redis
     WORK=$(mktemp -d)
     trap clean_up EXIT

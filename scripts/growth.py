@@ -445,6 +445,9 @@ def plot(lines, series):
 
 def main():
     args = arguments()
+    if "GROWTH_BINARY" not in os.environ:
+        # bench.sh asks whether the options are right before it builds anything.
+        return
     binary = Path(os.environ["GROWTH_BINARY"])
     port = int(os.environ["GROWTH_PORT"])
     args.out.mkdir(parents=True, exist_ok=True)
