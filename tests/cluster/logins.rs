@@ -122,7 +122,8 @@ async fn who_was_logged_out_stays_out() {
 async fn a_session_that_is_read_with_touches_lives_on() {
     let mut cluster = Cluster::start(3, &[]).await;
     let client = cluster.client();
-    let ttl = Duration::from_secs(4);
+    // Longer than an election takes on a machine that is busy.
+    let ttl = Duration::from_secs(10);
     let made = client.sessions().create().idle_ttl(ttl).send().await;
     let made = made.expect("a session can be created").value;
     let first_deadline = made.session.idle_deadline_ms;
