@@ -27,6 +27,8 @@ use crate::types::SessionToken;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Reads under way at one node.
 const AT_ONCE: usize = 32;
+/// What a node says when it has installed a snapshot that it received.
+const INSTALLED: &[u8] = b"a received snapshot is the state now";
 /// Sessions that are looked for on every node: the newest.
 const SESSIONS: usize = 600;
 
@@ -210,9 +212,10 @@ pub fn scan(
     }
     for file in logs {
         let text = fs::read(file)?;
-        if find(&text, b"panicked at") {
+        if count(&text, b"panicked at") > 0 {
             audit.files.push(format!("{}: a panic", file.display()));
         }
+        audit.installed_snapshots += count(&text, INSTALLED);
     }
     for file in logs.iter().chain(&files) {
         let text = fs::read(file)?;
@@ -226,8 +229,9 @@ pub fn scan(
     Ok(())
 }
 
-fn find(text: &[u8], what: &[u8]) -> bool {
-    text.windows(what.len()).any(|window| window == what)
+fn count(text: &[u8], what: &[u8]) -> u64 {
+    let windows = text.windows(what.len());
+    windows.filter(|window| *window == what).count() as u64
 }
 
 fn list(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -280,7 +284,10 @@ mod tests {
         let (log, data) = (folder.path().join("log"), folder.path().join("data"));
         fs::create_dir(&data).expect("a folder");
         fs::write(data.join("file"), b"\x00\xffsecret-token\xff").expect("a file");
-        fs::write(&log, "thread 'main' panicked at src").expect("a file");
+        let said = String::from_utf8_lossy(INSTALLED);
+        let said =
+            format!("INFO {said} index=7\nthread 'main' panicked at src\nINFO {said} index=9");
+        fs::write(&log, said).expect("a file");
         let card = |token: &str| Card {
             label: "session-1".to_owned(),
             token: token.to_owned(),
@@ -291,6 +298,7 @@ mod tests {
         let cards = [card("another"), card("secret-token")];
         scan(&logs, &places, &cards, &mut audit).expect("files can be read");
         assert_eq!(audit.files.len(), 2, "{audit:?}");
+        assert_eq!(audit.installed_snapshots, 2);
         assert!(audit.files[1].contains("session-1") && !audit.files[1].contains("secret"));
         let mut clean = Audit::default();
         scan(&[], &places, &cards[..1], &mut clean).expect("files can be read");

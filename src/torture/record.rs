@@ -101,6 +101,9 @@ pub struct Audit {
     /// Tokens that were looked for in them.
     #[serde(default)]
     pub scanned_tokens: u64,
+    /// How often a node has installed a snapshot that it received, by its log.
+    #[serde(default)]
+    pub installed_snapshots: u64,
 }
 
 /// All of it.

@@ -43,7 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub const ROUND: Duration = Duration::from_secs(900);
 /// How often kinds that did not take effect are tried again.
 const SECOND_TRIES: u64 = 2;
-/// Small logs and frequent snapshots, so that a run of a minute has all that a node of a month has.
+/// Small logs and frequent snapshots, so that a run of a minute has all that a node of a month has. Whoever missed a snapshot and half a
+/// second of writes needs the next one, on a slow machine too; who missed less gets the log.
 const FLAGS: [&str; 10] = [
     "--log-buffer-bytes",
     "64KiB",
@@ -52,7 +53,7 @@ const FLAGS: [&str; 10] = [
     "--snapshot-interval",
     "5s",
     "--snapshot-keep-entries",
-    "200",
+    "50",
     "--drain-timeout",
     "5s",
 ];

@@ -91,9 +91,10 @@ pub fn files(audit: &Audit) -> Check {
         check.violate(None, found.clone());
     }
     check.note = format!(
-        "{} MiB, {} tokens looked for",
+        "{} MiB, {} tokens looked for; {} snapshots were installed",
         audit.scanned_bytes >> 20,
-        audit.scanned_tokens
+        audit.scanned_tokens,
+        audit.installed_snapshots
     );
     check.expect_facts()
 }
