@@ -226,4 +226,51 @@ mod tests {
         assert_eq!(lines[2]["fault"]["begun_us"], 55_000_000);
         assert_eq!(lines[3]["carts"]["outcome"]["answered"]["quantity"], 2);
     }
+
+    #[test]
+    fn of_a_key_its_leases_are_told_and_of_a_lease_its_keys() {
+        use leases::Request;
+        let mut record = crate::torture::testing::empty_record();
+        let text = str::to_owned;
+        let calls = [
+            Request::Grant {
+                lease: text("lease-1"),
+                ttl_ms: 1,
+            },
+            Request::Put {
+                key: text("leases/a"),
+                lease: text("lease-1"),
+            },
+            Request::KeepAlive {
+                lease: text("lease-1"),
+            },
+            Request::Revoke {
+                lease: text("lease-2"),
+            },
+            Request::Read {
+                key: text("leases/a"),
+            },
+            Request::Delete {
+                key: text("leases/b"),
+            },
+        ];
+        record.leases = (1..)
+            .zip(calls)
+            .map(|(invoked_us, call)| Entry {
+                process: 0,
+                invoked_us,
+                returned_us: None,
+                call,
+                outcome: Outcome::Unknown,
+            })
+            .collect();
+        let told = |what| {
+            let lines = about(&record, what).into_iter();
+            let times = lines.map(|line| line["leases"]["invoked_us"].as_u64());
+            times.flatten().collect::<Vec<_>>()
+        };
+        assert_eq!(told("leases/a"), [1, 2, 3, 5]);
+        assert_eq!(told("lease-1"), [1, 2, 3]);
+        assert_eq!(told("leases/b"), [6]);
+    }
 }
