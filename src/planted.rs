@@ -45,7 +45,7 @@ pub enum Bug {
     UnsealedTokens,
     /// A lease that is kept alive ends when it would have ended without.
     LostKeepAlives,
-    /// A key that is another lease's already is given away once more to who wants it only if it is absent.
+    /// A key that has a lease is given away again to who wants it only if it is absent.
     SharedLocks,
     /// A key that is put with another lease ends with the first one, too.
     ForgottenMoves,

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Reads under way at one node.
 const AT_ONCE: usize = 32;
 /// What a node says when it has installed a snapshot that it received.
-const INSTALLED: &[u8] = b"a received snapshot is the state now";
+pub const INSTALLED: &str = "a received snapshot is the state now";
 /// Sessions that are looked for on every node: the newest.
 const SESSIONS: usize = 600;
 
@@ -215,7 +215,7 @@ pub fn scan(
         if count(&text, b"panicked at") > 0 {
             audit.files.push(format!("{}: a panic", file.display()));
         }
-        audit.installed_snapshots += count(&text, INSTALLED);
+        audit.installed_snapshots += count(&text, INSTALLED.as_bytes());
     }
     for file in logs.iter().chain(&files) {
         let text = fs::read(file)?;
@@ -284,9 +284,9 @@ mod tests {
         let (log, data) = (folder.path().join("log"), folder.path().join("data"));
         fs::create_dir(&data).expect("a folder");
         fs::write(data.join("file"), b"\x00\xffsecret-token\xff").expect("a file");
-        let said = String::from_utf8_lossy(INSTALLED);
-        let said =
-            format!("INFO {said} index=7\nthread 'main' panicked at src\nINFO {said} index=9");
+        let said = format!(
+            "INFO {INSTALLED} index=7\nthread 'main' panicked at src\nINFO {INSTALLED} index=9"
+        );
         fs::write(&log, said).expect("a file");
         let card = |token: &str| Card {
             label: "session-1".to_owned(),

@@ -1,6 +1,7 @@
 //! Followers that were away, and how they get what they missed.
 
 use trolley::proto::v1::NodeStatus;
+use trolley::torture::audit::INSTALLED;
 
 use crate::harness::{Cluster, LeftBehind, Load, eventually};
 
@@ -43,6 +44,9 @@ async fn a_follower_catches_up_through_a_snapshot_taken_under_load() {
         snapshot > last,
         "it was meant to come through a snapshot: {nodes:#?}"
     );
+    // trolley-torture counts snapshots by this.
+    let said = cluster.node(away).said();
+    assert!(said.contains(INSTALLED), "{said}");
     client.close().await;
 }
 

@@ -1,6 +1,6 @@
 //! What has a deadline, as far as clients know it: sessions, leases, and the keys that live as long as a lease or for a time of their own.
 //!
-//! [`ended`]: what an acknowledged end is behind of is never met again. [`alive`]: what nothing may have ended, and whose time is not
+//! [`ended`]: what has ended, as somebody was told, is never met again. [`alive`]: what nothing may have ended, and whose time is not
 //! over, is there. [`expiry`]: what has outlived its time is gone soon after. Whose life it is, and which calls bear, prolong and end it,
 //! says whoever reads the tapes.
 
@@ -112,6 +112,18 @@ impl Life {
 /// Whether a node has what is called so; `None` if it was not asked for that.
 pub type Held = fn(&NodeAudit, &str) -> Option<bool>;
 
+/// The nodes that were asked for it in the end, and have it or not.
+fn nodes_that_say(
+    is_there: bool,
+    label: &str,
+    audit: &Audit,
+    held: Held,
+) -> impl Iterator<Item = u64> {
+    let nodes = audit.nodes.iter();
+    let nodes = nodes.filter(move |node| held(node, label) == Some(is_there));
+    nodes.map(|node| node.node)
+}
+
 /// After an acknowledged end nobody finds it, on no node, and no change of it succeeds.
 pub fn ended<'a>(
     name: &str,
@@ -135,11 +147,9 @@ pub fn ended<'a>(
             let what = format!("{label} ended by {ended} µs and was changed at {change} µs");
             check.violate_in(label, Some(*change), what);
         }
-        for node in &audit.nodes {
-            if held(node, label) == Some(true) {
-                let what = format!("{label} ended by {ended} µs and is on node {}", node.node);
-                check.violate_in(label, Some(audit.at_us), what);
-            }
+        for node in nodes_that_say(true, label, audit, held) {
+            let what = format!("{label} ended by {ended} µs and is on node {node}");
+            check.violate_in(label, Some(audit.at_us), what);
         }
     }
     check.expect_facts()
@@ -167,12 +177,12 @@ pub fn alive<'a>(
                 check.violate_in(label, Some(look.returned), what);
             }
         }
-        let must_be = life.ttl_ms >= LONG_TTL_MS && life.ends.is_empty();
-        for node in audit.nodes.iter().filter(|_| must_be) {
-            if held(node, label) == Some(false) {
-                let what = format!("{label} is not on node {}", node.node);
-                check.violate_in(label, Some(audit.at_us), what);
-            }
+        if life.ttl_ms < LONG_TTL_MS || !life.ends.is_empty() {
+            continue;
+        }
+        for node in nodes_that_say(false, label, audit, held) {
+            let what = format!("{label} is not on node {node}");
+            check.violate_in(label, Some(audit.at_us), what);
         }
     }
     check.expect_facts()

@@ -96,10 +96,6 @@ pub type Calls = Entry<Request, bool>;
 /// Their notes.
 pub type Leases = Tape<Request, bool>;
 
-/// A key that readers look at.
-#[derive(Debug, Clone)]
-struct Shown(String);
-
 /// A lease that was granted.
 struct Lease {
     label: String,
@@ -144,9 +140,9 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read_on(self, context: Context, board: Arc<Board<Shown>>, mut random: Rng) {
+    async fn read_on(self, context: Context, board: Arc<Board<String>>, mut random: Rng) {
         while context.pause(&mut random, PACE_MS).await {
-            if let Some(Shown(key)) = board.draw(&mut random) {
+            if let Some(key) = board.draw(&mut random) {
                 self.read(&key).await;
             }
         }
@@ -191,7 +187,7 @@ fn sight<T>(got: Result<T, Error>) -> Outcome<bool> {
 /// Writes leases and keys of its own, one story after the other.
 struct Keeper {
     reader: Reader,
-    board: Arc<Board<Shown>>,
+    board: Arc<Board<String>>,
     context: Context,
     random: Rng,
     made: u64,
@@ -222,8 +218,7 @@ impl Keeper {
     }
 
     fn show(&self, key: &str, ttl_ms: u64) {
-        let shown = Shown(key.to_owned());
-        self.board.show(&shown, ttl_ms == LONG_TTL_MS);
+        self.board.show(&key.to_owned(), ttl_ms == LONG_TTL_MS);
     }
 
     /// Waits before the next turn of a life. `false` once it should stop.
